@@ -1,0 +1,1 @@
+"""modelkit: make saved model files smaller and faster, and prove it with measurements."""

@@ -1,0 +1,1 @@
+"""Datasets in, calibration and synthetic inputs."""

@@ -1,0 +1,1 @@
+"""The model in memory: formats in and out, normalising, facts."""

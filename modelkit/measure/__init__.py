@@ -1,0 +1,1 @@
+"""Size, quality, fidelity, latency."""

@@ -1,0 +1,144 @@
+"""onnxruntime sessions: one place that makes them, so that options and errors are the same everywhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from modelkit.errors import ModelError, ResourceError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+DEFAULT_PROVIDERS = ("CPUExecutionProvider",)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A model's input or output.
+
+    Attributes:
+        name: Its name in the graph.
+        dtype: numpy dtype; ``object`` for strings.
+        shape: Integers for fixed dimensions, strings for symbolic ones ("?" where unnamed).
+    """
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int | str, ...]
+
+
+def make_session(
+    model: Path | bytes,
+    *,
+    threads: int = 1,
+    providers: Sequence[str] = DEFAULT_PROVIDERS,
+    optimized_path: Path | None = None,
+    optimize: bool = True,
+) -> ort.InferenceSession:
+    """Load a model into onnxruntime.
+
+    Args:
+        model: Path of an ONNX file, or its bytes.
+        threads: Intra-op threads; 0 lets onnxruntime choose.
+        providers: Execution providers, most wanted first.
+        optimized_path: Where to save onnxruntime's optimised graph, for audits.
+        optimize: False switches all graph optimisations off.
+
+    Raises:
+        ModelError: The graph is invalid or uses an operator that onnxruntime lacks.
+        ResourceError: onnxruntime failed for another reason.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    # A spinning thread pool would steal time from the session that is measured next to this one.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if optimized_path is not None:
+        options.optimized_model_filepath = str(optimized_path)
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        return ort.InferenceSession(source, options, providers=list(providers))
+    except Exception as error:  # onnxruntime raises many classes with no common base of its own
+        raise _explain(error) from error
+
+
+def _explain(error: Exception) -> ModelError | ResourceError:
+    """Turn what onnxruntime says on loading into one line and a hint."""
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    missing = re.search(r"No Op registered for (\S+) with domain_version of (\d+)", text) or re.search(
+        r"(\S+)\(-?\d+\) is not a registered function/op", text
+    )
+    if missing:
+        return ModelError(
+            f"the operator {missing.group(1)} is not known to onnxruntime",
+            "modelkit measures with stock onnxruntime: export the model without custom operators",
+        )
+    not_implemented = re.search(r"Could not find an implementation for (\S+?)\((\d+)\) node", text)
+    if not_implemented:
+        return ModelError(
+            f"onnxruntime has no kernel for {not_implemented.group(1)} (opset {not_implemented.group(2)})",
+            "export the model with another opset or operator",
+        )
+    if "bad_alloc" in text or "Failed to allocate memory" in text:
+        return ResourceError("onnxruntime ran out of memory while loading the model")
+    return ModelError(f"onnxruntime cannot load the model: {text[:300]}")
+
+
+_ORT_DTYPES = {
+    "float": np.float32,
+    "double": np.float64,
+    "float16": np.float16,
+    "int8": np.int8,
+    "int16": np.int16,
+    "int32": np.int32,
+    "int64": np.int64,
+    "uint8": np.uint8,
+    "uint16": np.uint16,
+    "uint32": np.uint32,
+    "uint64": np.uint64,
+    "bool": np.bool_,
+    "string": np.object_,
+}
+
+
+def _spec(arg: ort.NodeArg) -> TensorSpec:
+    match = re.fullmatch(r"tensor\((\w+)\)", arg.type)
+    if match is None or (match.group(1) not in _ORT_DTYPES and match.group(1) != "bfloat16"):
+        raise ModelError(f"'{arg.name}' has the type {arg.type}; only plain tensors can be fed and compared")
+    if match.group(1) == "bfloat16":
+        import ml_dtypes
+
+        dtype = np.dtype(ml_dtypes.bfloat16)
+    else:
+        dtype = np.dtype(_ORT_DTYPES[match.group(1)])
+    shape = tuple(d if isinstance(d, int) else (d or "?") for d in arg.shape)
+    return TensorSpec(arg.name, dtype, shape)
+
+
+def input_specs(session: ort.InferenceSession) -> list[TensorSpec]:
+    """Describe a session's inputs.
+
+    Raises:
+        ModelError: An input is a sequence, map or optional.
+    """
+    return [_spec(arg) for arg in session.get_inputs()]
+
+
+def output_specs(session: ort.InferenceSession) -> list[TensorSpec]:
+    """Describe a session's outputs.
+
+    Raises:
+        ModelError: An output is a sequence, map or optional.
+    """
+    return [_spec(arg) for arg in session.get_outputs()]
