@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,11 +17,11 @@ from modelkit.data.synthetic import synthetic_dataset
 from modelkit.decision import Decision
 from modelkit.errors import BudgetError, ModelError
 from modelkit.files import Staging, check_outputs, file_record, write_json
+from modelkit.graph.layers import input_vocabulary
 from modelkit.graph.load import Loaded, load
 from modelkit.graph.normalise import normalise
 from modelkit.graph.save import save
 from modelkit.graph.verify import verify_same
-from modelkit.graph.vocabulary import vocabulary_of
 from modelkit.measure.evaluate import evaluate_sessions
 from modelkit.measure.latency import Latency, compare_fresh
 from modelkit.measure.machine import machine_facts
@@ -63,7 +64,7 @@ class Algorithm(Protocol):
     def refine(self, trials: list[Trial]) -> list[Candidate]:
         """Return what to try next, given what came of the candidates so far; nothing ends the search."""
 
-    def audit(self, path: Path) -> dict[str, Any] | None:
+    def audit(self, path: Path, decisions: Sequence[Decision]) -> dict[str, Any] | None:
         """Say how onnxruntime runs the artifact."""
 
 
@@ -150,10 +151,10 @@ def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:
     del session
     progress("cleaning up the graph", 0, 1)
     model = loaded.model
-    vocabulary = vocabulary_of(model)
+    vocabulary = input_vocabulary(model)
     changes = normalise(model)
-    with Staging(job.output.parent) as stage:
-        cleaned = stage.path("normalised.onnx")
+    with tempfile.TemporaryDirectory(prefix="modelkit-") as folder:
+        cleaned = Path(folder) / "normalised.onnx"
         save(model, cleaned)
         changes.append(verify_same(job.model, cleaned, seed=options.seed, vocabulary=vocabulary))
     made_up = synthetic_dataset(
@@ -323,7 +324,7 @@ class _Bench:
             candidates=[_entry(item) for item in trials],
             decisions=trial.decisions,
             normalisation=self._prepared.changes,
-            audit=self._prepared.algorithm.audit(trial.path),
+            audit=self._prepared.algorithm.audit(trial.path, trial.decisions),
             data=self._roles.describe(),
             notes=notes,
             config=self._job.options.value.model_dump(mode="json"),
@@ -397,7 +398,7 @@ class _Bench:
         return compare_fresh(
             {name: factory(path) for name, path in paths.items()},
             baseline="original",
-            seconds=seconds * (len(trials) + 1),
+            seconds=seconds,
             seed=self._options.seed,
             progress=self._progress,
         )

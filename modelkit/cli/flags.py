@@ -95,10 +95,11 @@ def resolve_config[T: BaseModel](
         sets: The --set options.
         flags: For each dotted key, the flag's name and its value (text is read as a YAML scalar; None is left out).
     """
-    from modelkit.config import parse_scalar, resolve
+    from modelkit.config import resolve
+    from modelkit.yaml_strict import core_scalar
 
     given = {
-        key: (parse_scalar(value) if isinstance(value, str) else value, name)
+        key: (core_scalar(value) if isinstance(value, str) else value, name)
         for key, (name, value) in flags.items()
         if value is not None
     }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import onnx_ir as ir
 
@@ -16,6 +17,7 @@ from modelkit.errors import ModelError, UsageError
 from modelkit.graph.opset import ensure_opset
 from modelkit.progress import Progress
 from modelkit.quantize import dynamic, float16, weights
+from modelkit.quantize.audit import audit
 from modelkit.quantize.calibrate import Histogram, observe
 from modelkit.quantize.config import QuantizeConfig
 from modelkit.quantize.plan import Plan, make_plan
@@ -237,6 +239,10 @@ class Quantizer:
             # u8 x s8 products of neighbours are summed in 16 bits without VNNI: 8-bit weights can saturate.
             reduce = self.processor == "avx2"
         return 7 if reduce else 8
+
+    def audit(self, path: Path, decisions: Sequence[Decision]) -> dict[str, Any]:
+        """Say how onnxruntime runs the artifact."""
+        return audit(path, decisions, providers=[self.config.measure.provider])
 
     def refine(self, trials: list[Trial]) -> list[Candidate]:
         """Return what to try next, given what came of the first candidates (nothing yet)."""

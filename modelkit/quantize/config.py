@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from modelkit.data.preprocess import Preprocess
 from modelkit.options import Block, Budget, Measure, Objective, Synthetic
 
 Mode = Literal["auto", "weights", "dynamic", "static", "float16", "bfloat16"]
@@ -79,6 +80,7 @@ class QuantizeConfig(Block):
     budget: Budget = Field(default_factory=Budget)
     measure: Measure = Field(default_factory=Measure)
     synthetic: Synthetic = Field(default_factory=Synthetic)
+    preprocess: Preprocess | None = Field(None, description="how images become inputs, for folders of images")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of everything random")
 
     @field_validator("bits")

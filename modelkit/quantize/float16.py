@@ -9,7 +9,7 @@ from modelkit.decision import Decision
 from modelkit.graph.edit import Namer
 from modelkit.progress import Progress, silent
 from modelkit.quantize import encode
-from modelkit.quantize.select import float_weights
+from modelkit.quantize.select import float_weights, role_name
 
 _NODE_OVERHEAD = 90
 
@@ -48,7 +48,7 @@ def store_half(
         peak = float(np.abs(tensor.numpy()).max(initial=0.0))
         error = encode.write_half(use.value, dtype, namer)
         clipped = dtype == ir.DataType.FLOAT16 and peak > 65504
-        reason = f"{use.role.value} weight, widened when the model loads" + (
+        reason = f"{role_name(use)}, widened when the model loads" + (
             "; numbers beyond 65504 were clipped" if clipped else ""
         )
         decisions.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -11,17 +12,9 @@ import onnx_ir as ir
 
 from modelkit.decision import Decision
 from modelkit.errors import UsageError
-from modelkit.graph.layers import Role, WeightUse, weight_uses
+from modelkit.graph.layers import WEIGHT_ROLES, Role, WeightUse, weight_uses
 
-QUANTIZABLE = {
-    Role.CONV,
-    Role.CONV_TRANSPOSE,
-    Role.GEMM,
-    Role.MATMUL,
-    Role.RECURRENT,
-    Role.EMBEDDING,
-    Role.OTHER,
-}
+QUANTIZABLE = {*WEIGHT_ROLES, Role.OTHER}
 # Below this many numbers a tensor that is no layer's weight is more likely a constant of a formula than a table.
 _MIN_OTHER = 1024
 
@@ -70,7 +63,7 @@ def float_weights(
     Raises:
         UsageError: A pattern matches nothing.
     """
-    uses = weight_uses(model)
+    uses = _one_per_tensor(weight_uses(model))
     names = [name for use in uses for name in names_of(use)]
     check_patterns(include, names, "include")
     check_patterns(exclude, names, "exclude")
@@ -85,13 +78,36 @@ def float_weights(
     return weights, kept
 
 
+def _one_per_tensor(uses: Sequence[WeightUse]) -> list[WeightUse]:
+    """Join the parts that one tensor plays: it is stored once, so it is quantized once, as its first layer wants."""
+    joined: dict[int, WeightUse] = {}
+    for use in uses:
+        first = joined.get(id(use.value))
+        if first is None:
+            joined[id(use.value)] = use
+        else:
+            lead, other = (first, use) if first.role in WEIGHT_ROLES or use.role not in WEIGHT_ROLES else (use, first)
+            joined[id(use.value)] = replace(lead, consumers=[*lead.consumers, *other.consumers])
+    for key, use in joined.items():
+        rank = len(use.value.const_value.shape) if use.value.const_value is not None else 0
+        if use.role is Role.OTHER and rank > 1:
+            # A table without a layer: rows have a scale each.
+            joined[key] = replace(use, channel_axis=0, reduce_axes=(rank - 1,))
+    return list(joined.values())
+
+
+def role_name(use: WeightUse) -> str:
+    """The part in words: "conv weight"."""
+    return use.role.value.replace("_", " ")
+
+
 def _why_not(use: WeightUse, include: Sequence[str], exclude: Sequence[str]) -> str | None:
     tensor = use.value.const_value
     assert tensor is not None
     if use.role in (Role.BIAS, Role.NORM):
-        return f"a {use.role.value}: few numbers that every output depends on"
+        return f"a {role_name(use)}: few numbers that every output depends on"
     if use.role not in QUANTIZABLE:
-        return f"used as {use.role.value}"
+        return "already quantized" if use.role is Role.QUANTIZED else f"used for {role_name(use)}"
     reason = chosen(names_of(use), include, exclude)
     if reason:
         return reason

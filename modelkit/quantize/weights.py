@@ -11,7 +11,7 @@ from modelkit.progress import Progress, silent
 from modelkit.quantize import affine, encode
 from modelkit.quantize.config import WeightOptions
 from modelkit.quantize.gemm import gemms_to_matmul
-from modelkit.quantize.select import float_weights
+from modelkit.quantize.select import float_weights, role_name
 
 # What a Cast, a Mul, two initializers and their names add to a file, in bytes.
 _NODE_OVERHEAD = 220
@@ -90,13 +90,13 @@ def _quantize_one(
     else:
         encode.write_folded(use.value, quantized, namer)
         how = "unpacked when the model loads"
-    return Decision(name, "quantized", f"{use.role.value} weight, {how}", numbers)
+    return Decision(name, "quantized", f"{role_name(use)}, {how}", numbers)
 
 
 def _fusable(use: WeightUse) -> bool:
     """MatMulNBits takes a constant 2-D right operand that only MatMul reads."""
     return (
-        use.role is Role.MATMUL
+        use.role is Role.MATMUL_WEIGHT
         and len(use.value.shape or ()) == 2
         and all(index == 1 and node.op_type == "MatMul" for node, index in use.consumers)
     )
