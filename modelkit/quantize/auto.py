@@ -151,7 +151,7 @@ class Quantizer:
         if not uses:
             return []
         options = self.config.weights.model_copy(update={"granularity": "channel", "center": "zero"})
-        return weights.quantize_weights(
+        made = weights.quantize_weights(
             model,
             bits=8,
             options=options,
@@ -160,6 +160,8 @@ class Quantizer:
             fuse_matmul=False,
             progress=progress,
         )
+        # What stays float here was decided, or made, by the step before: saying it again would only confuse.
+        return [decision for decision in made if decision.action != "kept"]
 
     def _static(self) -> list[Candidate]:
         methods: tuple[RangeMethod, ...] = ("minmax", "mse")
