@@ -73,15 +73,16 @@ def _fold(model: ir.Model, graph: ir.Graph, node: ir.Node) -> Decision | None:
         a.is_ref() for a in node.attributes.values()
     ):
         return None
-    if not present and node.op_type != "Constant":
+    if not present:
         return None
     size = _result_bytes(node)
     if size is None or size > _LARGEST_BYTES:
         return None
     name = node.name or node.outputs[0].name or node.op_type
-    freed = sum(nbytes(constant_of(v)) for v in set(present) if _only_used_by(v, node))  # type: ignore[arg-type]
+    sizes = {id(v): nbytes(t) for v in present if (t := constant_of(v)) is not None}
+    freed = sum(sizes[key] for key, v in {id(v): v for v in present}.items() if _only_used_by(v, node))
     if size > max(freed, _SMALL_BYTES):
-        if max(nbytes(constant_of(v)) for v in present) <= _SMALL_BYTES:  # type: ignore[arg-type]
+        if max(sizes.values()) <= _SMALL_BYTES:
             return None
         return Decision(name, "kept", f"folding this {node.op_type} would make the file larger")
     results = _evaluate(model, node)
@@ -145,7 +146,7 @@ def _view(node: ir.Node, array: np.ndarray, shape: tuple[int, ...] | None) -> np
     if node.op_type == "Transpose":
         order = node.attributes["perm"].as_ints() if "perm" in node.attributes else None
         return np.ascontiguousarray(np.transpose(array, order))
-    return array.reshape(shape)  # type: ignore[arg-type]
+    return array if shape is None else array.reshape(shape)
 
 
 def _run_alone(model: ir.Model, node: ir.Node, arrays: list[np.ndarray | None]) -> list[np.ndarray] | None:

@@ -11,7 +11,7 @@ from modelkit.decision import Decision
 from modelkit.errors import ModelError
 from modelkit.graph.lift import lift_constants
 from modelkit.graph.names import make_unique
-from modelkit.graph.shapes import infer_shapes
+from modelkit.graph.shapes import INFERRED, infer_shapes
 from modelkit.graph.stripped import restore, strip
 from modelkit.graph.tensors import attribute_int, opset_of
 
@@ -102,6 +102,12 @@ def _carry_over(old: ir.Graph, new: ir.Graph) -> None:
     values = {v.name: v for n in old.all_nodes() for v in n.outputs if v.name}
     for node in new.all_nodes():
         for value in node.outputs:
+            if (
+                value.name not in values
+                or values[value.name].shape is None
+                or values[value.name].meta.get(INFERRED)
+            ):
+                value.meta[INFERRED] = True
             if value.name in nodes:
                 node.metadata_props.update(nodes[value.name].metadata_props)
                 value.metadata_props.update(values[value.name].metadata_props)

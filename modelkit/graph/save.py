@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import onnx
 import onnx_ir as ir
 
 from modelkit.errors import ModelError, ResourceError
+from modelkit.graph.shapes import INFERRED
 from modelkit.graph.tensors import Slot, nbytes, slots
 
 # A protobuf message ends at 2 GiB; the rest is room for the graph itself.
@@ -66,7 +68,10 @@ def save(model: ir.Model, path: Path, *, external: bool | None = None) -> list[P
             offsets = [-1] * len(places)
         stand_ins = [_stand_in(s.tensor, data_path, o) for s, o in zip(places, offsets, strict=True)]
         with _standing_in(places, stand_ins):
-            content = ir.serde.serialize_model(model).SerializeToString(deterministic=True)
+            proto = ir.serde.serialize_model(model)
+        _forget_shapes(proto.graph, _inferred(model))
+        content = proto.SerializeToString(deterministic=True)
+        del proto
         model_temporary.write_bytes(content)
         del content
         if any(outside):
@@ -140,6 +145,26 @@ def _standing_in(places: list[Slot], stand_ins: list[ir.TensorProtocol]) -> Iter
     finally:
         for slot, _ in changed:
             slot.put(slot.tensor)
+
+
+def _inferred(model: ir.Model) -> set[str]:
+    """Names of the values whose shape was inferred here, not written by the exporter."""
+    return {v.name or "" for node in model.graph.all_nodes() for v in node.outputs if v.meta.get(INFERRED)}
+
+
+def _forget_shapes(graph: onnx.GraphProto, inferred: set[str]) -> None:
+    """Drop shapes that only repeat what initializers say, or that anyone can infer again.
+
+    In a model of a few kilobytes they would be half of the file.
+    """
+    inferred = inferred | {tensor.name for tensor in graph.initializer}
+    for index in reversed(range(len(graph.value_info))):
+        if graph.value_info[index].name in inferred:
+            del graph.value_info[index]
+    for node in graph.node:
+        for attribute in node.attribute:
+            for below in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                _forget_shapes(below, inferred)
 
 
 def _detach(places: list[Slot], stand_ins: list[ir.TensorProtocol], data_path: Path) -> None:

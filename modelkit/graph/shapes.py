@@ -7,6 +7,9 @@ import onnx_ir as ir
 
 from modelkit.graph.stripped import strip
 
+# Marks values whose shape nobody wrote down: ``save`` leaves it out again, for small files.
+INFERRED = "modelkit.inferred"
+
 
 def infer_shapes(model: ir.Model) -> int:
     """Fill in shapes and types of the values between inputs and outputs, in place.
@@ -27,7 +30,9 @@ def infer_shapes(model: ir.Model) -> int:
             value.type = other.type
             found += 1
         if other.shape is not None and value.shape != other.shape:
-            found += value.shape is None
+            if value.shape is None:
+                found += 1
+                value.meta[INFERRED] = True
             value.shape = other.shape
     return found
 
