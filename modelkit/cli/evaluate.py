@@ -58,6 +58,6 @@ def command(
     with progress(quiet=quiet) as listener:
         found = api.evaluate(models, data=data, config=options, progress=listener)
     if as_json:
-        show_json(found.to_dict())
+        show_json(found)
     elif not quiet:
         show(comparison.render(found))

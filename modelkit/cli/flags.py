@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from modelkit.config import Resolved
+
+T = TypeVar("T", bound="BaseModel")
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
 OutputOption = Annotated[
@@ -84,7 +86,7 @@ ThreadsOption = Annotated[
 SeedOption = Annotated[str | None, typer.Option("--seed", metavar="N", help="Seed of everything random (0).")]
 
 
-def resolve_config[T: BaseModel](
+def resolve_config(
     schema: type[T], *, config: Path | None, sets: list[str] | None, flags: dict[str, tuple[str, object]]
 ) -> Resolved[T]:
     """Turn options into a config, flags over --set over YAML over defaults.

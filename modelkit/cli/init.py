@@ -48,7 +48,7 @@ def init(
         typer.echo(text, nl=False)
         return
     target = output if output is not None else Path(f"{command}.yaml")
-    templates.write(text, target, force=force)
+    templates.write(command, text, target, force=force)
     say(f"wrote {target}; run: modelkit {command} MODEL --config {target}")
 
 

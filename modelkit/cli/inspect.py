@@ -33,6 +33,6 @@ def command(
 
     found = inspect(model)
     if as_json:
-        show_json(found.to_dict())
+        show_json(found)
     else:
         show(inspection.render(found, layers=layers))

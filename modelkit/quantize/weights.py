@@ -10,7 +10,7 @@ from modelkit.graph.layers import Role, WeightUse
 from modelkit.progress import Progress, silent
 from modelkit.quantize import affine, encode
 from modelkit.quantize.config import WeightOptions
-from modelkit.quantize.gemm import gemms_to_matmul
+from modelkit.quantize.gemm import gemms_to_matmul, keep_apart
 from modelkit.quantize.select import float_weights, role_name
 
 # What a Cast, a Mul, two initializers and their names add to a file, in bytes.
@@ -47,6 +47,7 @@ def quantize_weights(
     """
     if fuse_matmul:
         gemms_to_matmul(model)
+        keep_apart(model)
     uses, decisions = float_weights(model, include, exclude)
     namer = Namer(model)
     for index, use in enumerate(uses):
