@@ -12,7 +12,7 @@ from modelkit.errors import DataError
 from modelkit.runtime import TensorSpec
 
 _MOST = 50
-_SCAN_BYTES = 4 << 20
+_SCAN_BYTES = 1 << 20
 
 
 class Problems:
@@ -142,9 +142,9 @@ def check_counts(counts: Mapping[str, int], problems: Problems) -> int:
 def cast(rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Convert rows to the model's dtype (native byte order, contiguous) within a family."""
     if family(dtype) == "string":
-        return rows.astype(object)
+        return np.asarray(rows, object, order="C")
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.ascontiguousarray(rows.astype(dtype, copy=False))
+        return np.asarray(rows, dtype, order="C")
 
 
 def find_bad(rows: np.ndarray, dtype: np.dtype) -> tuple[int, str] | None:

@@ -91,7 +91,7 @@ class ImageFolder(Dataset):
         top = [entry for entry in entries(folder) if entry.name != LABELS_FILE]
         classes = [entry for entry in top if entry.is_dir()]
         flat = [entry for entry in top if not entry.is_dir()]
-        files, numbers = list(flat), list[int]()
+        files, numbers = list(flat), [0] * len(flat)
         for number, sub in enumerate(classes):
             inside = entries(sub, folder)
             for deeper in (entry for entry in inside if entry.is_dir()):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 from modelkit.data.arrays import ArraysDataset
 from modelkit.data.dataset import Dataset, hash_files
@@ -18,6 +18,10 @@ from modelkit.runtime import TensorSpec
 def file_name(input_name: str) -> str:
     """Return the name of an input's file: signs that file systems refuse become ``_``."""
     return re.sub(r"[^\w.\-]", "_", input_name) + ".npy"
+
+
+def _opener(file: Path) -> Callable[[], IO[bytes]]:
+    return lambda: file.open("rb")
 
 
 def open_npy_folder(
@@ -44,7 +48,7 @@ def open_npy_folder(
         )
     arrays: dict[str, Array] = {
         inputs.get(file.name, file.stem): stored_array(
-            partial(open, file, "rb"), file.stat().st_size, f"{folder.name}/{file.name}"
+            _opener(file), file.stat().st_size, f"{folder.name}/{file.name}"
         )
         for file in files
     }

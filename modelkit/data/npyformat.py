@@ -231,7 +231,7 @@ def stored_array(opener: Callable[[], IO[bytes]], size: int, where: str) -> Stor
     try:
         with opener() as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+            version = np.lib.format.read_magic(file)
             if version not in readers:
                 raise ValueError(f"npy version {version[0]}.{version[1]}, only 1.0 and 2.0 hold plain arrays")
             shape, fortran, dtype = readers[version](file, max_header_size=_MAX_HEADER)

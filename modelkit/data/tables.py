@@ -147,7 +147,7 @@ class TableDataset(Dataset):
             if inexact.any():
                 row = int(np.argmax(inexact))
                 return (
-                    f"column '{column}' has {array[row]} at row {start + row}, "
+                    f"column '{column}' has {array[row]} at row {start + row} (counted from 0), "
                     f"which {spec.dtype.name} cannot hold exactly"
                 )
             notes[name] = f"integer columns were read as {spec.dtype.name} for input '{name}'"
