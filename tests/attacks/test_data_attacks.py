@@ -340,7 +340,13 @@ def test_tensors_whose_shape_lies(tmp_path, dims):
 
 @pytest.mark.parametrize(
     "text",
-    ["a,b,c\n1,2,3\n4,5\n", "a,b,c\n1,2,3\n4,5,6,7\n", 'a,b,c\n1,2,"3\n', "a,b,c\n1,2,3\n\0\0,5,6\n", "a,b\n"],
+    [
+        "a,b,c\n1,2,3\n4,5\n",
+        "a,b,c\n1,2,3\n4,5,6,7\n",
+        'a,b,c\n1,2,"3\n',
+        "a,b,c\n1,2,3\n\0\0,5,6\n",
+        "a,b\n",
+    ],
 )
 def test_ragged_csv(tmp_path, text):
     (tmp_path / "d.csv").write_text(text)
@@ -411,7 +417,10 @@ def test_labels_that_point_outside(tmp_path):
     [
         (b"", "d is empty"),
         (npy(np.ones(3)), "d is a single npy array without a name"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "d is a Git LFS pointer, not the data itself"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "d is a Git LFS pointer, not the data itself",
+        ),
         (b"\x89PNG\r\n\x1a\n", "d is a single image"),
         (b'{"x": [1]}', "d is JSON, not a table"),
         (b"<!DOCTYPE html>", "d is HTML or XML, not a table"),

@@ -32,7 +32,18 @@ def refused(path, specs, **options):
     return caught.value
 
 
-DTYPES = [np.float16, np.float32, np.float64, np.int8, np.uint8, np.int32, np.int64, np.uint64, np.bool_, "<U3"]
+DTYPES = [
+    np.float16,
+    np.float32,
+    np.float64,
+    np.int8,
+    np.uint8,
+    np.int32,
+    np.int64,
+    np.uint64,
+    np.bool_,
+    "<U3",
+]
 
 
 @settings(max_examples=60, deadline=None)

@@ -66,9 +66,7 @@ def test_each_part_gets_a_sample():
     assert [part.count for part in parts.values()] == [1, 1, 1]
     with pytest.raises(DataError) as caught:
         split(dataset(2), parts={"a": 0.2, "b": 0.3, "c": 0.5}, seed=0)
-    assert caught.value.message == (
-        "'arrays' has 2 samples, too few for 3 parts (a, b, c) of at least one each"
-    )
+    assert caught.value.message == ("'arrays' has 2 samples, too few for 3 parts (a, b, c) of at least one each")
     assert caught.value.hint
 
 

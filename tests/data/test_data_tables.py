@@ -103,9 +103,7 @@ def test_integers_feed_floats_with_a_note_unless_inexact(tmp_path):
     assert dataset.notes == ("integer columns were read as float32 for input 'x'",)
     table = pa.table({"a": [1, 2**24 + 1], "b": [0.5, 1.5]})
     error = refused(write(tmp_path / "d.parquet", table), [spec(shape=("N", 2))])
-    assert error.problems == [
-        "column 'a' has 16777217 at row 1 (counted from 0), which float32 cannot hold exactly"
-    ]
+    assert error.problems == ["column 'a' has 16777217 at row 1 (counted from 0), which float32 cannot hold exactly"]
 
 
 @pytest.mark.parametrize("sign", [";", "\t"])
@@ -230,6 +228,4 @@ def test_tables_do_not_feed_images(tmp_path):
         "a table feeds one input [N, F] or inputs of one value each; the model takes x float32 [N, 3, 8, 8]"
     ]
     error = refused(tmp_path / "d.csv", [spec(shape=("N", 3)), spec("t", shape=())])
-    assert error.problems == [
-        "a table feeds inputs whose first dimension counts the samples; this model's does not"
-    ]
+    assert error.problems == ["a table feeds inputs whose first dimension counts the samples; this model's does not"]

@@ -78,8 +78,7 @@ def test_mismatches(tmp_path):
     assert error.problems == [
         "test_data_set_0/input_1.pb feeds nothing: the model has 1 inputs",
         "test_data_set_2/input_3.pb feeds nothing: the model has 1 inputs",
-        "test_data_set_0/input_0.pb: input 'x' is int64, the model takes float32; convert it with "
-        ".astype('float32')",
+        "test_data_set_0/input_0.pb: input 'x' is int64, the model takes float32; convert it with .astype('float32')",
         "test_data_set_1/input_0.pb: input 'x' has NaN at row 0 (counted from 0)",
         "test_data_set_2/input_0.pb: input 'x' is [0, 4], the model takes [batch, 3] (axis 1 differs)",
         "test_data_set_2 has no samples",
