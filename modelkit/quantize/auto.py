@@ -89,6 +89,8 @@ class Quantizer:
         return found
 
     def _sixteen_bits(self) -> list[Candidate]:
+        if self.config.float16.compute:
+            return [Candidate("float16 arithmetic", lambda model, progress: float16.compute_half(model))]
         modes = {"auto": ("float16", "bfloat16"), "float16": ("float16",), "bfloat16": ("bfloat16",)}
         return [Candidate(mode, self._half(ir.DataType[mode.upper()])) for mode in modes[self.config.mode]]
 
