@@ -22,7 +22,7 @@ from modelkit.progress import Progress
 from modelkit.quantize import dynamic, float16, weights
 from modelkit.quantize.audit import audit
 from modelkit.quantize.calibrated import StaticMode
-from modelkit.quantize.config import QuantizeConfig
+from modelkit.quantize.config import QuantizeConfig, WeightOptions
 from modelkit.quantize.select import float_weights, names_of
 from modelkit.quantize.static import ActivationType
 
@@ -77,7 +77,7 @@ class Quantizer:
         found: list[Candidate] = []
         if config.mode in ("auto", "weights"):
             found += self._weight_only()
-        if config.mode in ("auto", "dynamic") and config.bits == 8 and self._has_dynamic():
+        if config.mode in ("auto", "dynamic") and config.bits == 8 and self._reads_weights("MatMul", "Gemm", "LSTM"):
             found.append(Candidate("dynamic", self._dynamic))
         if self._static is not None and config.mode in ("auto", "static") and config.bits == 8:
             found += self._static.candidates()
@@ -103,44 +103,44 @@ class Quantizer:
         return apply
 
     def _weight_only(self) -> list[Candidate]:
-        def apply(fuse: bool) -> Callable[[ir.Model, Progress], list[Decision]]:
-            def run(model: ir.Model, progress: Progress) -> list[Decision]:
-                return self._rest(model, progress, fuse)
+        def apply(options: WeightOptions, fuse: bool) -> Callable[[ir.Model, Progress], list[Decision]]:
+            return lambda model, progress: self._store(model, options, fuse, progress)
 
-            return run
-
-        found = [Candidate("weights", apply(False))]
-        if any(
-            node.op_type in ("MatMul", "Gemm") and node.inputs[1] is not None and node.inputs[1].is_initializer()
-            for node in self.model.graph.all_nodes()
-        ):
-            found.append(Candidate("weights, integer MatMul", apply(True)))
+        given = self.config.weights
+        ways = {"weights": given}
+        if self.config.bits < 8 and self.config.mode == "auto" and given == WeightOptions():
+            # Few bits need more care; where the user said nothing of how, the careful ways are tried too.
+            ways["weights, mse"] = given.model_copy(update={"scale": "mse"})
+            ways["weights, blocks"] = given.model_copy(
+                update={"scale": "mse", "granularity": "block", "center": "range"}
+            )
+        found = [Candidate(name, apply(options, False)) for name, options in ways.items()]
+        if self._reads_weights("MatMul", "Gemm"):
+            found += [Candidate(f"{name}, integer MatMul", apply(options, True)) for name, options in ways.items()]
         return found
 
-    def _rest(self, model: ir.Model, progress: Progress, fuse: bool) -> list[Decision]:
-        """Store as integers what is still float, to be unpacked at load or (MatMul) read as it is."""
+    def _store(self, model: ir.Model, options: WeightOptions, fuse: bool, progress: Progress) -> list[Decision]:
+        """Store weights as integers, to be unpacked at load or (MatMul) read as they are."""
         config = self.config
-        blocked = fuse and config.weights.granularity == "block"
         changes: list[Decision] = []
-        if config.bits <= 4 or blocked:
+        if config.bits <= 4 or (fuse and options.granularity == "block"):
             changes = _raise_opset(model, 21)
         elif fuse:
             changes = _raise_opset(model, 13)
         return changes + weights.quantize_weights(
             model,
             bits=config.bits,
-            options=config.weights,
+            options=options,
             include=config.include,
             exclude=config.exclude,
             fuse_matmul=fuse,
             progress=progress,
         )
 
-    def _has_dynamic(self) -> bool:
+    def _reads_weights(self, *ops: str) -> bool:
+        """Whether a node of these types multiplies by a constant."""
         return any(
-            node.op_type in ("MatMul", "Gemm", "LSTM")
-            and node.inputs[1] is not None
-            and node.inputs[1].is_initializer()
+            node.op_type in ops and node.inputs[1] is not None and node.inputs[1].is_initializer()
             for node in self.model.graph.all_nodes()
         )
 
