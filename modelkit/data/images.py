@@ -82,6 +82,12 @@ class ImageFolder(Dataset):
             problems.add(
                 f"the images have no labels: make a folder for each class or add {LABELS_FILE} (file,label)"
             )
+        if preprocess is None:
+            steps = self._preprocess
+            self.notes += (
+                f"no preprocess block was given: {steps.color} in {steps.layout}, "
+                f"pixels times {steps.scale:.4g}",
+            )
         problems.raise_any(
             f"input {self._spec.name} is {describe_spec(self._spec)}; the preprocess block makes images fit"
         )

@@ -72,7 +72,9 @@ def test_each_part_gets_a_sample():
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("parts", [{}, {"a": 0.5}, {"a": 1.5, "b": -0.5}, {"a": float("nan")}, {"a": 0.5, "b": 0.6}])
+@pytest.mark.parametrize(
+    "parts", [{}, {"a": 0.5}, {"a": 1.5, "b": -0.5}, {"a": float("nan")}, {"a": 0.5, "b": 0.6}]
+)
 def test_wrong_shares(parts):
     with pytest.raises(UsageError, match="the parts of a split must be above 0 and sum to 1; got"):
         split(dataset(9), parts=parts, seed=0)

@@ -53,7 +53,9 @@ def test_features_in_file_order(tmp_path_factory, count, size, seed, suffix, pic
     random = np.random.default_rng(seed)
     x = random.normal(size=(count, 3)).astype(np.float32)
     y = random.integers(0, 4, count)
-    table = pa.table({"z": x[:, 0].astype(float), "label": y, "a": x[:, 1].astype(float), "m": x[:, 2].astype(float)})
+    table = pa.table(
+        {"z": x[:, 0].astype(float), "label": y, "a": x[:, 1].astype(float), "m": x[:, 2].astype(float)}
+    )
     path = write(tmp_path_factory.mktemp("t") / f"d.{suffix}", table)
     dataset = open_dataset(path, [spec()], need_labels=True, classes=4)
     assert dataset.count == count
@@ -193,7 +195,10 @@ def test_csv_values_of_another_type(tmp_path):
     assert "the label column 'label' holds something other than numbers" in error.message
     (tmp_path / "d.csv").write_text("a,label\n1,\n")
     error = refused(tmp_path / "d.csv", [spec(shape=("N", 1))])
-    assert "the label column 'label' has no value (or NaN) at row 0" in error.message or "number" in error.message
+    assert (
+        "the label column 'label' has no value (or NaN) at row 0" in error.message
+        or "number" in error.message
+    )
 
 
 def test_parquet_mismatches(tmp_path):
