@@ -67,9 +67,19 @@ class DataError(ModelkitError):
 
 
 class BudgetError(ModelkitError):
-    """A gate or budget was not met (exit code 1)."""
+    """A gate or budget was not met (exit code 1).
+
+    Args:
+        message: What was missed.
+        hint: What to do about it.
+        report: The report of the best that was found; shown beside the message.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None, report: object = None) -> None:
+        super().__init__(message, hint)
+        self.report = report
 
 
 class UnsafeError(ModelkitError):

@@ -1,0 +1,194 @@
+"""modelkit as a library: one function for each command, the same that the command line calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from modelkit.config import Resolved, resolve
+from modelkit.data.preprocess import Preprocess
+from modelkit.options import Block, Measure, Synthetic
+from modelkit.progress import Progress, silent
+from modelkit.quantize.config import QuantizeConfig
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from modelkit.data.dataset import Dataset
+    from modelkit.pipeline import Algorithm, Job
+    from modelkit.report.plan import Plan
+    from modelkit.report.report import Report
+
+
+def quantize(
+    model: str | Path,
+    *,
+    output: str | Path | None = None,
+    data: str | Path | None = None,
+    test: str | Path | None = None,
+    config: Resolved[QuantizeConfig] | Mapping[str, Any] | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Report:
+    """Store a model's numbers in fewer bits, and prove that it still works.
+
+    Args:
+        model: An ONNX file.
+        output: Where the artifact goes; by default beside the model, as ``<stem>.int8.onnx``.
+        data: Inputs, with labels or without: npz, folder, csv, parquet, images (see docs/data.md).
+        test: Labelled inputs for the final figures only.
+        config: Options as dotted keys (``{"bits": 4, "weights.scale": "mse"}``), or already resolved.
+        force: Whether to overwrite an artifact that exists.
+        progress: Told how far the work is.
+
+    Returns:
+        The report; the artifact and the report's files are written.
+
+    Raises:
+        ModelkitError: With a message, a hint and an exit code; see modelkit.errors.
+
+    Example:
+        >>> from modelkit.api import quantize
+        >>> report = quantize("model.onnx", data="calib.npz", config={"bits": 8})
+        >>> report.size_ratio
+        0.26
+    """
+    from modelkit.pipeline import transform
+
+    job = quantize_job(model, output=output, data=data, test=test, config=config, force=force)
+    return transform(job, quantizer_for(job.options), progress)
+
+
+def plan_quantize(
+    model: str | Path,
+    *,
+    output: str | Path | None = None,
+    data: str | Path | None = None,
+    test: str | Path | None = None,
+    config: Resolved[QuantizeConfig] | Mapping[str, Any] | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Plan:
+    """Tell what ``quantize`` would do with the same arguments; nothing is written."""
+    from modelkit.pipeline import plan
+
+    job = quantize_job(model, output=output, data=data, test=test, config=config, force=force)
+    return plan(job, quantizer_for(job.options), progress)
+
+
+class EvaluateConfig(Block):
+    """Options of `modelkit evaluate`."""
+
+    measure: Measure = Field(default_factory=Measure)
+    synthetic: Synthetic = Field(default_factory=Synthetic)
+    preprocess: Preprocess | None = Field(None, description="how images become inputs, for folders of images")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of everything random")
+
+
+def evaluate(
+    models: Sequence[str | Path],
+    *,
+    data: str | Path | None = None,
+    config: Resolved[EvaluateConfig] | Mapping[str, Any] | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Measure models side by side: size, quality, agreement with the first one, latency.
+
+    Args:
+        models: ONNX files with the same inputs and outputs; the first is the reference.
+        data: Inputs, with labels for quality; made-up inputs without.
+        config: Options as dotted keys, or already resolved.
+        progress: Told how far the work is.
+
+    Returns:
+        ``{"schema": "modelkit.comparison/1", "models": [...], "data": ..., "notes": [...], "machine": ...}``.
+
+    Raises:
+        ModelkitError: A model or the data cannot be used.
+    """
+    from modelkit.compare import compare_models
+
+    if not isinstance(config, Resolved):
+        config = resolve(EvaluateConfig, flags={key: (value, key) for key, value in (config or {}).items()})
+    paths = [Path(path) for path in models]
+    return compare_models(paths, None if data is None else Path(data), config.value, progress)
+
+
+def inspect(model: str | Path) -> dict[str, Any]:
+    """Tell what is in a model file.
+
+    Returns:
+        ``{"schema": "modelkit.inspection/1", "file": ..., "size": ..., "facts": ...}``; the facts are those of
+        ``modelkit.graph.facts.ModelFacts``.
+
+    Raises:
+        ModelkitError: The file cannot be read as a model.
+    """
+    from dataclasses import asdict
+
+    from modelkit.files import file_record
+    from modelkit.graph.facts import describe
+    from modelkit.graph.load import load
+    from modelkit.measure.size import measure_size
+    from modelkit.report.inspection import SCHEMA
+
+    path = Path(model)
+    facts = describe(load(path).model)
+    return {
+        "schema": SCHEMA,
+        "file": file_record(path),
+        "size": asdict(measure_size(path)),
+        "facts": asdict(facts),
+    }
+
+
+def quantize_job(
+    model: str | Path,
+    *,
+    output: str | Path | None = None,
+    data: str | Path | None = None,
+    test: str | Path | None = None,
+    config: Resolved[QuantizeConfig] | Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> Job:
+    """Describe a run of ``quantize`` without starting it; the arguments are the same."""
+    from modelkit.pipeline import Job
+
+    if not isinstance(config, Resolved):
+        config = resolve(QuantizeConfig, flags={key: (value, key) for key, value in (config or {}).items()})
+    options, source = config.value, Path(model)
+    return Job(
+        command="quantize",
+        model=source,
+        output=Path(output) if output is not None else source.with_name(default_name(source, options)),
+        options=config,
+        safe=options.mode == "auto",
+        data=None if data is None else Path(data),
+        test=None if test is None else Path(test),
+        preprocess=options.preprocess,
+        force=force,
+    )
+
+
+def default_name(model: Path, options: QuantizeConfig) -> str:
+    """The artifact's name: ``model.int8.onnx``, ``model.float16.onnx``."""
+    kind = f"int{options.bits}"
+    if options.mode in ("float16", "bfloat16"):
+        kind = options.mode
+    elif options.bits == 16:
+        kind = "16bit"
+    return f"{model.stem}.{kind}.onnx"
+
+
+def quantizer_for(options: Resolved[QuantizeConfig]) -> Any:
+    """Return what makes the algorithm once the model and its calibration data are known."""
+    from modelkit.measure.machine import int8_kind
+    from modelkit.quantize.auto import Quantizer
+
+    def make(model: ir.Model, calibration: Dataset | None) -> Algorithm:
+        return Quantizer(model, options.value, calibration, int8_kind())
+
+    return make

@@ -1,0 +1,55 @@
+"""One way of reaching the goal, and what came of trying it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from modelkit.decision import Decision
+from modelkit.progress import Progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnx_ir as ir
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A transform that may be tried.
+
+    Attributes:
+        name: What a person reads in the table of what was tried.
+        apply: Changes a model in place (it is handed a copy) and returns its decisions.
+    """
+
+    name: str
+    apply: Callable[[ir.Model, Progress], list[Decision]]
+
+
+@dataclass
+class Trial:
+    """A candidate that was tried.
+
+    Attributes:
+        name: The candidate's name.
+        status: "tried", then "chosen", or "rejected"; "failed" where it could not be made.
+        reason: Why it was rejected, failed or chosen.
+        path: The model on disk; None where it failed.
+        decisions: What was done to each tensor or node.
+        size: Bytes and parameters.
+        fidelity: Agreement with the original on the selection data.
+        quality: Metrics against labels on the selection data; None without labels.
+        latency: Median and p95 in milliseconds, and the speed-up with its interval; None until timed.
+    """
+
+    name: str
+    status: str = "tried"
+    reason: str = ""
+    path: Path | None = None
+    decisions: list[Decision] = field(default_factory=list)
+    size: dict[str, Any] = field(default_factory=dict)
+    fidelity: dict[str, Any] | None = None
+    quality: dict[str, Any] | None = None
+    latency: dict[str, Any] | None = None

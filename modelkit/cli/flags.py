@@ -1,0 +1,108 @@
+"""Options that several commands share, and how they become a config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from modelkit.config import Resolved
+
+T = TypeVar("T", bound="BaseModel")
+
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Where the artifact goes.", rich_help_panel="Files"),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="Inputs to calibrate with and to compare candidates on: npz, folder of npy, images or ONNX test sets, "
+        "csv, parquet. With labels, half of it is kept for the final figures.",
+        rich_help_panel="Files",
+    ),
+]
+TestOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--test",
+        metavar="PATH",
+        help="Labelled inputs for the final figures only; nothing is chosen by them.",
+        rich_help_panel="Files",
+    ),
+]
+ForceFlag = Annotated[
+    bool, typer.Option("--force", "-f", help="Overwrite an artifact that exists.", rich_help_panel="Files")
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", metavar="YAML", help="Options from a file.", rich_help_panel="Options in files"),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any key of the config, such as weights.scale=mse; may be repeated.",
+        rich_help_panel="Options in files",
+    ),
+]
+MaxDropOption = Annotated[
+    str | None,
+    typer.Option(
+        "--max-drop",
+        metavar="SHARE",
+        help="Largest loss of accuracy allowed: 0.5% or 0.005.",
+        rich_help_panel="Budget",
+    ),
+]
+MinRatioOption = Annotated[
+    str | None,
+    typer.Option(
+        "--min-ratio", metavar="X", help="At least this many times smaller.", rich_help_panel="Budget"
+    ),
+]
+MinSpeedupOption = Annotated[
+    str | None,
+    typer.Option(
+        "--min-speedup", metavar="X", help="At least this many times faster.", rich_help_panel="Budget"
+    ),
+]
+MaxLatencyOption = Annotated[
+    str | None,
+    typer.Option("--max-latency", metavar="TIME", help="Longest median latency: 5ms.", rich_help_panel="Budget"),
+]
+ThreadsOption = Annotated[
+    str | None,
+    typer.Option("--threads", metavar="N", help="Threads of a timed inference (1).", rich_help_panel="Measuring"),
+]
+SeedOption = Annotated[str | None, typer.Option("--seed", metavar="N", help="Seed of everything random (0).")]
+
+
+def resolve_config(
+    schema: type[T], *, config: Path | None, sets: list[str] | None, flags: dict[str, tuple[str, object]]
+) -> Resolved[T]:
+    """Turn options into a config, flags over --set over YAML over defaults.
+
+    Args:
+        schema: The command's config.
+        config: The YAML file.
+        sets: The --set options.
+        flags: For each dotted key, the flag's name and its value (text is read as a YAML scalar; None is left out).
+    """
+    from modelkit.config import resolve
+    from modelkit.yaml_strict import core_scalar
+
+    given = {
+        key: (core_scalar(value) if isinstance(value, str) else value, name)
+        for key, (name, value) in flags.items()
+        if value is not None
+    }
+    return resolve(schema, yaml_path=config, sets=sets or (), flags=given)

@@ -1,0 +1,136 @@
+"""`modelkit quantize`: options become a config, one call, one print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modelkit.cli import flags as f
+from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, progress, say, show, show_json
+
+if TYPE_CHECKING:
+    from modelkit.report.report import Report
+
+
+def command(
+    model: f.ModelArgument,
+    bits: Annotated[
+        str | None, typer.Option("--bits", metavar="N", help="Bits per weight: 2 to 8, or 16 (8).")
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            "--mode",
+            metavar="MODE",
+            help="auto tries what the inputs allow and keeps the best; or weights, dynamic, static, float16, "
+            "bfloat16.",
+        ),
+    ] = None,
+    output: f.OutputOption = None,
+    data: f.DataOption = None,
+    test: f.TestOption = None,
+    force: f.ForceFlag = False,
+    objective: Annotated[
+        str | None,
+        typer.Option("--objective", metavar="WHAT", help="What auto prefers: balanced, size, latency, quality."),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", metavar="PATTERN", help="Quantize only layers whose name matches; repeatable."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="PATTERN", help="Leave matching layers alone; repeatable."),
+    ] = None,
+    max_drop: f.MaxDropOption = None,
+    min_ratio: f.MinRatioOption = None,
+    min_speedup: f.MinSpeedupOption = None,
+    max_latency: f.MaxLatencyOption = None,
+    threads: f.ThreadsOption = None,
+    config: f.ConfigOption = None,
+    sets: f.SetOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan and the predicted sizes; write nothing.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="List what was done to every layer, and why.")
+    ] = False,
+    seed: f.SeedOption = None,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Store a model's numbers in fewer bits, and prove that it still works.
+
+    Every way that the inputs allow is tried and measured on this machine; the best one inside the budget is
+    written as MODEL.int8.onnx, with a report beside it.
+
+    **Examples**
+
+    The best safe result without data:
+
+        modelkit quantize model.onnx --bits 8
+
+    Integer arithmetic, with ranges from real inputs:
+
+        modelkit quantize model.onnx --data calib.npz
+
+    Not more than half a point of accuracy lost, or exit code 1:
+
+        modelkit quantize model.onnx --data labelled.npz --max-drop 0.5%
+    """
+    from modelkit import api
+    from modelkit.errors import BudgetError
+    from modelkit.quantize.config import QuantizeConfig
+
+    options = f.resolve_config(
+        QuantizeConfig,
+        config=config,
+        sets=sets,
+        flags={
+            "bits": ("--bits", bits),
+            "mode": ("--mode", mode),
+            "objective": ("--objective", objective),
+            "include": ("--include", include or None),
+            "exclude": ("--exclude", exclude or None),
+            "budget.max_drop": ("--max-drop", max_drop),
+            "budget.min_ratio": ("--min-ratio", min_ratio),
+            "budget.min_speedup": ("--min-speedup", min_speedup),
+            "budget.max_latency": ("--max-latency", max_latency),
+            "measure.threads": ("--threads", threads),
+            "seed": ("--seed", seed),
+        },
+    )
+    if dry_run:
+        with progress(quiet=quiet or as_json) as listener:
+            plan = api.plan_quantize(
+                model, output=output, data=data, test=test, config=options, force=force, progress=listener
+            )
+        if as_json:
+            show_json(plan.to_dict())
+        else:
+            from modelkit.report import table
+
+            show(table.render_plan(plan, explain=explain))
+        return
+    try:
+        with progress(quiet=quiet) as listener:
+            report = api.quantize(
+                model, output=output, data=data, test=test, config=options, force=force, progress=listener
+            )
+    except BudgetError as error:
+        if error.report is not None:
+            _print(error.report, explain, as_json, quiet)  # type: ignore[arg-type]
+        raise
+    _print(report, explain, as_json, quiet)
+    say(f"wrote {report.after.path} and its report", quiet=quiet or as_json)
+
+
+def _print(report: Report, explain: bool, as_json: bool, quiet: bool) -> None:
+    from modelkit.report import table
+
+    if as_json:
+        show_json(report.to_dict())
+    elif not quiet:
+        show(table.render(report, explain=explain))

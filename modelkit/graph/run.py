@@ -1,0 +1,66 @@
+"""Running a model that is in memory: serialised to onnxruntime without a file where it fits."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from modelkit.graph.save import save
+from modelkit.runtime import DEFAULT_PROVIDERS, make_session
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnxruntime as ort
+
+# Protocol buffers end at 2 GiB, and a model this large should not stand in memory a third time.
+_IN_MEMORY_LIMIT = 256 * 1024 * 1024
+
+
+def session_of(
+    model: ir.Model,
+    *,
+    extra_outputs: Sequence[str] = (),
+    threads: int = 1,
+    providers: Sequence[str] = DEFAULT_PROVIDERS,
+    optimize: bool = True,
+) -> ort.InferenceSession:
+    """Load a model in memory into onnxruntime; the model stays as it is.
+
+    Args:
+        model: Any model; large ones pass through a temporary folder as external data.
+        extra_outputs: Names of values of the main graph to return after the model's own outputs.
+        threads: Intra-op threads.
+        providers: Execution providers.
+        optimize: False switches onnxruntime's graph optimisations off.
+    """
+    if extra_outputs:
+        model = model.clone()
+        _expose(model, extra_outputs)
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    if size < _IN_MEMORY_LIMIT:
+        serialized = ir.to_proto(model).SerializeToString()
+        return make_session(serialized, threads=threads, providers=providers, optimize=optimize)
+    with tempfile.TemporaryDirectory(prefix="modelkit-") as folder:
+        path = Path(folder) / "model.onnx"
+        save(model, path, external=True)
+        return make_session(path, threads=threads, providers=providers, optimize=optimize)
+
+
+def _expose(model: ir.Model, names: Sequence[str]) -> None:
+    wanted = dict.fromkeys(names)
+    have = {value.name for value in model.graph.outputs}
+    found: dict[str, ir.Value] = {}
+    for node in model.graph:
+        for value in node.outputs:
+            if value.name in wanted and value.name not in have:
+                found[str(value.name)] = value
+    for name in wanted:
+        if name in found:
+            value = found[name]
+            if value.type is None:
+                value.type = ir.TensorType(ir.DataType.FLOAT)
+            model.graph.outputs.append(value)

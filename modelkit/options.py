@@ -1,0 +1,58 @@
+"""Blocks of configuration that several commands share: budget, measuring, calibration."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from modelkit.config import Milliseconds, Percent
+
+Objective = Literal["balanced", "size", "latency", "quality"]
+
+
+class Block(BaseModel):
+    """A block of options: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Budget(Block):
+    """What may be given up and what is insisted on; a result outside it is exit code 1."""
+
+    max_drop: Percent | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="largest loss of quality (accuracy, absolute) allowed, 0.5% or 0.005; "
+        "without labels, the largest share of changed predictions",
+    )
+    min_ratio: float | None = Field(
+        None, gt=0, description="how many times smaller the file must become at least (original / artifact)"
+    )
+    min_speedup: float | None = Field(
+        None, gt=0, description="how many times faster it must run at least (original / artifact)"
+    )
+    max_latency: Milliseconds | None = Field(
+        None, gt=0, description="longest median latency of one batch, 5ms or a number of milliseconds"
+    )
+
+
+class Measure(Block):
+    """How latency is measured."""
+
+    seconds: float = Field(2.0, gt=0, le=600, description="time spent on timing each candidate, in seconds")
+    threads: int = Field(
+        1, ge=0, le=1024, description="threads that one inference may use; 0 lets onnxruntime choose"
+    )
+    batch: int = Field(1, ge=1, le=65536, description="samples in one timed batch where the model allows it")
+    provider: str = Field("CPUExecutionProvider", description="onnxruntime execution provider that runs the model")
+
+
+class Synthetic(Block):
+    """Made-up inputs, used where no data is given."""
+
+    samples: int = Field(64, ge=1, le=100_000, description="how many made-up samples")
+    dims: dict[str, int] = Field(
+        default_factory=dict, description="sizes of symbolic dimensions, such as {sequence: 128}"
+    )

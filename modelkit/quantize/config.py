@@ -1,0 +1,101 @@
+"""The YAML of `modelkit quantize`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from modelkit.data.preprocess import Preprocess
+from modelkit.options import Block, Budget, Measure, Objective, Synthetic
+
+Mode = Literal["auto", "weights", "dynamic", "static", "float16", "bfloat16"]
+
+
+class WeightOptions(Block):
+    """How weights become integers."""
+
+    granularity: Literal["channel", "tensor", "block"] = Field(
+        "channel", description="one scale per output channel, per tensor, or per block of inputs to a channel"
+    )
+    block_size: int = Field(32, description="numbers that share a scale when granularity is block: 16 to 256")
+    center: Literal["zero", "range", "mean"] = Field(
+        "zero", description="zero is symmetric; range centres on (min+max)/2; mean centres on the mean"
+    )
+    scale: Literal["minmax", "mse"] = Field(
+        "minmax", description="scale from the largest value, or searched for the least squared error"
+    )
+    rounding: Literal["nearest", "floor"] = Field(
+        "nearest", description="nearest, or floor(x*S + B) as in the classic description"
+    )
+
+    @field_validator("block_size")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if value not in (16, 32, 64, 128, 256):
+            raise ValueError("must be 16, 32, 64, 128 or 256")
+        return value
+
+
+class ActivationOptions(Block):
+    """How the ranges of activations are found and stored (static mode)."""
+
+    range: Literal["minmax", "percentile", "entropy", "mse"] | Literal["auto"] = Field(
+        "auto", description="how a range is cut from what calibration saw; auto tries minmax and mse"
+    )
+    percentile: float = Field(99.99, gt=50, le=100, description="share of values kept inside the range, in percent")
+    type: Literal["auto", "uint8", "int8"] = Field(
+        "auto", description="auto: uint8 where the processor has VNNI or AVX2, int8 on ARM"
+    )
+    reduce_range: bool | Literal["auto"] = Field(
+        "auto", description="7-bit weights, against saturation on processors with AVX2 but without VNNI"
+    )
+
+
+class Float16Options(Block):
+    """What 16-bit floats are used for."""
+
+    compute: bool = Field(
+        False,
+        description="false stores the weights in 16 bits and computes in 32 (fast everywhere); "
+        "true converts the whole graph (for processors with 16-bit arithmetic)",
+    )
+
+
+class QuantizeConfig(Block):
+    """Options of `modelkit quantize`: fewer bits per number."""
+
+    mode: Mode = Field("auto", description="auto tries every mode that the inputs allow and keeps the best")
+    bits: int = Field(8, description="bits per weight: 2 to 8, or 16 for 16-bit floats")
+    weights: WeightOptions = Field(default_factory=WeightOptions)
+    activations: ActivationOptions = Field(default_factory=ActivationOptions)
+    float16: Float16Options = Field(default_factory=Float16Options)
+    include: list[str] = Field(
+        default_factory=list, description="patterns of weight or node names to quantize (empty: all), such as '*/fc*'"
+    )
+    exclude: list[str] = Field(default_factory=list, description="patterns of names to leave alone")
+    correct_bias: bool = Field(True, description="static: shift biases so that the mean of each channel survives")
+    equalize: bool = Field(False, description="static: even out channel ranges across consecutive layers first")
+    objective: Objective = Field("balanced", description="what auto prefers among candidates inside the budget")
+    budget: Budget = Field(default_factory=Budget)
+    measure: Measure = Field(default_factory=Measure)
+    synthetic: Synthetic = Field(default_factory=Synthetic)
+    preprocess: Preprocess | None = Field(None, description="how images become inputs, for folders of images")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of everything random")
+
+    @field_validator("bits")
+    @classmethod
+    def _known_bits(cls, value: int) -> int:
+        if not (2 <= value <= 8 or value == 16):
+            raise ValueError("must be 2 to 8, or 16")
+        return value
+
+    @model_validator(mode="after")
+    def _bits_fit_mode(self) -> QuantizeConfig:
+        if self.mode in ("dynamic", "static") and self.bits != 8:
+            raise ValueError(f"mode {self.mode} computes with 8-bit integers: bits must be 8, not {self.bits}")
+        if self.mode in ("float16", "bfloat16") and "bits" in self.model_fields_set and self.bits != 16:
+            raise ValueError(f"mode {self.mode} means bits 16, not {self.bits}")
+        if self.mode == "weights" and self.bits == 16:
+            raise ValueError("mode weights takes 2 to 8 bits; for 16 use mode float16 or bfloat16")
+        return self

@@ -1,0 +1,62 @@
+"""16-bit floats: half the bytes. Weights only (fast everywhere), or the whole graph for 16-bit processors."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from modelkit.decision import Decision
+from modelkit.graph.edit import Namer
+from modelkit.progress import Progress, silent
+from modelkit.quantize import encode
+from modelkit.quantize.select import float_weights, role_name
+
+_NODE_OVERHEAD = 90
+
+
+def store_half(
+    model: ir.Model,
+    dtype: ir.DataType,
+    *,
+    include: list[str],
+    exclude: list[str],
+    progress: Progress = silent,
+) -> list[Decision]:
+    """Store float32 weights as 16-bit floats that are cast back when the model loads, in place.
+
+    Args:
+        model: A normalised model. Its opset must be 13 for BFLOAT16.
+        dtype: FLOAT16 or BFLOAT16.
+        include: Name patterns; empty means all.
+        exclude: Name patterns of what stays float32.
+        progress: Called once for each weight.
+
+    Raises:
+        UsageError: A pattern matches nothing.
+    """
+    uses, decisions = float_weights(model, include, exclude)
+    namer = Namer(model)
+    for index, use in enumerate(uses):
+        progress("converting weights", index, len(uses))
+        name, tensor = str(use.value.name), use.value.const_value
+        assert tensor is not None
+        if tensor.nbytes // 2 <= _NODE_OVERHEAD:
+            decisions.append(
+                Decision(name, "kept", f"{tensor.size} numbers: the Cast would cost more than it saves")
+            )
+            continue
+        peak = float(np.abs(tensor.numpy()).max(initial=0.0))
+        error = encode.write_half(use.value, dtype, namer)
+        clipped = dtype == ir.DataType.FLOAT16 and peak > 65504
+        reason = f"{role_name(use)}, widened when the model loads" + (
+            "; numbers beyond 65504 were clipped" if clipped else ""
+        )
+        decisions.append(
+            Decision(
+                name,
+                dtype.name.lower(),
+                reason,
+                {"bits": 16, "bytes_before": tensor.nbytes, "bytes_after": tensor.nbytes // 2, "max_error": error},
+            )
+        )
+    return sorted(decisions, key=lambda decision: decision.target)

@@ -1,0 +1,125 @@
+"""Gemm as MatMul and Add: the form whose weights onnxruntime can read as integers at run time."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from modelkit.graph.edit import Namer, add_initializer, drop_unused_initializers, make_node, owner_of
+
+
+def is_plain_gemm(node: ir.Node) -> bool:
+    """Tell whether a Gemm is x·W (+ b) with a constant W: no scaling and no transposed input."""
+    attributes = node.attributes
+    return (
+        node.op_type == "Gemm"
+        and attributes.get_float("alpha", 1.0) == 1.0
+        and attributes.get_float("beta", 1.0) == 1.0
+        and not attributes.get_int("transA", 0)
+        and node.inputs[1] is not None
+        and node.inputs[1].is_initializer()
+    )
+
+
+def gemms_to_matmul(model: ir.Model) -> int:
+    """Rewrite every plain Gemm as MatMul and Add, in place; weights stored transposed are turned round.
+
+    Node and weight names stay, so that patterns and decisions go on meaning the same thing.
+
+    Returns:
+        How many were rewritten.
+    """
+    namer = Namer(model)
+    turned: dict[int, ir.Value] = {}
+    count = 0
+    for node in list(model.graph.all_nodes()):
+        if is_plain_gemm(node):
+            _rewrite(node, namer, turned)
+            count += 1
+    drop_unused_initializers(model)
+    return count
+
+
+def keep_apart(model: ir.Model) -> int:
+    """Rewrite x·W + b as x·W - (-b), in place.
+
+    onnxruntime joins MatMul and Add to Gemm before it looks at quantized weights, and has no Gemm that reads them:
+    the weights would be unpacked at each inference. A subtraction is left alone.
+
+    Returns:
+        How many were rewritten.
+    """
+    namer = Namer(model)
+    count = 0
+    for node in list(model.graph.all_nodes()):
+        if node.op_type != "Add" or node.domain:
+            continue
+        for index in (0, 1):
+            bias, product = node.inputs[index], node.inputs[1 - index]
+            producer = product.producer() if product is not None else None
+            if bias is None or not bias.is_initializer() or producer is None or producer.op_type != "MatMul":
+                continue
+            _subtract(node, product, bias, namer)  # type: ignore[arg-type]
+            count += 1
+            break
+    drop_unused_initializers(model)
+    return count
+
+
+def _subtract(node: ir.Node, product: ir.Value, bias: ir.Value, namer: Namer) -> None:
+    graph, output = node.graph, node.outputs[0]
+    assert graph is not None
+    numbers = -bias.const_value.numpy()  # type: ignore[union-attr]
+    negated = add_initializer(owner_of(bias), namer(f"{bias.name}.negated"), numbers)
+    label = str(node.name or output.name)
+    new = make_node(
+        "Sub", [product, negated], [str(output.name)], name=label, dtype=output.dtype, shapes=[output.shape]
+    )
+    ir.convenience.replace_nodes_and_values(graph, node, [node], [new], [output], [new.outputs[0]])
+
+
+def _rewrite(node: ir.Node, namer: Namer, turned: dict[int, ir.Value]) -> None:
+    graph, weight, output = node.graph, node.inputs[1], node.outputs[0]
+    assert graph is not None and weight is not None
+    if node.attributes.get_int("transB", 0):
+        weight = _transposed(weight, namer, turned)
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    name, result = str(node.name or output.name), str(output.name)
+    product_name = namer(f"{name}.product") if bias is not None else result
+    matmul = make_node(
+        "MatMul", [node.inputs[0], weight], [product_name], name=name, dtype=output.dtype, shapes=[output.shape]
+    )
+    nodes = [matmul]
+    if bias is not None:
+        nodes.append(
+            make_node(
+                "Add",
+                [matmul.outputs[0], bias],
+                [result],
+                name=namer(f"{name}.bias"),
+                dtype=output.dtype,
+                shapes=[output.shape],
+            )
+        )
+    ir.convenience.replace_nodes_and_values(graph, node, [node], nodes, [output], [nodes[-1].outputs[0]])
+
+
+def _transposed(weight: ir.Value, namer: Namer, turned: dict[int, ir.Value]) -> ir.Value:
+    """Return the transposed twin of a weight, made once; it takes the name where it has the only reader."""
+    if id(weight) in turned:
+        return turned[id(weight)]
+    graph, name = owner_of(weight), str(weight.name)
+    array = weight.const_value.numpy().T  # type: ignore[union-attr]
+    alone = all(
+        use.node.op_type == "Gemm" and is_plain_gemm(use.node) and use.node.attributes.get_int("transB", 0)
+        for use in weight.uses()
+    )
+    if alone:
+        # Every reader is turned too: the twin may carry the name, the old value leaves the graph unread.
+        del graph.initializers[name]
+        weight.name = None
+        twin = add_initializer(graph, name, np.ascontiguousarray(array))
+    else:
+        twin = add_initializer(graph, namer(f"{name}.T"), np.ascontiguousarray(array))
+    turned[id(weight)] = twin
+    return twin

@@ -1,0 +1,204 @@
+"""Which nodes of a graph compute with integers in static mode, and which of their tensors are quantized.
+
+onnxruntime runs a node as an integer kernel when its inputs come from DequantizeLinear and its output goes to
+QuantizeLinear. Anything else between two such nodes costs a conversion to float and back, so a node joins only
+when what it reads is quantized already and what it writes is wanted quantized.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from modelkit.decision import Decision
+from modelkit.quantize.select import chosen
+
+# Nodes that multiply by a constant weight.
+WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+# Nodes that move numbers without changing them: input and output share one scale.
+MOVING = {
+    "MaxPool",
+    "Reshape",
+    "Transpose",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Slice",
+    "Split",
+    "Gather",
+    "DepthToSpace",
+    "SpaceToDepth",
+    "Expand",
+    "Identity",
+}
+# Nodes that onnxruntime has integer kernels for.
+ARITHMETIC = {"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "LeakyRelu", "Sigmoid"}
+# Activations that disappear into the range of the tensor they write.
+ABSORBED = {"Relu", "Clip"}
+
+
+@dataclass
+class Plan:
+    """What will be quantized.
+
+    Attributes:
+        nodes: Nodes that compute with integers.
+        activations: Values that get QuantizeLinear and DequantizeLinear, in graph order.
+        same_scale: For the output of a moving node, the value whose scale it shares.
+        decisions: One for each node that does or could take part.
+    """
+
+    nodes: list[ir.Node] = field(default_factory=list)
+    activations: list[ir.Value] = field(default_factory=list)
+    same_scale: dict[str, str] = field(default_factory=dict)
+    decisions: list[Decision] = field(default_factory=list)
+
+
+def make_plan(
+    model: ir.Model,
+    *,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    arithmetic: bool = True,
+    keep_float: frozenset[str] = frozenset(),
+) -> Plan:
+    """Decide node by node.
+
+    Args:
+        model: A normalised model.
+        include: Name patterns of nodes or weights; empty means all.
+        exclude: Name patterns of what stays float.
+        arithmetic: False leaves pools, sums and products in float between layers.
+        keep_float: Names of nodes to leave in float (found too sensitive).
+    """
+    plan = Plan()
+    joined: set[ir.Node] = set()
+    quantized: set[ir.Value] = set()
+    for node in model.graph:
+        if node.op_type in WEIGHTED and node.domain in ("", "ai.onnx"):
+            reason = _weighted_reason(node, include, exclude, keep_float)
+            if reason is not None:
+                plan.decisions.append(Decision(_label(node), "kept float", reason))
+                continue
+            joined.add(node)
+            quantized.update(_written(node))
+        elif node.op_type in MOVING | (ARITHMETIC if arithmetic else set()) and node.domain in ("", "ai.onnx"):
+            if _label(node) not in keep_float and _reads(node) and all(v in quantized for v in _reads(node)):
+                joined.add(node)
+                quantized.update(_written(node))
+    _drop_loose_ends(model, joined)
+    _fill(model, plan, joined)
+    return plan
+
+
+def absorbed_into(node: ir.Node) -> ir.Node | None:
+    """Return the Relu or Clip that alone reads a node's output and can disappear into its range."""
+    output = node.outputs[0]
+    readers = list(output.consumers())
+    if len(readers) != 1 or output.is_graph_output() or readers[0].op_type not in ABSORBED:
+        return None
+    reader = readers[0]
+    if reader.graph is not node.graph or (reader.op_type == "Clip" and _clip_range(reader) is None):
+        return None
+    return reader
+
+
+def _clip_range(clip: ir.Node) -> tuple[float, float] | None:
+    """Constant bounds of a Clip that contain zero, or None."""
+    if "min" in clip.attributes or "max" in clip.attributes:
+        low = clip.attributes.get_float("min", float("-inf"))
+        high = clip.attributes.get_float("max", float("inf"))
+    else:
+        bounds = []
+        for index, default in ((1, float("-inf")), (2, float("inf"))):
+            value = clip.inputs[index] if len(clip.inputs) > index else None
+            if value is None:
+                bounds.append(default)
+            elif value.const_value is not None:
+                bounds.append(float(value.const_value.numpy().reshape(-1)[0]))
+            else:
+                return None
+        low, high = bounds
+    return (low, high) if low <= 0 <= high else None
+
+
+def _label(node: ir.Node) -> str:
+    return str(node.name or node.outputs[0].name)
+
+
+def _written(node: ir.Node) -> list[ir.Value]:
+    """The tensor that a node ends in: its outputs, or that of the activation it absorbs."""
+    reader = absorbed_into(node)
+    return list(reader.outputs) if reader is not None else [v for v in node.outputs if v.name]
+
+
+def _reads(node: ir.Node) -> list[ir.Value]:
+    """Float activations that a node reads (not shapes, indices or constants)."""
+    inputs = [v for v in node.inputs if v is not None and not v.is_initializer()]
+    if node.op_type in MOVING or node.op_type in WEIGHTED:
+        return inputs[:1]
+    if node.op_type in ("Add", "Mul", "Concat") and len(inputs) != len(node.inputs):
+        return []  # A constant operand has no producer that quantizes it.
+    return inputs
+
+
+def _weighted_reason(
+    node: ir.Node, include: Sequence[str], exclude: Sequence[str], keep_float: frozenset[str]
+) -> str | None:
+    weight = node.inputs[1]
+    activation = node.inputs[0]
+    if weight is None or weight.const_value is None or not weight.is_initializer():
+        return "multiplies two activations"
+    if activation is None or activation.is_initializer():
+        return "its left operand is the constant"
+    if weight.const_value.dtype != ir.DataType.FLOAT:
+        return f"its weight is {weight.const_value.dtype.name.lower()}"
+    if node.op_type == "MatMul" and len(weight.const_value.shape) != 2:
+        return "its weight is not a matrix"
+    if node.op_type == "Gemm" and (
+        node.attributes.get_float("alpha", 1.0) != 1.0
+        or node.attributes.get_float("beta", 1.0) != 1.0
+        or node.attributes.get_int("transA", 0)
+    ):
+        return "scaled or transposed Gemm"
+    if node.op_type == "ConvTranspose":
+        return "onnxruntime has no integer kernel for ConvTranspose"
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None and not bias.is_initializer():
+        return "its bias is computed at run time"
+    if _label(node) in keep_float:
+        return "too sensitive: in integers it cost more fidelity than the budget allows"
+    return chosen([_label(node), str(weight.name)], include, exclude)
+
+
+def _drop_loose_ends(model: ir.Model, joined: set[ir.Node]) -> None:
+    """Take out moving and arithmetic nodes that no integer layer reads from, last ones first."""
+    for node in reversed(list(model.graph)):
+        if node not in joined or node.op_type in WEIGHTED:
+            continue
+        readers = [reader for value in _written(node) for reader in value.consumers()]
+        if not any(reader in joined for reader in readers):
+            joined.discard(node)
+
+
+def _fill(model: ir.Model, plan: Plan, joined: set[ir.Node]) -> None:
+    """List the values to quantize: everything that an integer node reads, and writes for another to read."""
+    values: dict[ir.Value, None] = {}
+    for node in model.graph:
+        if node not in joined:
+            continue
+        plan.nodes.append(node)
+        for value in _reads(node):
+            values.setdefault(value)
+        for value in _written(node):
+            # MatMul and Gemm can hand out floats: only a reader in integers is worth the loss of precision.
+            if node.op_type in ("Conv", *MOVING, *ARITHMETIC) or any(r in joined for r in value.consumers()):
+                if not (value.is_graph_output() and not value.consumers() and node.op_type != "Conv"):
+                    values.setdefault(value)
+        if node.op_type in MOVING:
+            for value in node.outputs:
+                plan.same_scale[str(value.name)] = str(node.inputs[0].name)  # type: ignore[union-attr]
+        plan.decisions.append(Decision(_label(node), "int8", f"{node.op_type} in an integer kernel"))
+    plan.activations = list(values)

@@ -1,0 +1,122 @@
+"""Which weights an algorithm touches: patterns, sizes and types, with a reason for each that is left alone."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+import numpy as np
+import onnx_ir as ir
+
+from modelkit.decision import Decision
+from modelkit.errors import UsageError
+from modelkit.graph.layers import WEIGHT_ROLES, Role, WeightUse, weight_uses
+
+QUANTIZABLE = {*WEIGHT_ROLES, Role.OTHER}
+# Below this many numbers a tensor that is no layer's weight is more likely a constant of a formula than a table.
+_MIN_OTHER = 1024
+
+
+def names_of(use: WeightUse) -> list[str]:
+    """Names that a pattern may match: the weight's and those of the nodes that read it."""
+    return [str(use.value.name), *(str(node.name) for node, _ in use.consumers if node.name)]
+
+
+def check_patterns(patterns: Sequence[str], names: Iterable[str], option: str) -> None:
+    """Refuse patterns that match nothing.
+
+    Args:
+        patterns: fnmatch patterns as given by the user.
+        names: All names that could match.
+        option: What to call the option in the message.
+
+    Raises:
+        UsageError: A pattern matches no name; the hint lists near ones.
+    """
+    known = sorted(set(names))
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            near = difflib.get_close_matches(pattern.strip("*"), known, n=3, cutoff=0.3) or known[:3]
+            raise UsageError(
+                f"{option}: the pattern '{pattern}' matches no weight or layer",
+                f"names here are such as {', '.join(near)}; modelkit inspect lists them all",
+            )
+
+
+def chosen(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> str | None:
+    """Return None when a thing with these names is to be transformed, or the reason why not."""
+    if include and not any(fnmatchcase(name, pattern) for pattern in include for name in names):
+        return "not matched by include"
+    for pattern in exclude:
+        if any(fnmatchcase(name, pattern) for name in names):
+            return f"excluded by '{pattern}'"
+    return None
+
+
+def float_weights(
+    model: ir.Model, include: Sequence[str], exclude: Sequence[str]
+) -> tuple[list[WeightUse], list[Decision]]:
+    """Return the weights to quantize, and a decision for each float tensor that stays as it is.
+
+    Raises:
+        UsageError: A pattern matches nothing.
+    """
+    uses = _one_per_tensor(weight_uses(model))
+    names = [name for use in uses for name in names_of(use)]
+    check_patterns(include, names, "include")
+    check_patterns(exclude, names, "exclude")
+    weights: list[WeightUse] = []
+    kept: list[Decision] = []
+    for use in uses:
+        reason = _why_not(use, include, exclude)
+        if reason is None:
+            weights.append(use)
+        else:
+            kept.append(Decision(str(use.value.name), "kept", reason))
+    return weights, kept
+
+
+def _one_per_tensor(uses: Sequence[WeightUse]) -> list[WeightUse]:
+    """Join the parts that one tensor plays: it is stored once, so it is quantized once, as its first layer wants."""
+    joined: dict[int, WeightUse] = {}
+    for use in uses:
+        first = joined.get(id(use.value))
+        if first is None:
+            joined[id(use.value)] = use
+        else:
+            lead, other = (first, use) if first.role in WEIGHT_ROLES or use.role not in WEIGHT_ROLES else (use, first)
+            joined[id(use.value)] = replace(lead, consumers=[*lead.consumers, *other.consumers])
+    for key, use in joined.items():
+        rank = len(use.value.const_value.shape) if use.value.const_value is not None else 0
+        if use.role is Role.OTHER and rank > 1:
+            # A table without a layer: rows have a scale each.
+            joined[key] = replace(use, channel_axis=0, reduce_axes=(rank - 1,))
+    return list(joined.values())
+
+
+def role_name(use: WeightUse) -> str:
+    """The part in words: "conv weight"."""
+    return use.role.value.replace("_", " ")
+
+
+def _why_not(use: WeightUse, include: Sequence[str], exclude: Sequence[str]) -> str | None:
+    tensor = use.value.const_value
+    assert tensor is not None
+    if use.role in (Role.BIAS, Role.NORM):
+        return f"a {role_name(use)}: few numbers that every output depends on"
+    if use.role not in QUANTIZABLE:
+        return "already quantized" if use.role is Role.QUANTIZED else f"used for {role_name(use)}"
+    reason = chosen(names_of(use), include, exclude)
+    if reason:
+        return reason
+    if tensor.dtype != ir.DataType.FLOAT:
+        return f"stored as {tensor.dtype.name.lower()}, only float32 weights are quantized"
+    if use.role is Role.OTHER and (tensor.size < _MIN_OTHER or len(tensor.shape) < 2):
+        return f"{tensor.size} numbers that are not a layer's weight: too few to be a table worth shrinking"
+    if use.value.is_graph_output():
+        return "the graph returns it"
+    if not np.isfinite(tensor.numpy()).all():
+        return "holds infinite values or NaN"
+    return None

@@ -1,0 +1,228 @@
+"""Static int8: QuantizeLinear/DequantizeLinear around layers, with ranges known from calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from modelkit.graph.edit import Namer, add_initializer, drop_unused_initializers, make_node, owner_of
+from modelkit.quantize.affine import Quantized, quantize_array
+from modelkit.quantize.config import WeightOptions
+from modelkit.quantize.plan import Plan
+
+
+@dataclass(frozen=True)
+class ActivationType:
+    """The integers that activations become.
+
+    Attributes:
+        signed: int8 (ARM) or uint8 (x64).
+        weight_bits: 8, or 7 where 8 could saturate 16-bit sums.
+    """
+
+    signed: bool
+    weight_bits: int
+
+
+def apply_static(
+    model: ir.Model,
+    plan: Plan,
+    ranges: dict[str, tuple[float, float]],
+    kind: ActivationType,
+    weights: WeightOptions,
+) -> dict[str, float]:
+    """Insert the nodes, in place. The opset must be 13 or more.
+
+    Args:
+        model: The model that ``plan`` was made for.
+        plan: What to quantize.
+        ranges: (low, high) with low <= 0 <= high for each activation of the plan.
+        kind: Integer types.
+        weights: Granularity, scale search and rounding of weights (always symmetric here, as kernels want).
+
+    Returns:
+        The scale of each quantized activation.
+    """
+    namer = Namer(model)
+    parameters: dict[str, tuple[float, int]] = {}
+    for value in plan.activations:
+        name = str(value.name)
+        source = name
+        while source in plan.same_scale:
+            source = plan.same_scale[source]
+        parameters[name] = _scale_and_zero(*ranges[source], kind)
+    # Weights first: a bias needs the scale of the activation that its layer reads.
+    done: dict[tuple[str, int], tuple[ir.Value, Quantized]] = {}
+    for node in plan.nodes:
+        if node.op_type in ("Conv", "Gemm", "MatMul"):
+            _quantize_layer(node, parameters, kind, weights, namer, done)
+    for value in plan.activations:
+        _insert_pair(model.graph, value, *parameters[str(value.name)], kind, namer)
+    drop_unused_initializers(model)
+    return {name: scale for name, (scale, _) in parameters.items()}
+
+
+def _scale_and_zero(low: float, high: float, kind: ActivationType) -> tuple[float, int]:
+    scale = (high - low) / 255
+    if scale < 1e-12:
+        scale = 1.0
+    zero = round(min(max(-low / scale, 0.0), 255.0))
+    return scale, zero - 128 if kind.signed else zero
+
+
+def _insert_pair(
+    graph: ir.Graph, value: ir.Value, scale: float, zero: int, kind: ActivationType, namer: Namer
+) -> None:
+    """Put Q and DQ behind a value; all its readers, and the graph's output, see the restored floats."""
+    name = str(value.name)
+    scale_value = add_initializer(graph, namer(f"{name}.scale"), np.array(scale, dtype=np.float32))
+    zero_value = add_initializer(
+        graph, namer(f"{name}.zero"), np.array(zero, dtype=np.int8 if kind.signed else np.uint8)
+    )
+    readers = [(use.node, use.idx) for use in value.uses()]
+    is_output = value.is_graph_output()
+    quantize = make_node(
+        "QuantizeLinear",
+        [value, scale_value, zero_value],
+        [namer(f"{name}.quantized")],
+        name=namer(f"{name}.quantize"),
+        dtype=ir.DataType.INT8 if kind.signed else ir.DataType.UINT8,
+        shapes=[value.shape],
+    )
+    dequantize = make_node(
+        "DequantizeLinear",
+        [quantize.outputs[0], scale_value, zero_value],
+        [namer(f"{name}.restored")],
+        name=namer(f"{name}.dequantize"),
+        shapes=[value.shape],
+    )
+    producer = value.producer()
+    if producer is None:
+        first = next(iter(graph))
+        graph.insert_before(first, [quantize, dequantize])
+    else:
+        graph.insert_after(producer, [quantize, dequantize])
+    restored = dequantize.outputs[0]
+    for node, index in readers:
+        node.replace_input_with(index, restored)
+    if is_output:
+        value.name = namer(f"{name}.float")
+        restored.name = name
+        for index, output in enumerate(graph.outputs):
+            if output is value:
+                graph.outputs[index] = restored
+
+
+def _quantize_layer(
+    node: ir.Node,
+    parameters: dict[str, tuple[float, int]],
+    kind: ActivationType,
+    options: WeightOptions,
+    namer: Namer,
+    done: dict[tuple[str, int], tuple[ir.Value, Quantized]],
+) -> None:
+    weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
+    assert weight is not None
+    axis = _channel_axis(node)
+    activation = str(node.inputs[0].name)  # type: ignore[union-attr]
+    array = weight.const_value.numpy()  # type: ignore[union-attr]
+    per_channel = options.granularity != "tensor"
+    reduce_axes = tuple(i for i in range(array.ndim) if i != axis) if per_channel else None
+    key = (str(weight.name), axis)
+    if key not in done:
+        quantized = quantize_array(
+            array,
+            bits=kind.weight_bits,
+            reduce_axes=reduce_axes,
+            search=options.scale,
+            rounding=options.rounding,
+        )
+        if bias is not None:
+            floor = _smallest_scale(bias, parameters[activation][0], array.shape[axis])
+            quantized = _widen(array, quantized, floor, kind.weight_bits)
+        done[key] = (_dequantized(weight, quantized, axis if per_channel else None, namer), quantized)
+    restored, quantized = done[key]
+    node.replace_input_with(1, restored)
+    if bias is not None:
+        _quantize_bias(node, bias, parameters[activation][0], quantized.scale.reshape(-1), namer)
+
+
+def _channel_axis(node: ir.Node) -> int:
+    if node.op_type == "Conv" or (node.op_type == "Gemm" and node.attributes.get_int("transB", 0)):
+        return 0
+    return 1
+
+
+def _smallest_scale(bias: ir.Value, activation_scale: float, channels: int) -> np.ndarray:
+    """Weight scale below which a bias would not fit 31 bits in units of both scales (with room to spare)."""
+    numbers = np.abs(bias.const_value.numpy()).reshape(-1)  # type: ignore[union-attr]
+    return np.broadcast_to(numbers, (channels,)) / (activation_scale * float(2**30))
+
+
+def _widen(array: np.ndarray, quantized: Quantized, floor: np.ndarray, bits: int) -> Quantized:
+    """Raise scales that are too fine for their bias (channels whose weights are nearly zero)."""
+    shape = quantized.scale.shape
+    least = floor.reshape(shape) if quantized.scale.size > 1 else floor.max().reshape(shape)
+    if (quantized.scale >= least).all():
+        return quantized
+    scale = np.maximum(quantized.scale, least).astype(np.float32)
+    top = 2 ** (bits - 1) - 1
+    return Quantized(np.clip(np.rint(array / scale), -top, top).astype(np.int8), scale, None, bits)
+
+
+def _dequantized(weight: ir.Value, quantized: Quantized, axis: int | None, namer: Namer) -> ir.Value:
+    graph, name = owner_of(weight), str(weight.name)
+    stored = add_initializer(graph, namer(f"{name}.q"), quantized.values)
+    scale = quantized.scale.reshape(-1) if axis is not None else quantized.scale.reshape(())
+    zero = np.zeros(scale.shape, dtype=np.int8)
+    inputs = [
+        stored,
+        add_initializer(graph, namer(f"{name}.scale"), scale),
+        add_initializer(graph, namer(f"{name}.zero"), zero),
+    ]
+    return _front(graph, inputs, axis, f"{name}.restored", weight.shape, namer)
+
+
+def _quantize_bias(
+    node: ir.Node, bias: ir.Value, activation_scale: float, weight_scale: np.ndarray, namer: Namer
+) -> None:
+    """Store a bias as int32 in units of activation scale × weight scale, which adds without conversion."""
+    graph, name = owner_of(bias), str(bias.name)
+    scale = (activation_scale * weight_scale.astype(np.float64)).astype(np.float32)
+    numbers = bias.const_value.numpy()  # type: ignore[union-attr]
+    integers = np.clip(np.rint(numbers.reshape(-1) / scale.astype(np.float64)), -(2**31 - 1), 2**31 - 1)
+    stored = add_initializer(graph, namer(f"{name}.q"), integers.astype(np.int32))
+    per_channel = scale.size > 1
+    scale = scale if per_channel else scale.reshape(())
+    inputs = [
+        stored,
+        add_initializer(graph, namer(f"{name}.scale"), scale),
+        add_initializer(graph, namer(f"{name}.zero"), np.zeros(scale.shape, dtype=np.int32)),
+    ]
+    restored = _front(
+        graph, inputs, 0 if per_channel else None, f"{name}.restored", ir.Shape(integers.shape), namer
+    )
+    node.replace_input_with(2, restored)
+
+
+def _front(
+    graph: ir.Graph,
+    inputs: list[ir.Value],
+    axis: int | None,
+    output: str,
+    shape: ir.Shape | None,
+    namer: Namer,
+) -> ir.Value:
+    attributes: dict[str, object] = {} if axis is None else {"axis": axis}
+    node = make_node(
+        "DequantizeLinear",
+        inputs,
+        [namer(output)],
+        name=namer(f"{output}.dequantize"),
+        attributes=attributes,
+        shapes=[shape],
+    )
+    graph.insert_before(next(iter(graph)), node)
+    return node.outputs[0]

@@ -1,0 +1,112 @@
+"""Weight-only quantization: small integers in the file, float arithmetic at run time, no data needed."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from modelkit.decision import Decision
+from modelkit.graph.edit import Namer
+from modelkit.graph.layers import Role, WeightUse
+from modelkit.progress import Progress, silent
+from modelkit.quantize import affine, encode
+from modelkit.quantize.config import WeightOptions
+from modelkit.quantize.gemm import gemms_to_matmul, keep_apart
+from modelkit.quantize.select import float_weights, role_name
+
+# What a Cast, a Mul, two initializers and their names add to a file, in bytes.
+_NODE_OVERHEAD = 220
+
+
+def quantize_weights(
+    model: ir.Model,
+    *,
+    bits: int,
+    options: WeightOptions,
+    include: list[str],
+    exclude: list[str],
+    fuse_matmul: bool,
+    progress: Progress = silent,
+) -> list[Decision]:
+    """Store float weights as integers, in place.
+
+    Args:
+        model: A normalised model. Its opset must be 13 where ``fuse_matmul`` is set (21 for blocks or 4 bits).
+        bits: 2 to 8. 2 and 3 bits take the room of 4, and 5 to 7 that of 8.
+        options: Granularity, zero point, scale search and rounding.
+        include: Name patterns; empty means all.
+        exclude: Name patterns of what stays float.
+        fuse_matmul: True lets MatMul and Gemm read small weights at run time (``DequantizeLinear``, fused to
+            MatMulNBits by onnxruntime); False folds every weight back to float at load.
+        progress: Called once for each weight.
+
+    Returns:
+        A decision for every float tensor, quantized or kept.
+
+    Raises:
+        UsageError: A pattern matches nothing.
+    """
+    if fuse_matmul:
+        gemms_to_matmul(model)
+        keep_apart(model)
+    uses, decisions = float_weights(model, include, exclude)
+    namer = Namer(model)
+    for index, use in enumerate(uses):
+        progress("quantizing weights", index, len(uses))
+        decisions.append(_quantize_one(use, bits, options, fuse_matmul, namer))
+    progress("quantizing weights", len(uses), len(uses))
+    return sorted(decisions, key=lambda decision: decision.target)
+
+
+def _quantize_one(
+    use: WeightUse, bits: int, options: WeightOptions, fuse_matmul: bool, namer: Namer
+) -> Decision:
+    name = str(use.value.name)
+    array = use.value.const_value.numpy()  # type: ignore[union-attr]
+    as_dequantize = fuse_matmul and _fusable(use)
+    # Tables and constants outside layers stay at 8 bits: they enter sums directly, with nothing to average out.
+    used_bits = 8 if use.role is Role.OTHER else bits
+    block = _blocks(use, options)
+    quantized = affine.quantize_array(
+        array,
+        bits=used_bits,
+        reduce_axes=None if options.granularity == "tensor" else use.reduce_axes,
+        block=block,
+        center=options.center,
+        search=options.scale,
+        rounding=options.rounding,
+    )
+    before, after = array.nbytes, encode.stored_bytes(quantized)
+    if after + _NODE_OVERHEAD >= before:
+        return Decision(name, "kept", f"{array.size} numbers: scales and nodes would cost more than they save")
+    restored = affine.dequantize(quantized)
+    numbers: dict[str, float | int | str] = {
+        "bits": used_bits,
+        "bytes_before": before,
+        "bytes_after": after,
+        "sqnr_db": round(affine.sqnr_db(array, restored), 2),
+    }
+    if as_dequantize:
+        encode.write_dequantized(use.value, quantized, 0 if block else 1, namer)
+        how = "read as integers by MatMul at run time"
+    else:
+        encode.write_folded(use.value, quantized, namer)
+        how = "unpacked when the model loads"
+    return Decision(name, "quantized", f"{role_name(use)}, {how}", numbers)
+
+
+def _fusable(use: WeightUse) -> bool:
+    """MatMulNBits takes a constant 2-D right operand that only MatMul reads."""
+    return (
+        use.role is Role.MATMUL_WEIGHT
+        and len(use.value.shape or ()) == 2
+        and all(index == 1 and node.op_type == "MatMul" for node, index in use.consumers)
+    )
+
+
+def _blocks(use: WeightUse, options: WeightOptions) -> tuple[int, int] | None:
+    """Return (axis, size) for blocks along the inputs of a channel, or None where they do not fit."""
+    if options.granularity != "block" or not use.reduce_axes:
+        return None
+    axis = use.reduce_axes[0]
+    length = int(use.value.shape[axis])  # type: ignore[index, arg-type]
+    return None if length % options.block_size else (axis, options.block_size)

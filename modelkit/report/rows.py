@@ -1,0 +1,115 @@
+"""The rows that the table and the Markdown page share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modelkit.report import units
+from modelkit.report.report import Report
+
+
+def before_after(report: Report) -> list[tuple[str, str, str, str]]:
+    """Rows (what, original, artifact, change) of the main table."""
+    before, after = report.before, report.after
+    rows = [
+        (
+            "file size",
+            units.size(before.size["file_bytes"]),
+            units.size(after.size["file_bytes"]),
+            f"{units.factor(1 / max(report.size_ratio, 1e-9))} smaller"
+            if report.size_ratio < 1
+            else f"{units.factor(report.size_ratio)} larger",
+        ),
+        _plain("deflated", before.size, after.size, "deflated_bytes", units.size),
+        _plain("parameters", before.size, after.size, "parameters", units.number),
+        _plain("non-zero parameters", before.size, after.size, "nonzero_parameters", units.number),
+    ]
+    if before.latency and after.latency:
+        rows.append(
+            (
+                "latency, median",
+                units.milliseconds(before.latency["median_ms"]),
+                units.milliseconds(after.latency["median_ms"]),
+                speed(report.speedup),
+            )
+        )
+        rows.append(
+            (
+                "latency, p95",
+                units.milliseconds(before.latency["p95_ms"]),
+                units.milliseconds(after.latency["p95_ms"]),
+                "",
+            )
+        )
+    for name in before.quality or {}:
+        old, new = before.quality[name], (after.quality or {}).get(name)  # type: ignore[index]
+        rows.append((label(name), units.metric(name, old), units.metric(name, new), change(name, old, new)))
+    for name, text in fidelity(report.fidelity):
+        rows.append((name, "", text, ""))
+    return rows
+
+
+def fidelity(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Rows (what, value) of agreement with the original."""
+    if not found:
+        return []
+    rows = []
+    if found.get("top1_agreement") is not None:
+        rows.append(("same prediction", units.percent(found["top1_agreement"])))
+    rows.append(("output SQNR", units.decibel(found.get("sqnr_db"), bool(found.get("exact")))))
+    return rows
+
+
+def tried(report: Report) -> list[tuple[str, str, str, str, str, str]]:
+    """Rows (method, size, speed-up, agreement, quality, verdict) of all candidates."""
+    rows = []
+    for entry in report.candidates:
+        size = entry.get("size") or {}
+        latency, quality = entry.get("latency"), entry.get("quality") or {}
+        name = next(iter(quality), "")
+        agreement = next((text for _, text in fidelity(entry.get("fidelity"))), "-")
+        rows.append(
+            (
+                str(entry["name"]),
+                units.size(size.get("file_bytes")),
+                units.factor(latency["speedup"]["value"]) if latency else "-",
+                agreement,
+                units.metric(name, quality.get(name)) if name else "-",
+                str(entry["status"]),
+            )
+        )
+    return rows
+
+
+def speed(ratio: dict[str, float] | None) -> str:
+    """A speed-up in words; only an interval that excludes 1 is called faster or slower."""
+    if ratio is None:
+        return ""
+    interval = f"[{ratio['low']:.2f}, {ratio['high']:.2f}]"
+    if ratio["low"] > 1:
+        return f"{units.factor(ratio['value'])} faster {interval}"
+    if ratio["high"] < 1:
+        return f"{units.factor(1 / ratio['value'])} slower [{1 / ratio['high']:.2f}, {1 / ratio['low']:.2f}]"
+    return f"same speed {interval}"
+
+
+def change(name: str, old: float | None, new: float | None) -> str:
+    """The difference of a quality figure, in points where it is a share."""
+    if old is None or new is None:
+        return ""
+    if name in ("accuracy", "top5", "top1_agreement", "auc"):
+        return f"{100 * (new - old):+.2f} points"
+    return f"{new - old:+.3g}"
+
+
+def label(name: str) -> str:
+    """A metric's name for people."""
+    return {"top5": "top-5 accuracy", "log_loss": "log-loss", "rmse": "RMSE", "r2": "R²", "mae": "MAE"}.get(
+        name, name
+    )
+
+
+def _plain(
+    what: str, before: dict[str, Any], after: dict[str, Any], key: str, show: Any
+) -> tuple[str, str, str, str]:
+    return (what, show(before.get(key)), show(after.get(key)), "")

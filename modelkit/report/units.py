@@ -1,0 +1,73 @@
+"""Numbers as people read them: units, and no more digits than mean something."""
+
+from __future__ import annotations
+
+
+def size(count: float | int | None) -> str:
+    """Bytes in decimal units: 123 B, 45.6 kB, 7.89 MB."""
+    if count is None:
+        return "-"
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5 or unit == "GB":
+            return f"{value:.0f} B" if unit == "B" else f"{_digits(value)} {unit}"
+        value /= 1000
+    raise AssertionError("unreachable")
+
+
+def number(count: float | int | None) -> str:
+    """Counts with k, M or G: 950, 12.3 k, 4.56 M."""
+    if count is None:
+        return "-"
+    value = float(count)
+    for unit in ("", "k", "M", "G"):
+        if value < 999.5 or unit == "G":
+            return f"{value:.0f}" if unit == "" else f"{_digits(value)} {unit}"
+        value /= 1000
+    raise AssertionError("unreachable")
+
+
+def milliseconds(value: float | None) -> str:
+    """Times: 43 µs, 1.23 ms, 2.50 s."""
+    if value is None:
+        return "-"
+    if value < 1:
+        return f"{_digits(value * 1000)} µs"
+    if value < 1000:
+        return f"{_digits(value)} ms"
+    return f"{_digits(value / 1000)} s"
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """Shares: 0.9876 is 98.76 %."""
+    return "-" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def factor(value: float | None) -> str:
+    """Ratios: 3.87x."""
+    return "-" if value is None else f"{value:.2f}x"
+
+
+def decibel(value: float | None, exact: bool = False) -> str:
+    """Signal to noise in decibels; identical outputs have none."""
+    if exact:
+        return "exact"
+    return "-" if value is None else f"{value:.1f} dB"
+
+
+def metric(name: str, value: float | None) -> str:
+    """A quality figure in its usual form: shares as percent, others with four significant digits."""
+    if value is None:
+        return "-"
+    if name in ("accuracy", "top5", "top1_agreement", "auc"):
+        return percent(value)
+    return f"{value:.4g}"
+
+
+def _digits(value: float) -> str:
+    """Three significant digits without an exponent."""
+    if value >= 99.95:
+        return f"{value:.0f}"
+    if value >= 9.995:
+        return f"{value:.1f}"
+    return f"{value:.2f}"

@@ -1,0 +1,349 @@
+"""Write files all or none: a hidden folder beside the target, renames, and a journal that survives a kill."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from modelkit.errors import ResourceError, UnsafeError, UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_OLD_ENOUGH_S = 60.0
+
+
+def shown(path: Path | str) -> str:
+    """A path as it can be printed on one line: control characters and broken bytes are escaped."""
+    text = str(path)
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def exists_error(paths: Sequence[Path]) -> UsageError:
+    """The error for outputs that are there already."""
+    names = ", ".join(f"'{shown(path)}'" for path in paths)
+    hint = "--force replaces what is there, -o chooses another name"
+    return UsageError(f"{names} {'exists' if len(paths) == 1 else 'exist'} already", hint)
+
+
+class Staging:
+    """A hidden folder beside the target in which outputs are made, checked, and then renamed into place.
+
+    ``with Staging(folder) as stage: write(stage.path("m.onnx")); stage.publish(["m.onnx"], force=False)``
+
+    Whatever ends the block early, interrupts included, the folder is removed and the target is as before. A
+    killed process leaves the hidden folder behind: the next one that writes there removes it and, where the
+    kill fell between the renames of a set, first puts the old set back.
+
+    Args:
+        folder: Where the outputs go; it is made, with its parents, if it does not exist.
+
+    Raises:
+        ResourceError: The folder cannot be made or written, or there is no space left anywhere in the block.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._target = Path(os.path.abspath(folder))  # noqa: PTH100 - links in it are meant to stay
+        self._stage = self._target / f".modelkit-{os.getpid()}-{secrets.token_hex(4)}"
+        self._made: list[Path] = []
+        self._lock: int | None = None
+
+    def __enter__(self) -> Staging:
+        try:
+            for parent in [*reversed(self._target.parents), self._target]:
+                if not parent.is_dir():
+                    parent.mkdir(exist_ok=True)
+                    self._made.append(parent)
+            _sweep(self._target)
+            self._stage.mkdir(mode=0o700)
+            self._lock = _lock(self._stage, create=True)
+            (self._stage / "new").mkdir()
+            (self._stage / "old").mkdir()
+        except BaseException as error:
+            self._remove()
+            if isinstance(error, OSError):
+                raise self._resource_error(error) from error
+            raise
+        return self
+
+    def path(self, name: str) -> Path:
+        """Where to write the output of that name until it is published.
+
+        Raises:
+            UnsafeError: The name is not one plain file name.
+        """
+        if Path(name).name != name or name == ".." or "\0" in name:
+            raise UnsafeError(f"the output name '{shown(name)}' is not a plain file name")
+        return self._stage / "new" / name
+
+    def publish(self, names: Sequence[str], *, force: bool) -> list[Path]:
+        """Move finished outputs into the target folder, all or none, in the order given.
+
+        Give data files before the model that needs them, and reports last. Every file is flushed to the disk
+        before the first is moved.
+
+        Args:
+            names: Names that were written through ``path``.
+            force: Whether files that exist may be replaced. Without it, a file that another process put there
+                at the last moment is not replaced either.
+
+        Returns:
+            The paths in the target folder, in the same order.
+
+        Raises:
+            UsageError: An output exists already (and ``force`` is off) or is a folder.
+            ResourceError: The disk is full or refuses; the old files are intact.
+        """
+        try:
+            self._publish(names, force=force)
+        except OSError as error:
+            raise self._resource_error(error) from error
+        self._made = []
+        return [self.folder / name for name in names]
+
+    def _publish(self, names: Sequence[str], *, force: bool) -> None:
+        marks: dict[str, list[int]] = {}
+        for name in names:
+            staged, target = self.path(name), self._target / name
+            _sync(staged)
+            marks[name] = _mark(staged)
+            if os.path.lexists(target):
+                if not force:
+                    raise exists_error([self.folder / name])
+                if target.is_dir():
+                    raise UsageError(
+                        f"the output '{shown(self.folder / name)}' is a folder", "remove it first"
+                    )
+                # A link, not a move: at no time is the name without a file.
+                _keep(target, self._stage / "old" / name)
+        _sync(self._stage / "old")
+        journal = self._stage / "journal.json"
+        draft = self._stage / "journal.new"
+        draft.write_text(json.dumps(marks), encoding="utf-8")
+        _sync(draft)
+        try:
+            draft.replace(journal)
+            _sync(self._stage)
+            for name in names:
+                self._place(name, force=force)
+            _sync(self._target)
+            journal.unlink()  # from here on the new set is the one that counts
+        except BaseException:
+            _roll_back(self._stage)
+            raise
+
+    def _place(self, name: str, *, force: bool) -> None:
+        staged, target = self._stage / "new" / name, self._target / name
+        if force:
+            staged.replace(target)
+            return
+        try:
+            _link(staged, target)  # unlike a rename, this fails where the name is taken
+        except FileExistsError as error:
+            raise exists_error([self.folder / name]) from error
+        except (OSError, NotImplementedError) as error:  # a file system without hard links
+            if os.path.lexists(target):
+                raise exists_error([self.folder / name]) from error
+            staged.rename(target)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._remove()
+        except KeyboardInterrupt:  # a second Ctrl-C, while cleaning up
+            self._remove()
+            raise
+        except OSError as failure:
+            raise ResourceError(
+                f"cannot put the old files back in '{shown(self.folder)}': {failure.strerror or failure}",
+                f"they are kept in '{shown(self._stage / 'old')}'",
+            ) from failure
+        full = _space_error(error) if isinstance(error, Exception) else None
+        if full is not None and not isinstance(error, _NoSpaceError):
+            raise self._resource_error(full) from error
+
+    def _remove(self) -> None:
+        """Undo a publish that did not finish, then remove the staging folder and folders made for nothing."""
+        if self._stage.exists():
+            _roll_back(self._stage)
+            shutil.rmtree(self._stage, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        for folder in reversed(self._made):
+            with suppress(OSError):
+                folder.rmdir()
+
+    def _resource_error(self, error: OSError) -> ResourceError:
+        name = shown(self.folder)
+        hint = "nothing was changed; free some space there or choose another folder with -o"
+        if error.errno == errno.EFBIG:
+            return _NoSpaceError(f"a file grew larger than the limits of '{name}' allow", hint)
+        if _space_error(error):
+            return _NoSpaceError(f"no space left on the disk of '{name}'", hint)
+        reason = (error.strerror or str(error)) + (
+            f": '{shown(str(error.filename))}'" if error.filename else ""
+        )
+        return ResourceError(
+            f"cannot write in the folder '{name}': {reason}", "choose another folder with -o"
+        )
+
+
+class _NoSpaceError(ResourceError):
+    """No space left, said in a person's words already."""
+
+
+def _space_error(error: BaseException | None) -> OSError | None:
+    """The error of a full disk among an exception and those that led to it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return error
+        if os.strerror(errno.ENOSPC) in str(error):  # native code that writes has its own classes
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or folder to the disk."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file (or a symbolic link itself) a second name; fails where that is taken."""
+    follow = os.link not in os.supports_follow_symlinks
+    os.link(source, target, follow_symlinks=follow)
+
+
+def _keep(source: Path, target: Path) -> None:
+    """Keep a file under a second name, by a hard link or, where there are none, by a copy."""
+    target.unlink(missing_ok=True)
+    try:
+        _link(source, target)
+    except (OSError, NotImplementedError):
+        shutil.copy2(source, target, follow_symlinks=False)
+        if not target.is_symlink():
+            _sync(target)
+
+
+def _mark(path: Path) -> list[int]:
+    """What tells a file that was just written from any other under its name; renaming keeps it."""
+    info = path.lstat()
+    return [info.st_ino, info.st_size, info.st_mtime_ns]
+
+
+def _roll_back(stage: Path) -> None:
+    """Put the old set back where a publish has begun and not ended. May be repeated.
+
+    A target that is not what the publish put there is left alone.
+    """
+    journal = stage / "journal.json"
+    try:
+        marks = json.loads(journal.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    for name, mark in reversed(marks.items()):
+        target, old = stage.parent / Path(name).name, stage / "old" / Path(name).name
+        if not os.path.lexists(target) or _mark(target) != mark:
+            continue
+        if os.path.lexists(old):
+            old.replace(target)
+        else:
+            target.unlink()
+    _sync(stage.parent)
+    journal.unlink()
+
+
+def _lock(stage: Path, *, create: bool) -> int | None:
+    """Lock a staging folder for as long as its process lives; None where the file system has no locks.
+
+    Raises:
+        BlockingIOError: Another process holds it.
+    """
+    if fcntl is None:
+        return None
+    flags = os.O_RDWR | (os.O_CREAT if create else 0)
+    try:
+        descriptor = os.open(stage / "lock", flags, 0o600)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _sweep(folder: Path) -> None:
+    """Clean up after killed processes: staging folders that nobody holds."""
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.name.startswith(".modelkit-"))
+    for name in names:
+        match = re.fullmatch(r"\.modelkit-(\d{1,10})-[0-9a-z]+", name)
+        if match:
+            with suppress(OSError, ValueError, TypeError, AttributeError):  # also a journal that is damaged
+                _sweep_one(folder / name, int(match.group(1)))
+
+
+def _sweep_one(stage: Path, pid: int) -> None:
+    info = stage.lstat()
+    if not stat.S_ISDIR(info.st_mode) or (hasattr(os, "geteuid") and info.st_uid != os.geteuid()):
+        return
+    journal = stage / "journal.json"
+    # The lock is taken a moment after the folder is made, and the journal long after that.
+    if not journal.exists() and abs(time.time() - info.st_mtime) < _OLD_ENOUGH_S:
+        return
+    lock = _lock(stage, create=False)
+    try:
+        # Process numbers mean little between containers, so they decide only where there is no lock.
+        if lock is None and (_is_alive(pid) or abs(time.time() - info.st_mtime) < _OLD_ENOUGH_S):
+            return
+        if journal.exists():
+            marks = json.loads(journal.read_text(encoding="utf-8"))
+            targets = {folder_name: stage.parent / Path(folder_name).name for folder_name in marks}
+            if all(os.path.lexists(t) and _mark(t) == marks[n] for n, t in targets.items()):
+                journal.unlink()  # killed after the last rename: the new set is complete
+            else:
+                _roll_back(stage)
+        shutil.rmtree(stage, ignore_errors=True)
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _is_alive(pid: int) -> bool:
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

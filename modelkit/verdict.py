@@ -1,0 +1,195 @@
+"""Which of the tried candidates is good enough, and which of those is best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modelkit.candidate import Trial
+from modelkit.options import Budget, Objective
+from modelkit.report.report import Gate
+from modelkit.report.units import decibel, factor, milliseconds, percent, size
+
+# What "safe" means where the user set no budget.
+SAFE_DROP = 0.01  # accuracy lost
+SAFE_CHANGED = 0.02  # predictions that change, on real inputs without labels
+SAFE_SQNR_DB = 20.0  # noise in the outputs, on made-up inputs
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits that candidates are held to.
+
+    Attributes:
+        budget: What the user asked for.
+        safe: Whether the limits above hold where the budget says nothing (auto modes).
+        synthetic: Whether the selection data is made up.
+        original_bytes: Size of the original.
+        original_quality: Its metrics on the selection data; None without labels.
+    """
+
+    budget: Budget
+    safe: bool
+    synthetic: bool
+    original_bytes: int
+    original_quality: dict[str, Any] | None
+
+
+def quality_loss(before: dict[str, Any] | None, after: dict[str, Any] | None) -> tuple[str, float] | None:
+    """Return the primary metric and how much of it was lost: absolute for shares, relative for errors."""
+    if not before or not after:
+        return None
+    name = next(iter(before))
+    if before[name] is None or after.get(name) is None:
+        return None
+    old, new = float(before[name]), float(after[name])
+    if name == "accuracy":
+        return name, old - new
+    return name, (new - old) / max(abs(old), 1e-12)
+
+
+def fidelity_problem(trial: Trial, limits: Limits) -> str | None:
+    """Return why a candidate changes the outputs too much, or None."""
+    found = trial.fidelity or {}
+    if found.get("non_finite"):
+        return f"{found['non_finite']} outputs became infinite or NaN"
+    loss = quality_loss(limits.original_quality, trial.quality)
+    allowed = limits.budget.max_drop
+    if loss is not None:
+        limit = allowed if allowed is not None else (SAFE_DROP if limits.safe else None)
+        if limit is not None and loss[1] > limit + 1e-12:
+            return f"loses {percent(loss[1])} of {loss[0]} on the selection data, {percent(limit)} allowed"
+        return None
+    agreement = found.get("top1_agreement")
+    if agreement is not None and not (limits.synthetic and allowed is None):
+        limit = allowed if allowed is not None else (SAFE_CHANGED if limits.safe else None)
+        if limit is not None and 1 - agreement > limit + 1e-12:
+            return f"changes {percent(1 - agreement)} of the predictions, {percent(limit)} allowed"
+        return None
+    sqnr = found.get("sqnr_db")
+    if limits.safe and allowed is None and sqnr is not None and sqnr < SAFE_SQNR_DB:
+        return f"output noise at {decibel(sqnr)}, at least {decibel(SAFE_SQNR_DB)} wanted"
+    return None
+
+
+def size_problem(trial: Trial, limits: Limits) -> str | None:
+    """Return why a candidate is too large, or None."""
+    bytes_now = int(trial.size["file_bytes"])
+    if limits.safe and bytes_now >= limits.original_bytes:
+        return f"not smaller: {size(bytes_now)} against {size(limits.original_bytes)}"
+    ratio = limits.original_bytes / max(bytes_now, 1)
+    wanted = limits.budget.min_ratio
+    if wanted is not None and ratio < wanted:
+        return f"only {factor(ratio)} smaller, {factor(wanted)} wanted"
+    return None
+
+
+def latency_problem(trial: Trial, limits: Limits, objective: Objective) -> str | None:
+    """Return why a candidate is too slow, or None."""
+    if trial.latency is None:
+        return None
+    ratio, median = trial.latency["speedup"], trial.latency["median_ms"]
+    budget = limits.budget
+    if budget.max_latency is not None and median > budget.max_latency:
+        return f"takes {milliseconds(median)}, {milliseconds(budget.max_latency)} allowed"
+    if budget.min_speedup is not None:
+        if ratio["value"] < budget.min_speedup:
+            return f"{factor(ratio['value'])} as fast, {factor(budget.min_speedup)} wanted"
+        return None
+    if limits.safe and objective != "size" and ratio["high"] < 1:
+        return f"slower: {factor(ratio['value'])} as fast [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+    return None
+
+
+def score(trial: Trial, limits: Limits, objective: Objective) -> float:
+    """Rate a candidate, lower is better.
+
+    ``balanced`` multiplies the size ratio by the latency ratio, so that halving either counts the same; a speed-up
+    whose interval contains 1 counts as none.
+    """
+    size_ratio = float(trial.size["file_bytes"]) / max(limits.original_bytes, 1)
+    latency_ratio = 1.0
+    if trial.latency is not None:
+        ratio = trial.latency["speedup"]
+        if not ratio["low"] <= 1 <= ratio["high"]:
+            latency_ratio = 1 / max(ratio["value"], 1e-9)
+    if objective == "size":
+        return size_ratio
+    if objective == "latency":
+        return latency_ratio + 1e-3 * size_ratio
+    if objective == "quality":
+        loss = quality_loss(limits.original_quality, trial.quality)
+        noise = -float((trial.fidelity or {}).get("sqnr_db") or 200.0)
+        return (loss[1] * 1e4 if loss else 0.0) + noise * 1e-2
+    return size_ratio * latency_ratio
+
+
+def pick(
+    trials: Sequence[Trial], problem: Callable[[Trial], str | None], rate: Callable[[Trial], float]
+) -> Trial | None:
+    """Mark every trial "chosen", "rejected" (with the reason) or "tried"; return the chosen one."""
+    good: list[Trial] = []
+    for trial in trials:
+        if trial.status == "failed":
+            continue
+        reason = problem(trial)
+        trial.status, trial.reason = ("tried", "") if reason is None else ("rejected", reason)
+        if reason is None:
+            good.append(trial)
+    if not good:
+        return None
+    best = min(good, key=rate)
+    best.status = "chosen"
+    return best
+
+
+def gates(
+    budget: Budget,
+    *,
+    before: dict[str, Any],
+    after: dict[str, Any],
+    loss: tuple[str, float] | None,
+    agreement: float | None,
+    speedup: float | None,
+) -> list[Gate]:
+    """Hold the final figures against the budget, one gate for each limit that was set.
+
+    Args:
+        budget: What the user asked for.
+        before: Size and latency of the original: file_bytes, median_ms.
+        after: The same of the artifact.
+        loss: Primary metric and how much of it was lost, on the test data.
+        agreement: Share of unchanged predictions, where there are no labels.
+        speedup: Original latency over the artifact's.
+    """
+    found: list[Gate] = []
+    if budget.max_drop is not None:
+        if loss is not None:
+            found.append(
+                Gate(f"drop in {loss[0]}", f"≤ {percent(budget.max_drop)}", percent(loss[1]),
+                     loss[1] <= budget.max_drop + 1e-12)
+            )
+        elif agreement is not None:
+            changed = 1 - agreement
+            found.append(
+                Gate("changed predictions", f"≤ {percent(budget.max_drop)}", percent(changed),
+                     changed <= budget.max_drop + 1e-12)
+            )
+        else:
+            found.append(
+                Gate("drop in quality", f"≤ {percent(budget.max_drop)}", "not measurable on these outputs", False)
+            )
+    if budget.min_ratio is not None:
+        ratio = before["file_bytes"] / max(after["file_bytes"], 1)
+        found.append(Gate("smaller by", f"≥ {factor(budget.min_ratio)}", factor(ratio), ratio >= budget.min_ratio))
+    if budget.min_speedup is not None and speedup is not None:
+        found.append(
+            Gate("faster by", f"≥ {factor(budget.min_speedup)}", factor(speedup), speedup >= budget.min_speedup)
+        )
+    if budget.max_latency is not None and after.get("median_ms") is not None:
+        found.append(
+            Gate("latency", f"≤ {milliseconds(budget.max_latency)}", milliseconds(after["median_ms"]),
+                 after["median_ms"] <= budget.max_latency)
+        )
+    return found
