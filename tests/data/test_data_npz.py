@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from modelkit.data.arrays import from_arrays
+from modelkit.data.dataset import Batch
 from modelkit.data.npyfolder import file_name
 from modelkit.data.open import open_dataset
 from modelkit.errors import DataError
@@ -152,6 +153,7 @@ def test_bfloat16_and_scalars(tmp_path):
     batches = list(open_dataset(tmp_path / "d.npz", specs).batches(1))
     assert len(batches) == 2
     assert batches[0].inputs["x"].dtype == ml_dtypes.bfloat16
+    assert batches[0].real("t").shape == ()
     assert all(b.inputs["t"].shape == () and b.inputs["t"] == 0.5 for b in batches)
     np.savez(tmp_path / "d.npz", x=np.ones((2, 3), np.float32), t=np.array(np.nan, np.float32))
     assert refused(tmp_path / "d.npz", specs).problems == ["input 't' is NaN"]
@@ -168,6 +170,18 @@ def test_samples_on_another_axis(tmp_path):
     assert [b.inputs["h"].shape for b in batches] == [(1, 4, 5), (1, 4, 5), (1, 1, 5)]
     np.testing.assert_array_equal(np.concatenate([b.inputs["h"] for b in batches], axis=1), h)
     np.testing.assert_array_equal(np.concatenate([b.inputs["x"] for b in batches]), x)
+
+
+def test_real_leaves_out_what_fills_up_a_batch():
+    x = np.arange(10, dtype=np.float32).reshape(5, 2)
+    table = np.ones((7, 2), np.float32)
+    dataset = from_arrays({"x": x, "table": table}, [spec(shape=(3, 2)), spec("table", shape=(7, 2))])
+    batches = list(dataset.batches(8))
+    assert [b.inputs["x"].shape for b in batches] == [(3, 2), (3, 2)]
+    np.testing.assert_array_equal(np.concatenate([b.real("x") for b in batches]), x)
+    assert all(b.real("table").shape == (7, 2) for b in batches)
+    other = Batch({"h": np.zeros((1, 4, 5)), "y": np.zeros((4, 2)), "t": np.array(1)}, None, 3, {"h": 1})
+    assert [other.real(n).shape for n in ("h", "y", "t")] == [(1, 3, 5), (3, 2), ()]
 
 
 def test_a_model_of_shared_inputs_has_one_sample(tmp_path):
@@ -188,6 +202,7 @@ def test_labels_may_be_an_input_and_labels_get_one_form(tmp_path):
     dataset = open_dataset(tmp_path / "d.npz", [spec()])
     assert dataset.labels.dtype == np.float32
     assert dataset.labels.shape == (2, 2)
+    assert open_dataset(tmp_path / "d.npz", [spec()], classes=2).labels.shape == (2, 2)
 
 
 def test_npy_folder_equals_npz(tmp_path):
