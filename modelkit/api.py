@@ -56,26 +56,21 @@ def quantize(
         >>> report.size_ratio
         0.26
     """
+    job = quantize_job(model, output=output, data=data, test=test, config=config, force=force)
+    return run(job, progress)
+
+
+def run(job: Job, progress: Progress = silent) -> Report:
+    """Do what a job describes; see ``quantize_job``."""
     from modelkit.pipeline import transform
 
-    job = quantize_job(model, output=output, data=data, test=test, config=config, force=force)
     return transform(job, quantizer_for(job.options), progress)
 
 
-def plan_quantize(
-    model: str | Path,
-    *,
-    output: str | Path | None = None,
-    data: str | Path | None = None,
-    test: str | Path | None = None,
-    config: Resolved[QuantizeConfig] | Mapping[str, Any] | None = None,
-    force: bool = False,
-    progress: Progress = silent,
-) -> Plan:
-    """Tell what ``quantize`` would do with the same arguments; nothing is written."""
+def dry_run(job: Job, progress: Progress = silent) -> Plan:
+    """Tell what ``run`` would do; nothing is written."""
     from modelkit.pipeline import plan
 
-    job = quantize_job(model, output=output, data=data, test=test, config=config, force=force)
     return plan(job, quantizer_for(job.options), progress)
 
 

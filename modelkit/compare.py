@@ -40,9 +40,7 @@ class Options(Protocol):
     def seed(self) -> int: ...  # noqa: D102
 
 
-def compare_models(
-    paths: list[Path], data: Path | None, options: Options, progress: Progress
-) -> dict[str, Any]:
+def compare_models(paths: list[Path], data: Path | None, options: Options, progress: Progress) -> dict[str, Any]:
     """Measure every model on the same inputs.
 
     Args:

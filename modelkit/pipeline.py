@@ -290,9 +290,7 @@ class _Bench:
         self._original = self._session(job.model)
         self._size = asdict(measure_size(job.model))
         self._latency: dict[str, Any] | None = None
-        found = evaluate_sessions(
-            {"original": self._original}, self._batches(self._roles.selection), reference=None
-        )
+        found = evaluate_sessions({"original": self._original}, self._batches(self._roles.selection), reference=None)
         self._quality = found["original"].quality
         self._limits = verdict.Limits(
             budget=self._options.budget,
@@ -480,4 +478,3 @@ def _missed(report: Report, chosen: Trial | None) -> str:
         return f"the best candidate, {report.method}, misses the budget on the test data: {'; '.join(missed)}"
     reasons = "; ".join(f"{entry['name']} {entry['reason']}" for entry in report.candidates)
     return f"no candidate is inside the budget: {reasons}"
-

@@ -53,9 +53,7 @@ def read(command: str, name: str) -> str:
     """
     names = [known for known, _ in available(command)]
     if name not in names:
-        raise UsageError(
-            f"modelkit {command} has no template '{name}'", f"there are {', '.join(names)}; see --list"
-        )
+        raise UsageError(f"modelkit {command} has no template '{name}'", f"there are {', '.join(names)}; see --list")
     return (_folder(command) / f"{name}.yaml").read_text(encoding="utf-8")
 
 

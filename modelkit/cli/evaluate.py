@@ -19,7 +19,9 @@ def command(
     data: f.DataOption = None,
     seconds: Annotated[
         str | None,
-        typer.Option("--seconds", metavar="S", help="Time spent on timing each model (2).", rich_help_panel="Measuring"),
+        typer.Option(
+            "--seconds", metavar="S", help="Time spent on timing each model (2).", rich_help_panel="Measuring"
+        ),
     ] = None,
     batch: Annotated[
         str | None,

@@ -65,15 +65,11 @@ MaxDropOption = Annotated[
 ]
 MinRatioOption = Annotated[
     str | None,
-    typer.Option(
-        "--min-ratio", metavar="X", help="At least this many times smaller.", rich_help_panel="Budget"
-    ),
+    typer.Option("--min-ratio", metavar="X", help="At least this many times smaller.", rich_help_panel="Budget"),
 ]
 MinSpeedupOption = Annotated[
     str | None,
-    typer.Option(
-        "--min-speedup", metavar="X", help="At least this many times faster.", rich_help_panel="Budget"
-    ),
+    typer.Option("--min-speedup", metavar="X", help="At least this many times faster.", rich_help_panel="Budget"),
 ]
 MaxLatencyOption = Annotated[
     str | None,

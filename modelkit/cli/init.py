@@ -10,7 +10,8 @@ import typer
 from modelkit.cli.console import DebugFlag, say, show_json
 
 CommandArgument = Annotated[
-    str, typer.Argument(metavar="COMMAND", help="The command whose config is wanted: quantize.", show_default=False)
+    str,
+    typer.Argument(metavar="COMMAND", help="The command whose config is wanted: quantize.", show_default=False),
 ]
 
 

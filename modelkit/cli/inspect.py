@@ -13,7 +13,8 @@ from modelkit.cli.console import DebugFlag, JsonFlag, show, show_json
 def command(
     model: f.ModelArgument,
     layers: Annotated[
-        int, typer.Option("--layers", metavar="N", min=0, help="How many layers to list, largest first; 0 for all.")
+        int,
+        typer.Option("--layers", metavar="N", min=0, help="How many layers to list, largest first; 0 for all."),
     ] = 15,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,

@@ -67,9 +67,7 @@ class ArraysDataset(Dataset):
         inputs = {n: a for n, a in arrays.items() if n != LABELS or n in self._dtypes}
         labels = None if LABELS in self._dtypes else arrays.get(LABELS)
         problems, notes = Problems(name), list[str]()
-        hint = expected(
-            specs, list(arrays), _LABELS_HINT if need_labels else f"{_LABELS_HINT} if there are any"
-        )
+        hint = expected(specs, list(arrays), _LABELS_HINT if need_labels else f"{_LABELS_HINT} if there are any")
 
         check_names(list(inputs), specs, "array", problems)
         self._batched: dict[str, Array] = {}

@@ -24,9 +24,7 @@ def _opener(file: Path) -> Callable[[], IO[bytes]]:
     return lambda: file.open("rb")
 
 
-def open_npy_folder(
-    folder: Path, specs: Sequence[TensorSpec], *, need_labels: bool, classes: int | None
-) -> Dataset:
+def open_npy_folder(folder: Path, specs: Sequence[TensorSpec], *, need_labels: bool, classes: int | None) -> Dataset:
     """Open a folder of npy files as a dataset.
 
     Args:
@@ -43,9 +41,7 @@ def open_npy_folder(
     files = [file for file in entries(folder) if file.is_file()]
     other = [file.name for file in files if file.suffix != ".npy"]
     if other:
-        raise DataError(
-            f"{folder.name} holds '{other[0]}' beside npy arrays", hint="keep only the data set in it"
-        )
+        raise DataError(f"{folder.name} holds '{other[0]}' beside npy arrays", hint="keep only the data set in it")
     arrays: dict[str, Array] = {
         inputs.get(file.name, file.stem): stored_array(
             _opener(file), file.stat().st_size, f"{folder.name}/{file.name}"

@@ -104,9 +104,7 @@ class StoredArray(Array):
             DataError: It cannot be read.
         """
         if self.fortran:
-            turned = StoredArray(
-                self.dtype, self.shape[::-1], False, self.offset, self.where, self.opener
-            ).load()
+            turned = StoredArray(self.dtype, self.shape[::-1], False, self.offset, self.where, self.opener).load()
             return turned.T
         if not self.shape:
             flat = StoredArray(self.dtype, (1,), False, self.offset, self.where, self.opener)
@@ -151,9 +149,7 @@ class _StoredReader(ArrayReader):
                     break
                 done += got
         except READ_ERRORS as error:
-            raise DataError(
-                f"{self._array.where} is damaged: {one_line(error)}", hint="save it again"
-            ) from error
+            raise DataError(f"{self._array.where} is damaged: {one_line(error)}", hint="save it again") from error
         if done < count:
             raise DataError(f"{self._array.where} is damaged: it ends too early", hint="save it again")
         return data

@@ -50,9 +50,7 @@ def fold_batchnorm(model: ir.Model) -> list[Decision]:
     return decisions
 
 
-def _fold(
-    model: ir.Model, graph: ir.Graph, node: ir.Node, layer: ir.Node | None, pool: NamePool
-) -> str | None:
+def _fold(model: ir.Model, graph: ir.Graph, node: ir.Node, layer: ir.Node | None, pool: NamePool) -> str | None:
     """Fold one node; return the reason where it cannot be done."""
     opset = opset_of(model)
     if opset < 7 or (opset < 9 and attribute_int(node, "spatial", 1) != 1):
@@ -232,9 +230,7 @@ def _store(
             continue
         name = pool.take(wanted)
         tensor.name = name
-        value = ir.Value(
-            name=name, shape=ir.Shape(array.shape), type=ir.TensorType(dtype), const_value=tensor
-        )
+        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(dtype), const_value=tensor)
         graph.register_initializer(value)
         layer.replace_input_with(index, value)
     return None

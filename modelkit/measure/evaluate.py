@@ -170,9 +170,7 @@ def _rows(batch: BatchLike) -> int:
 
 def _input(batch: BatchLike, name: str, dtype: np.dtype) -> np.ndarray:
     if name not in batch.inputs:
-        raise DataError(
-            f"the data set lacks the input '{name}'", hint=f"it has {', '.join(sorted(batch.inputs))}"
-        )
+        raise DataError(f"the data set lacks the input '{name}'", hint=f"it has {', '.join(sorted(batch.inputs))}")
     array = batch.inputs[name]
     # A float16 or bfloat16 twin takes the same data as the original.
     if array.dtype != dtype and scores.is_float(array) and "float" in dtype.name:
@@ -191,9 +189,7 @@ def _match_outputs(sessions: Mapping[str, ort.InferenceSession], order: list[str
         elif len(own) == len(expected):
             matched[name] = own
         else:
-            raise ModelError(
-                f"the model '{name}' has the outputs {', '.join(own)}; expected {', '.join(expected)}"
-            )
+            raise ModelError(f"the model '{name}' has the outputs {', '.join(own)}; expected {', '.join(expected)}")
     return matched
 
 

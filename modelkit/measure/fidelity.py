@@ -52,8 +52,7 @@ class FidelityMeter:
         for name, output, old, new in zip(self.names, self._outputs, reference, candidate, strict=True):
             if old.shape != new.shape:
                 raise ModelError(
-                    f"the output '{name}' has the shape {list(new.shape)};"
-                    f" the original's is {list(old.shape)}"
+                    f"the output '{name}' has the shape {list(new.shape)}; the original's is {list(old.shape)}"
                 )
             if old.ndim and old.shape[0] == rows:
                 old, new = old[:valid], new[:valid]

@@ -265,9 +265,7 @@ def _measure(
     runners = _make(factories, rng)
     making_ns = (clock() - started) / len(names)
     turns = {name: _plan(runner, warmup, clock) for name, runner in runners.items()}
-    rounds = _clamp(
-        int(budget_ns * len(names) / sum(turn.cost_ns for turn in turns.values())), min_runs, max_runs
-    )
+    rounds = _clamp(int(budget_ns * len(names) / sum(turn.cost_ns for turn in turns.values())), min_runs, max_runs)
     blocks = _clamp(rounds // 2, MIN_BLOCKS, MAX_BLOCKS)
     if fresh and making_ns > 0:
         blocks = _clamp(int(budget_ns / making_ns), MIN_BLOCKS, blocks)
@@ -289,9 +287,7 @@ def _measure(
         progress("timing", block + 1, blocks)
 
     typical = {name: np.median(times, axis=2) for name, times in timings.items()}
-    ratios = {
-        name: paired_ratio(typical[baseline], typical[name], seed=seed) for name in names if name != baseline
-    }
+    ratios = {name: paired_ratio(typical[baseline], typical[name], seed=seed) for name in names if name != baseline}
     stats = {name: _stats(times) for name, times in timings.items()}
     return Latency(baseline, stats, ratios, blocks, blocks * per_block)
 

@@ -355,7 +355,6 @@ def _outside(labels: np.ndarray, classes: int) -> str:
 
 def _misfit(output: np.ndarray, labels: np.ndarray) -> DataError:
     return DataError(
-        f"labels of shape {list(labels.shape)} do not fit the model's first output of shape"
-        f" {list(output.shape)}",
+        f"labels of shape {list(labels.shape)} do not fit the model's first output of shape {list(output.shape)}",
         hint="labels are class ids [N], one id per position, or targets in the output's shape",
     )

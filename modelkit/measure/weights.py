@@ -228,9 +228,7 @@ class _Finder:
                 for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
                     self.graph(graph, _Scope(scope))
 
-    def _store(
-        self, scope: _Scope, name: str, proto: onnx.TensorProto, dense_count: int | None = None
-    ) -> None:
+    def _store(self, scope: _Scope, name: str, proto: onnx.TensorProto, dense_count: int | None = None) -> None:
         weight = Weight(StoredTensor(proto, self._folder, name), dense_count)
         self.found.append(weight)
         scope.stored[name] = weight

@@ -71,7 +71,8 @@ class QuantizeConfig(Block):
     activations: ActivationOptions = Field(default_factory=ActivationOptions)
     float16: Float16Options = Field(default_factory=Float16Options)
     include: list[str] = Field(
-        default_factory=list, description="patterns of weight or node names to quantize (empty: all), such as '*/fc*'"
+        default_factory=list,
+        description="patterns of weight or node names to quantize (empty: all), such as '*/fc*'",
     )
     exclude: list[str] = Field(default_factory=list, description="patterns of names to leave alone")
     correct_bias: bool = Field(True, description="static: shift biases so that the mean of each channel survives")

@@ -71,9 +71,7 @@ def _names(node: ir.Node) -> list[str]:
     return [name for name in (node.name, weight.name if weight is not None else None) if name]
 
 
-def _decide(
-    node: ir.Node, include: Sequence[str], exclude: Sequence[str], rewriter: _Rewriter
-) -> Decision:
+def _decide(node: ir.Node, include: Sequence[str], exclude: Sequence[str], rewriter: _Rewriter) -> Decision:
     label = str(node.name or node.outputs[0].name)
     weight = node.inputs[1]
     if node.op_type in ("Conv", "ConvTranspose"):
@@ -150,8 +148,15 @@ class _Rewriter:
     def lstm(self, node: ir.Node, label: str) -> Decision:
         """LSTM becomes DynamicQuantizeLSTM, which takes both weight matrices transposed."""
         recurrent = node.inputs[2]
-        supported = {"hidden_size", "direction", "activations", "activation_alpha", "activation_beta", "clip",
-                     "input_forget"}
+        supported = {
+            "hidden_size",
+            "direction",
+            "activations",
+            "activation_alpha",
+            "activation_beta",
+            "clip",
+            "input_forget",
+        }
         if recurrent is None or not recurrent.is_initializer():
             return Decision(label, "kept float", "its recurrent weight is computed at run time")
         if node.attributes.get_int("layout", 0) or not set(node.attributes) <= supported | {"layout"}:
@@ -168,9 +173,7 @@ class _Rewriter:
             inputs[position] = add_initializer(graph, self._namer(f"{name}.q"), quantized.values)
             scale = quantized.scale.squeeze(1)
             extra.append(add_initializer(graph, self._namer(f"{name}.scale"), scale))
-            extra.append(
-                add_initializer(graph, self._namer(f"{name}.zero"), np.zeros(scale.shape, dtype=np.int8))
-            )
+            extra.append(add_initializer(graph, self._namer(f"{name}.zero"), np.zeros(scale.shape, dtype=np.int8)))
             for key, value in _numbers(array, quantized).items():
                 total[key] = value if key in ("bits", "sqnr_db") else int(total.get(key, 0)) + int(value)
         attributes = {k: v for k, v in node.attributes.items() if k != "layout"}
@@ -178,9 +181,7 @@ class _Rewriter:
             "DynamicQuantizeLSTM",
             [*inputs, *extra],
             domain=MICROSOFT,
-            outputs=[
-                ir.Value(name=value.name, type=value.type, shape=value.shape) for value in node.outputs
-            ],
+            outputs=[ir.Value(name=value.name, type=value.type, shape=value.shape) for value in node.outputs],
             name=label,
         )
         new.attributes.update(attributes)
@@ -213,7 +214,10 @@ class _Rewriter:
         if id(weight) not in self._weights:
             axes = None if self._options.granularity == "tensor" else (0,)
             quantized = quantize_array(
-                array, bits=self._bits, reduce_axes=axes, search=self._options.scale,
+                array,
+                bits=self._bits,
+                reduce_axes=axes,
+                search=self._options.scale,
                 rounding=self._options.rounding,
             )
             graph, name = owner_of(weight), str(weight.name)

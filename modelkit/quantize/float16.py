@@ -41,9 +41,7 @@ def store_half(
         name, tensor = str(use.value.name), use.value.const_value
         assert tensor is not None
         if tensor.nbytes // 2 <= _NODE_OVERHEAD:
-            decisions.append(
-                Decision(name, "kept", f"{tensor.size} numbers: the Cast would cost more than it saves")
-            )
+            decisions.append(Decision(name, "kept", f"{tensor.size} numbers: the Cast would cost more than it saves"))
             continue
         peak = float(np.abs(tensor.numpy()).max(initial=0.0))
         error = encode.write_half(use.value, dtype, namer)
@@ -56,7 +54,12 @@ def store_half(
                 name,
                 dtype.name.lower(),
                 reason,
-                {"bits": 16, "bytes_before": tensor.nbytes, "bytes_after": tensor.nbytes // 2, "max_error": error},
+                {
+                    "bits": 16,
+                    "bytes_before": tensor.nbytes,
+                    "bytes_after": tensor.nbytes // 2,
+                    "max_error": error,
+                },
             )
         )
     return sorted(decisions, key=lambda decision: decision.target)

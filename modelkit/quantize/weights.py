@@ -57,9 +57,7 @@ def quantize_weights(
     return sorted(decisions, key=lambda decision: decision.target)
 
 
-def _quantize_one(
-    use: WeightUse, bits: int, options: WeightOptions, fuse_matmul: bool, namer: Namer
-) -> Decision:
+def _quantize_one(use: WeightUse, bits: int, options: WeightOptions, fuse_matmul: bool, namer: Namer) -> Decision:
     name = str(use.value.name)
     array = use.value.const_value.numpy()  # type: ignore[union-attr]
     as_dequantize = fuse_matmul and _fusable(use)

@@ -29,7 +29,10 @@ def render(found: dict[str, Any], *, layers: int) -> RenderableType:
         parts.append(Text(f"note: the MACs of {len(facts['macs_unknown'])} layers are unknown", style="yellow"))
     parts += [Text(""), _quantized(facts["quantized"])]
     if facts["blockers"]:
-        parts += [Text(""), decisions("What would stop or limit quantization", [Decision(**entry) for entry in facts["blockers"]])]
+        parts += [
+            Text(""),
+            decisions("What would stop or limit quantization", [Decision(**entry) for entry in facts["blockers"]]),
+        ]
     return Group(*parts)
 
 

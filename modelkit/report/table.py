@@ -101,7 +101,12 @@ def render_plan(plan: Plan, *, explain: bool) -> RenderableType:
         explain: Whether to list the decisions of the first candidate.
     """
     table = new_table(f"{plan.model}: what would be tried (nothing is written)")
-    for name, justify in (("method", "left"), ("predicted size", "right"), ("smaller by", "right"), ("", "left")):
+    for name, justify in (
+        ("method", "left"),
+        ("predicted size", "right"),
+        ("smaller by", "right"),
+        ("", "left"),
+    ):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for entry in plan.candidates:
         predicted = entry["bytes"]

@@ -300,9 +300,7 @@ def test_links_out_of_class_folders_and_test_sets(tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     Image.new("RGB", (8, 8)).save(outside / "a.png")
-    (outside / "input_0.pb").write_bytes(
-        numpy_helper.from_array(np.ones((1, 3), np.float32)).SerializeToString()
-    )
+    (outside / "input_0.pb").write_bytes(numpy_helper.from_array(np.ones((1, 3), np.float32)).SerializeToString())
     images = tmp_path / "images"
     (images / "cat").mkdir(parents=True)
     (images / "cat" / "a.png").symlink_to(outside / "a.png")
@@ -449,9 +447,7 @@ def test_what_is_no_file(tmp_path):
     (tmp_path / "images").mkdir()
     os.mkfifo(tmp_path / "images" / "a.png")
     assert refused(tmp_path / "images", IMAGES).problems == ["'a.png' is not a plain file"]
-    assert (
-        refused(tmp_path / "images", []).message == "the model has no inputs, so there is nothing to feed it"
-    )
+    assert refused(tmp_path / "images", []).message == "the model has no inputs, so there is nothing to feed it"
 
 
 def test_a_column_wider_than_memory_is_not_believed(tmp_path):

@@ -75,9 +75,7 @@ def test_flat_folder_and_labels_csv(tmp_path):
     (tmp_path / "labels.csv").write_text("file,label\n0.png,1\n")
     assert refused(tmp_path, [spec()]).problems == ["labels.csv has no label for 2 images, such as '1.png'"]
     (tmp_path / "labels.csv").write_text("name;class\n0.png;1\n")
-    assert refused(tmp_path, [spec()]).problems == [
-        "labels.csv needs the columns file,label; it has name;class"
-    ]
+    assert refused(tmp_path, [spec()]).problems == ["labels.csv needs the columns file,label; it has name;class"]
 
 
 def test_numbered_folders_are_sorted_as_text_with_a_note(tmp_path):
@@ -181,8 +179,7 @@ def test_sizes_that_do_not_fit(tmp_path):
         "see preprocess: resize, crop, layout, color"
     ]
     assert refused(tmp_path, [spec(shape=("N", 3, "h", "w"))]).problems == [
-        "images have different sizes ('a.png' 8x8, 'b.png' 9x8); "
-        "set preprocess: resize or crop to [height, width]"
+        "images have different sizes ('a.png' 8x8, 'b.png' 9x8); set preprocess: resize or crop to [height, width]"
     ]
     error = refused(tmp_path, [spec()], preprocess=Preprocess(crop=(9, 8)))
     assert "'a.png': crop [9, 8] is larger than the image (8x8 after resize)" in error.problems
@@ -193,9 +190,7 @@ def test_models_that_images_do_not_feed(tmp_path):
     assert refused(tmp_path, [spec(shape=("N", 3))]).problems == [
         "images feed one input of 4 dimensions, the model takes x float32 [N, 3]"
     ]
-    assert refused(tmp_path, [spec(np.int64)]).problems == [
-        "input 'x' is int64; images feed float and uint8 inputs"
-    ]
+    assert refused(tmp_path, [spec(np.int64)]).problems == ["input 'x' is int64; images feed float and uint8 inputs"]
     assert refused(tmp_path, [spec(np.uint8)], preprocess=Preprocess()).problems == [
         "input 'x' is uint8, so preprocess takes scale: 1 and neither mean nor std"
     ]

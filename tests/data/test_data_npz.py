@@ -163,9 +163,7 @@ def test_samples_on_another_axis(tmp_path):
     x = np.random.default_rng(0).random((9, 2, 4)).astype(np.float32)
     h = np.random.default_rng(1).random((1, 9, 5)).astype(np.float32)
     np.savez(tmp_path / "d.npz", x=x, h=h)
-    dataset = open_dataset(
-        tmp_path / "d.npz", [spec(shape=("batch", 2, 4)), spec("h", shape=(1, "batch", 5))]
-    )
+    dataset = open_dataset(tmp_path / "d.npz", [spec(shape=("batch", 2, 4)), spec("h", shape=(1, "batch", 5))])
     batches = list(dataset.batches(4))
     assert [b.inputs["h"].shape for b in batches] == [(1, 4, 5), (1, 4, 5), (1, 1, 5)]
     np.testing.assert_array_equal(np.concatenate([b.inputs["h"] for b in batches], axis=1), h)

@@ -66,15 +66,11 @@ def test_each_part_gets_a_sample():
     assert [part.count for part in parts.values()] == [1, 1, 1]
     with pytest.raises(DataError) as caught:
         split(dataset(2), parts={"a": 0.2, "b": 0.3, "c": 0.5}, seed=0)
-    assert caught.value.message == (
-        "'arrays' has 2 samples, too few for 3 parts (a, b, c) of at least one each"
-    )
+    assert caught.value.message == ("'arrays' has 2 samples, too few for 3 parts (a, b, c) of at least one each")
     assert caught.value.hint
 
 
-@pytest.mark.parametrize(
-    "parts", [{}, {"a": 0.5}, {"a": 1.5, "b": -0.5}, {"a": float("nan")}, {"a": 0.5, "b": 0.6}]
-)
+@pytest.mark.parametrize("parts", [{}, {"a": 0.5}, {"a": 1.5, "b": -0.5}, {"a": float("nan")}, {"a": 0.5, "b": 0.6}])
 def test_wrong_shares(parts):
     with pytest.raises(UsageError, match="the parts of a split must be above 0 and sum to 1; got"):
         split(dataset(9), parts=parts, seed=0)

@@ -46,10 +46,7 @@ def test_distributions_and_description():
     assert "input 'ids' is synthetic: int32 [n, 200] as [1, 200], values below 30" in described["notes"]
     assert dataset.fingerprint() == synthetic_dataset(specs, count=50, vocabulary={"ids": 30}).fingerprint()
     assert dataset.fingerprint() != synthetic_dataset(specs, count=50, vocabulary={"ids": 31}).fingerprint()
-    assert (
-        dataset.fingerprint()
-        != synthetic_dataset(specs, count=50, seed=1, vocabulary={"ids": 30}).fingerprint()
-    )
+    assert dataset.fingerprint() != synthetic_dataset(specs, count=50, seed=1, vocabulary={"ids": 30}).fingerprint()
 
 
 @pytest.mark.parametrize(

@@ -53,9 +53,7 @@ def test_features_in_file_order(tmp_path_factory, count, size, seed, suffix, pic
     random = np.random.default_rng(seed)
     x = random.normal(size=(count, 3)).astype(np.float32)
     y = random.integers(0, 4, count)
-    table = pa.table(
-        {"z": x[:, 0].astype(float), "label": y, "a": x[:, 1].astype(float), "m": x[:, 2].astype(float)}
-    )
+    table = pa.table({"z": x[:, 0].astype(float), "label": y, "a": x[:, 1].astype(float), "m": x[:, 2].astype(float)})
     path = write(tmp_path_factory.mktemp("t") / f"d.{suffix}", table)
     dataset = open_dataset(path, [spec()], need_labels=True, classes=4)
     assert dataset.count == count
@@ -105,9 +103,7 @@ def test_integers_feed_floats_with_a_note_unless_inexact(tmp_path):
     assert dataset.notes == ("integer columns were read as float32 for input 'x'",)
     table = pa.table({"a": [1, 2**24 + 1], "b": [0.5, 1.5]})
     error = refused(write(tmp_path / "d.parquet", table), [spec(shape=("N", 2))])
-    assert error.problems == [
-        "column 'a' has 16777217 at row 1 (counted from 0), which float32 cannot hold exactly"
-    ]
+    assert error.problems == ["column 'a' has 16777217 at row 1 (counted from 0), which float32 cannot hold exactly"]
 
 
 @pytest.mark.parametrize("sign", [";", "\t"])
@@ -195,10 +191,7 @@ def test_csv_values_of_another_type(tmp_path):
     assert "the label column 'label' holds something other than numbers" in error.message
     (tmp_path / "d.csv").write_text("a,label\n1,\n")
     error = refused(tmp_path / "d.csv", [spec(shape=("N", 1))])
-    assert (
-        "the label column 'label' has no value (or NaN) at row 0" in error.message
-        or "number" in error.message
-    )
+    assert "the label column 'label' has no value (or NaN) at row 0" in error.message or "number" in error.message
 
 
 def test_parquet_mismatches(tmp_path):
@@ -235,6 +228,4 @@ def test_tables_do_not_feed_images(tmp_path):
         "a table feeds one input [N, F] or inputs of one value each; the model takes x float32 [N, 3, 8, 8]"
     ]
     error = refused(tmp_path / "d.csv", [spec(shape=("N", 3)), spec("t", shape=())])
-    assert error.problems == [
-        "a table feeds inputs whose first dimension counts the samples; this model's does not"
-    ]
+    assert error.problems == ["a table feeds inputs whose first dimension counts the samples; this model's does not"]

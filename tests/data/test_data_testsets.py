@@ -65,9 +65,7 @@ def test_sets_without_a_common_batch_axis_stay_whole(tmp_path):
     assert [(b.valid, b.inputs["y"].shape) for b in batches] == [(3, (5, 4)), (3, (5, 4))]
     assert dataset.count == 6
     assert [b.valid for b in dataset.batches(1, 4)] == [3, 1]
-    with pytest.raises(
-        DataError, match=r"samples cannot be picked from .*: the inputs of a set share no batch axis"
-    ):
+    with pytest.raises(DataError, match=r"samples cannot be picked from .*: the inputs of a set share no batch axis"):
         list(dataset.subset([5]).batches(1))
 
 
@@ -80,8 +78,7 @@ def test_mismatches(tmp_path):
     assert error.problems == [
         "test_data_set_0/input_1.pb feeds nothing: the model has 1 inputs",
         "test_data_set_2/input_3.pb feeds nothing: the model has 1 inputs",
-        "test_data_set_0/input_0.pb: input 'x' is int64, the model takes float32; convert it with "
-        ".astype('float32')",
+        "test_data_set_0/input_0.pb: input 'x' is int64, the model takes float32; convert it with .astype('float32')",
         "test_data_set_1/input_0.pb: input 'x' has NaN at row 0 (counted from 0)",
         "test_data_set_2/input_0.pb: input 'x' is [0, 4], the model takes [batch, 3] (axis 1 differs)",
         "test_data_set_2 has no samples",
