@@ -32,10 +32,9 @@ def check_labels(labels: np.ndarray, count: int | None, classes: int | None, pro
         problems.add(f"there are {len(labels)} labels for {count} samples")
     # One float for each output is a regression with several targets, which looks like class scores.
     targets = labels.ndim == 2 and labels.shape[1] == classes and family(labels.dtype) == "float"
-    if classes is None or targets:
-        labels = _plain(labels, problems)
-    else:
-        labels = _class_numbers(labels, classes, problems)
+    if targets:
+        classes = None
+    labels = _plain(labels, problems) if classes is None else _class_numbers(labels, classes, problems)
     return labels if len(problems.found) == before else None
 
 
