@@ -438,4 +438,3 @@ def _missed(report: Report, chosen: Trial | None) -> str:
         return f"the best candidate, {report.method}, misses the budget on the test data: {'; '.join(missed)}"
     reasons = "; ".join(f"{entry['name']} {entry['reason']}" for entry in report.candidates)
     return f"no candidate is inside the budget: {reasons}"
-

@@ -167,29 +167,50 @@ def gates(
     if budget.max_drop is not None:
         if loss is not None:
             found.append(
-                Gate(f"drop in {loss[0]}", f"≤ {percent(budget.max_drop)}", percent(loss[1]),
-                     loss[1] <= budget.max_drop + 1e-12)
+                Gate(
+                    f"drop in {loss[0]}",
+                    f"≤ {percent(budget.max_drop)}",
+                    percent(loss[1]),
+                    loss[1] <= budget.max_drop + 1e-12,
+                )
             )
         elif agreement is not None:
             changed = 1 - agreement
             found.append(
-                Gate("changed predictions", f"≤ {percent(budget.max_drop)}", percent(changed),
-                     changed <= budget.max_drop + 1e-12)
+                Gate(
+                    "changed predictions",
+                    f"≤ {percent(budget.max_drop)}",
+                    percent(changed),
+                    changed <= budget.max_drop + 1e-12,
+                )
             )
         else:
             found.append(
-                Gate("drop in quality", f"≤ {percent(budget.max_drop)}", "not measurable on these outputs", False)
+                Gate(
+                    "drop in quality",
+                    f"≤ {percent(budget.max_drop)}",
+                    "not measurable on these outputs",
+                    False,
+                )
             )
     if budget.min_ratio is not None:
         ratio = before["file_bytes"] / max(after["file_bytes"], 1)
-        found.append(Gate("smaller by", f"≥ {factor(budget.min_ratio)}", factor(ratio), ratio >= budget.min_ratio))
+        found.append(
+            Gate("smaller by", f"≥ {factor(budget.min_ratio)}", factor(ratio), ratio >= budget.min_ratio)
+        )
     if budget.min_speedup is not None and speedup is not None:
         found.append(
-            Gate("faster by", f"≥ {factor(budget.min_speedup)}", factor(speedup), speedup >= budget.min_speedup)
+            Gate(
+                "faster by", f"≥ {factor(budget.min_speedup)}", factor(speedup), speedup >= budget.min_speedup
+            )
         )
     if budget.max_latency is not None and after.get("median_ms") is not None:
         found.append(
-            Gate("latency", f"≤ {milliseconds(budget.max_latency)}", milliseconds(after["median_ms"]),
-                 after["median_ms"] <= budget.max_latency)
+            Gate(
+                "latency",
+                f"≤ {milliseconds(budget.max_latency)}",
+                milliseconds(after["median_ms"]),
+                after["median_ms"] <= budget.max_latency,
+            )
         )
     return found

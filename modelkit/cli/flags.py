@@ -41,7 +41,9 @@ ForceFlag = Annotated[
 ]
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", "-c", metavar="YAML", help="Options from a file.", rich_help_panel="Options in files"),
+    typer.Option(
+        "--config", "-c", metavar="YAML", help="Options from a file.", rich_help_panel="Options in files"
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -75,11 +77,15 @@ MinSpeedupOption = Annotated[
 ]
 MaxLatencyOption = Annotated[
     str | None,
-    typer.Option("--max-latency", metavar="TIME", help="Longest median latency: 5ms.", rich_help_panel="Budget"),
+    typer.Option(
+        "--max-latency", metavar="TIME", help="Longest median latency: 5ms.", rich_help_panel="Budget"
+    ),
 ]
 ThreadsOption = Annotated[
     str | None,
-    typer.Option("--threads", metavar="N", help="Threads of a timed inference (1).", rich_help_panel="Measuring"),
+    typer.Option(
+        "--threads", metavar="N", help="Threads of a timed inference (1).", rich_help_panel="Measuring"
+    ),
 ]
 SeedOption = Annotated[str | None, typer.Option("--seed", metavar="N", help="Seed of everything random (0).")]
 

@@ -33,11 +33,15 @@ def command(
     force: f.ForceFlag = False,
     objective: Annotated[
         str | None,
-        typer.Option("--objective", metavar="WHAT", help="What auto prefers: balanced, size, latency, quality."),
+        typer.Option(
+            "--objective", metavar="WHAT", help="What auto prefers: balanced, size, latency, quality."
+        ),
     ] = None,
     include: Annotated[
         list[str] | None,
-        typer.Option("--include", metavar="PATTERN", help="Quantize only layers whose name matches; repeatable."),
+        typer.Option(
+            "--include", metavar="PATTERN", help="Quantize only layers whose name matches; repeatable."
+        ),
     ] = None,
     exclude: Annotated[
         list[str] | None,

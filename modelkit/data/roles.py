@@ -56,7 +56,10 @@ def assign_roles(data: Dataset | None, test: Dataset | None, synthetic: Dataset,
         return Roles(None, synthetic, test, notes)
     if data.count < _SPLIT_FROM:
         return Roles(
-            data, data, test, [f"{data.count} samples are too few to split: they calibrated and selected alike"]
+            data,
+            data,
+            test,
+            [f"{data.count} samples are too few to split: they calibrated and selected alike"],
         )
     if test is not None:
         parts = split(data, parts={"calibration": 0.5, "selection": 0.5}, seed=seed)

@@ -100,7 +100,9 @@ class Quantizer:
 
         found = [Candidate("weights", apply(False))]
         if any(
-            node.op_type in ("MatMul", "Gemm") and node.inputs[1] is not None and node.inputs[1].is_initializer()
+            node.op_type in ("MatMul", "Gemm")
+            and node.inputs[1] is not None
+            and node.inputs[1].is_initializer()
             for node in self.model.graph.all_nodes()
         ):
             found.append(Candidate("weights, integer MatMul", apply(True)))

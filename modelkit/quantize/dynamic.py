@@ -71,15 +71,17 @@ def _names(node: ir.Node) -> list[str]:
     return [name for name in (node.name, weight.name if weight is not None else None) if name]
 
 
-def _decide(
-    node: ir.Node, include: Sequence[str], exclude: Sequence[str], rewriter: _Rewriter
-) -> Decision:
+def _decide(node: ir.Node, include: Sequence[str], exclude: Sequence[str], rewriter: _Rewriter) -> Decision:
     label = str(node.name or node.outputs[0].name)
     weight = node.inputs[1]
     if node.op_type in ("Conv", "ConvTranspose"):
-        return Decision(label, "kept float", "a dynamic convolution is slower than a float one in onnxruntime")
+        return Decision(
+            label, "kept float", "a dynamic convolution is slower than a float one in onnxruntime"
+        )
     if node.op_type in ("GRU", "RNN", "Gemm"):
-        return Decision(label, "kept float", f"onnxruntime has no dynamic integer kernel for this {node.op_type}")
+        return Decision(
+            label, "kept float", f"onnxruntime has no dynamic integer kernel for this {node.op_type}"
+        )
     if weight is None or not weight.is_initializer():
         return Decision(label, "kept float", "multiplies two activations")
     if weight.const_value is None or weight.const_value.dtype != ir.DataType.FLOAT:
@@ -145,13 +147,22 @@ class _Rewriter:
         )
         new = [product, cast, scale, result]
         ir.convenience.replace_nodes_and_values(graph, node, [node], new, [output], [result.outputs[0]])
-        return Decision(label, "int8", "MatMul with activations quantized at run time", _numbers(array, quantized))
+        return Decision(
+            label, "int8", "MatMul with activations quantized at run time", _numbers(array, quantized)
+        )
 
     def lstm(self, node: ir.Node, label: str) -> Decision:
         """LSTM becomes DynamicQuantizeLSTM, which takes both weight matrices transposed."""
         recurrent = node.inputs[2]
-        supported = {"hidden_size", "direction", "activations", "activation_alpha", "activation_beta", "clip",
-                     "input_forget"}
+        supported = {
+            "hidden_size",
+            "direction",
+            "activations",
+            "activation_alpha",
+            "activation_beta",
+            "clip",
+            "input_forget",
+        }
         if recurrent is None or not recurrent.is_initializer():
             return Decision(label, "kept float", "its recurrent weight is computed at run time")
         if node.attributes.get_int("layout", 0) or not set(node.attributes) <= supported | {"layout"}:
@@ -178,9 +189,7 @@ class _Rewriter:
             "DynamicQuantizeLSTM",
             [*inputs, *extra],
             domain=MICROSOFT,
-            outputs=[
-                ir.Value(name=value.name, type=value.type, shape=value.shape) for value in node.outputs
-            ],
+            outputs=[ir.Value(name=value.name, type=value.type, shape=value.shape) for value in node.outputs],
             name=label,
         )
         new.attributes.update(attributes)
@@ -213,7 +222,10 @@ class _Rewriter:
         if id(weight) not in self._weights:
             axes = None if self._options.granularity == "tensor" else (0,)
             quantized = quantize_array(
-                array, bits=self._bits, reduce_axes=axes, search=self._options.scale,
+                array,
+                bits=self._bits,
+                reduce_axes=axes,
+                search=self._options.scale,
                 rounding=self._options.rounding,
             )
             graph, name = owner_of(weight), str(weight.name)

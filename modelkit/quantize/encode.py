@@ -66,9 +66,7 @@ def write_folded(value: ir.Value, quantized: Quantized, namer: Namer) -> None:
     )
     nodes = [cast]
     if quantized.zero_point is not None:
-        zero = add_initializer(
-            graph, namer(f"{name}.zero"), spread(quantized.zero_point).astype(np.float32)
-        )
+        zero = add_initializer(graph, namer(f"{name}.zero"), spread(quantized.zero_point).astype(np.float32))
         nodes.append(
             make_node("Sub", [cast.outputs[0], zero], [namer(f"{name}.shifted")], name=namer(f"{name}.sub"))
         )

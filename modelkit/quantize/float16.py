@@ -56,7 +56,12 @@ def store_half(
                 name,
                 dtype.name.lower(),
                 reason,
-                {"bits": 16, "bytes_before": tensor.nbytes, "bytes_after": tensor.nbytes // 2, "max_error": error},
+                {
+                    "bits": 16,
+                    "bytes_before": tensor.nbytes,
+                    "bytes_after": tensor.nbytes // 2,
+                    "max_error": error,
+                },
             )
         )
     return sorted(decisions, key=lambda decision: decision.target)

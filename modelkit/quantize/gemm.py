@@ -49,7 +49,12 @@ def _rewrite(node: ir.Node, namer: Namer, turned: dict[int, ir.Value]) -> None:
     name, result = str(node.name or output.name), str(output.name)
     product_name = namer(f"{name}.product") if bias is not None else result
     matmul = make_node(
-        "MatMul", [node.inputs[0], weight], [product_name], name=name, dtype=output.dtype, shapes=[output.shape]
+        "MatMul",
+        [node.inputs[0], weight],
+        [product_name],
+        name=name,
+        dtype=output.dtype,
+        shapes=[output.shape],
     )
     nodes = [matmul]
     if bias is not None:

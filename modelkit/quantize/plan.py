@@ -84,7 +84,10 @@ def make_plan(
                 continue
             joined.add(node)
             quantized.update(_written(node))
-        elif node.op_type in MOVING | (ARITHMETIC if arithmetic else set()) and node.domain in ("", "ai.onnx"):
+        elif node.op_type in MOVING | (ARITHMETIC if arithmetic else set()) and node.domain in (
+            "",
+            "ai.onnx",
+        ):
             if _label(node) not in keep_float and _reads(node) and all(v in quantized for v in _reads(node)):
                 joined.add(node)
                 quantized.update(_written(node))

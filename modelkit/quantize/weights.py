@@ -76,7 +76,9 @@ def _quantize_one(
     )
     before, after = array.nbytes, encode.stored_bytes(quantized)
     if after + _NODE_OVERHEAD >= before:
-        return Decision(name, "kept", f"{array.size} numbers: scales and nodes would cost more than they save")
+        return Decision(
+            name, "kept", f"{array.size} numbers: scales and nodes would cost more than they save"
+        )
     restored = affine.dequantize(quantized)
     numbers: dict[str, float | int | str] = {
         "bits": used_bits,

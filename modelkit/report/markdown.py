@@ -13,7 +13,10 @@ def render(report: Report) -> str:
     """Return the page; names from the model are escaped."""
     lines = [f"# {report.before.file['name']}: {report.command}, {report.method}", ""]
     if report.status != "done":
-        lines += [f"**{report.status}**: no artifact was written; the figures are those of the best found.", ""]
+        lines += [
+            f"**{report.status}**: no artifact was written; the figures are those of the best found.",
+            "",
+        ]
     lines += _table(["", "original", "artifact", "change"], rows.before_after(report))
     lines += ["", "## What was tried", ""]
     lines += _table(["method", "size", "speed", "agreement", "quality", "verdict"], rows.tried(report))
@@ -23,8 +26,13 @@ def render(report: Report) -> str:
         gates = [(g.name, g.asked, g.got, "met" if g.ok else "**missed**") for g in report.gates]
         lines += ["", "## Budget", "", *_table(["what", "asked", "got", ""], gates)]
     if report.audit:
-        lines += ["", "## Kernels", "", f"{report.audit['integer']} integer, {report.audit['float']} float, "
-                  f"{report.audit['conversions']} conversions between them."]
+        lines += [
+            "",
+            "## Kernels",
+            "",
+            f"{report.audit['integer']} integer, {report.audit['float']} float, "
+            f"{report.audit['conversions']} conversions between them.",
+        ]
         unfused = [(e["node"], e["op"], e["reason"]) for e in report.audit["unfused"]]
         if unfused:
             lines += ["", *_table(["node", "operator", "why it runs in float"], unfused)]
@@ -41,8 +49,10 @@ def render(report: Report) -> str:
     lines += [f"- artifact: `{report.after.file['name']}` sha256 `{report.after.file['sha256']}`"]
     lines += [f"- seed: {report.seed}"]
     lines += [f"- {key.replace('_', ' ')}: {_plain(value)}" for key, value in report.machine.items()]
-    lines += [f"- option {key}: {_plain(value)} ({report.origins.get(key, 'default')})"
-              for key, value in _flat(report.config)]
+    lines += [
+        f"- option {key}: {_plain(value)} ({report.origins.get(key, 'default')})"
+        for key, value in _flat(report.config)
+    ]
     return "\n".join(lines) + "\n"
 
 

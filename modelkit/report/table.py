@@ -102,7 +102,9 @@ def decisions(title: str, found: Iterable[Decision]) -> Table:
         figures = ", ".join(
             f"{key.replace('_', ' ')} {value}" for key, value in decision.numbers.items() if value is not None
         )
-        table.add_row(decision.target, decision.action, decision.reason + (f" ({figures})" if figures else ""))
+        table.add_row(
+            decision.target, decision.action, decision.reason + (f" ({figures})" if figures else "")
+        )
     return table
 
 
