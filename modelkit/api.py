@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from modelkit.config import Resolved, resolve
+from modelkit.data.preprocess import Preprocess
+from modelkit.options import Block, Measure, Synthetic
 from modelkit.progress import Progress, silent
 from modelkit.quantize.config import QuantizeConfig
 
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 
     from modelkit.data.dataset import Dataset
     from modelkit.pipeline import Algorithm, Job
+    from modelkit.report.plan import Plan
     from modelkit.report.report import Report
 
 
@@ -51,10 +56,88 @@ def quantize(
         >>> report.size_ratio
         0.26
     """
+    job = quantize_job(model, output=output, data=data, test=test, config=config, force=force)
+    return run(job, progress)
+
+
+def run(job: Job, progress: Progress = silent) -> Report:
+    """Do what a job describes; see ``quantize_job``."""
     from modelkit.pipeline import transform
 
-    job = quantize_job(model, output=output, data=data, test=test, config=config, force=force)
     return transform(job, quantizer_for(job.options), progress)
+
+
+def dry_run(job: Job, progress: Progress = silent) -> Plan:
+    """Tell what ``run`` would do; nothing is written."""
+    from modelkit.pipeline import plan
+
+    return plan(job, quantizer_for(job.options), progress)
+
+
+class EvaluateConfig(Block):
+    """Options of `modelkit evaluate`."""
+
+    measure: Measure = Field(default_factory=Measure)
+    synthetic: Synthetic = Field(default_factory=Synthetic)
+    preprocess: Preprocess | None = Field(None, description="how images become inputs, for folders of images")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of everything random")
+
+
+def evaluate(
+    models: Sequence[str | Path],
+    *,
+    data: str | Path | None = None,
+    config: Resolved[EvaluateConfig] | Mapping[str, Any] | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Measure models side by side: size, quality, agreement with the first one, latency.
+
+    Args:
+        models: ONNX files with the same inputs and outputs; the first is the reference.
+        data: Inputs, with labels for quality; made-up inputs without.
+        config: Options as dotted keys, or already resolved.
+        progress: Told how far the work is.
+
+    Returns:
+        ``{"schema": "modelkit.comparison/1", "models": [...], "data": ..., "notes": [...], "machine": ...}``.
+
+    Raises:
+        ModelkitError: A model or the data cannot be used.
+    """
+    from modelkit.compare import compare_models
+
+    if not isinstance(config, Resolved):
+        config = resolve(EvaluateConfig, flags={key: (value, key) for key, value in (config or {}).items()})
+    paths = [Path(path) for path in models]
+    return compare_models(paths, None if data is None else Path(data), config.value, progress)
+
+
+def inspect(model: str | Path) -> dict[str, Any]:
+    """Tell what is in a model file.
+
+    Returns:
+        ``{"schema": "modelkit.inspection/1", "file": ..., "size": ..., "facts": ...}``; the facts are those of
+        ``modelkit.graph.facts.ModelFacts``.
+
+    Raises:
+        ModelkitError: The file cannot be read as a model.
+    """
+    from dataclasses import asdict
+
+    from modelkit.files import file_record
+    from modelkit.graph.facts import describe
+    from modelkit.graph.load import load
+    from modelkit.measure.size import measure_size
+    from modelkit.report.inspection import SCHEMA
+
+    path = Path(model)
+    facts = describe(load(path).model)
+    return {
+        "schema": SCHEMA,
+        "file": file_record(path),
+        "size": asdict(measure_size(path)),
+        "facts": asdict(facts),
+    }
 
 
 def quantize_job(

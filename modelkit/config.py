@@ -71,9 +71,7 @@ class _Quantity:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self, handler(source))
 
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         units = "|".join(re.escape(unit) for unit, _ in self.units)
         pattern = rf"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?\s*({units})?$"
         return {"anyOf": [{"type": "number"}, {"type": "string", "pattern": pattern}]}
@@ -226,9 +224,7 @@ def _read(path: Path, name: str) -> str:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        raise UsageError(
-            f"the configuration '{name}' does not exist", "`modelkit init` writes one"
-        ) from error
+        raise UsageError(f"the configuration '{name}' does not exist", "`modelkit init` writes one") from error
     except IsADirectoryError as error:
         raise UsageError(f"the configuration '{name}' is a folder; a YAML file is expected") from error
     except OSError as error:

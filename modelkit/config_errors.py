@@ -115,9 +115,7 @@ def _without_wrong_members(found: list[_Located]) -> list[_Located]:
     entered = {(at, member) for item in found for at, member in item.members if len(item.path) > len(at)}
     prefixes = {at for at, _ in entered}
     return [
-        item
-        for item in found
-        if all((at, member) in entered or at not in prefixes for at, member in item.members)
+        item for item in found if all((at, member) in entered or at not in prefixes for at, member in item.members)
     ]
 
 

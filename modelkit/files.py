@@ -60,9 +60,7 @@ def require_file(path: Path) -> Path:
         raise ResourceError(f"cannot read '{name}': {error.strerror}", "check its permissions") from error
     if stat.S_ISDIR(mode):
         raise UsageError(f"'{name}' is a folder; a file is expected", "name one file inside it")
-    raise UsageError(
-        f"'{name}' is not a regular file", "write it to a file first; pipes cannot be read twice"
-    )
+    raise UsageError(f"'{name}' is not a regular file", "write it to a file first; pipes cannot be read twice")
 
 
 def _near(path: Path) -> str | None:
@@ -168,9 +166,7 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, force: boo
         if output.is_dir():
             raise UsageError(f"the output '{shown(output)}' is a folder", "name a file with -o")
         if seen.setdefault(os.path.realpath(output), output) is not output:
-            raise UsageError(
-                f"two outputs would be written to '{shown(output)}'", "choose another name with -o"
-            )
+            raise UsageError(f"two outputs would be written to '{shown(output)}'", "choose another name with -o")
     existing = [output for output in outputs if os.path.lexists(output)]
     if existing and not force:
         raise exists_error(existing)

@@ -46,9 +46,7 @@ class Measure(Block):
         1, ge=0, le=1024, description="threads that one inference may use; 0 lets onnxruntime choose"
     )
     batch: int = Field(1, ge=1, le=65536, description="samples in one timed batch where the model allows it")
-    provider: str = Field(
-        "CPUExecutionProvider", description="onnxruntime execution provider that runs the model"
-    )
+    provider: str = Field("CPUExecutionProvider", description="onnxruntime execution provider that runs the model")
 
 
 class Synthetic(Block):

@@ -29,8 +29,9 @@ from modelkit.measure.size import measure_size
 from modelkit.options import Budget, Measure, Objective, Synthetic
 from modelkit.progress import Progress, silent
 from modelkit.report import markdown
+from modelkit.report.plan import Plan
 from modelkit.report.report import Report, Side
-from modelkit.runtime import input_specs, make_session, output_specs
+from modelkit.runtime import class_count, input_specs, make_session, output_specs
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -141,8 +142,8 @@ def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:
     inputs = [job.model, *loaded.external, *(p for p in (job.data, job.test) if p is not None)]
     check_outputs(outputs_of(job.output), inputs, force=job.force)
     session = make_session(job.model, providers=[options.measure.provider])
-    specs, outputs = input_specs(session), output_specs(session)
-    classes = _classes(outputs[0].shape)
+    specs = input_specs(session)
+    classes = class_count(output_specs(session))
     data = test = None
     if job.data is not None:
         data = open_dataset(job.data, specs, preprocess=job.preprocess, classes=classes)
@@ -210,6 +211,53 @@ def transform(job: Job, make: Maker, progress: Progress = silent) -> Report:
     return report
 
 
+def plan(job: Job, make: Maker, progress: Progress = silent) -> Plan:
+    """Find out what a run would do, without writing anything.
+
+    Args:
+        job: What would be done.
+        make: Makes the algorithm, as for ``transform``.
+        progress: Told how far the work is.
+
+    Raises:
+        ModelkitError: Whatever ``transform`` would refuse before it starts.
+    """
+    prepared = prepare(job, make, progress)
+    frame = max(prepared.loaded.size_bytes - _tensor_bytes(load(job.model).model), 0)
+    entries: list[dict[str, Any]] = []
+    best: tuple[int, list[Decision]] | None = None
+    for candidate in prepared.candidates:
+        model = prepared.model.clone()
+        try:
+            decisions = candidate.apply(model, progress)
+        except ModelError as error:
+            entries.append({"name": candidate.name, "bytes": None, "reason": error.message})
+            continue
+        predicted = _tensor_bytes(model) + frame
+        entries.append({"name": candidate.name, "bytes": predicted, "reason": ""})
+        if best is None or predicted < best[0]:
+            best = predicted, decisions
+    return Plan(
+        model=job.model.name,
+        output=str(job.output),
+        original_bytes=prepared.loaded.size_bytes,
+        candidates=entries,
+        decisions=[] if best is None else best[1],
+        data=prepared.roles.describe(),
+        config=job.options.value.model_dump(mode="json"),
+        origins=dict(job.options.origins),
+    )
+
+
+def _tensor_bytes(model: ir.Model) -> int:
+    return sum(
+        value.const_value.nbytes
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if value.const_value is not None
+    )
+
+
 def save_as(trial: Trial, stage: Staging, name: str) -> list[str]:
     """Give the chosen trial's model its final name within the staging folder; returns the files' names."""
     from modelkit.graph.load import load as reload
@@ -242,9 +290,7 @@ class _Bench:
         self._original = self._session(job.model)
         self._size = asdict(measure_size(job.model))
         self._latency: dict[str, Any] | None = None
-        found = evaluate_sessions(
-            {"original": self._original}, self._batches(self._roles.selection), reference=None
-        )
+        found = evaluate_sessions({"original": self._original}, self._batches(self._roles.selection), reference=None)
         self._quality = found["original"].quality
         self._limits = verdict.Limits(
             budget=self._options.budget,
@@ -411,12 +457,6 @@ class _Bench:
                 **asdict(latency.stats[trial.name]),
                 "speedup": {"value": ratio.value, "low": ratio.low, "high": ratio.high},
             }
-
-
-def _classes(shape: Sequence[int | str]) -> int | None:
-    """Number of classes where the first output is [N, C] with a fixed C of 2 or more."""
-    last = shape[-1] if len(shape) == 2 else None
-    return last if isinstance(last, int) and last >= 2 else None
 
 
 def _least_bad(trials: list[Trial], rate: Callable[[Trial], float]) -> Trial:

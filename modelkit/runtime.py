@@ -142,3 +142,10 @@ def output_specs(session: ort.InferenceSession) -> list[TensorSpec]:
         ModelError: An output is a sequence, map or optional.
     """
     return [_spec(arg) for arg in session.get_outputs()]
+
+
+def class_count(outputs: Sequence[TensorSpec]) -> int | None:
+    """Number of classes where the first output is [N, C] with a fixed C of 2 or more; labels must be below it."""
+    shape = outputs[0].shape if outputs else ()
+    last = shape[-1] if len(shape) == 2 else None
+    return last if isinstance(last, int) and last >= 2 else None

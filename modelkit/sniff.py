@@ -110,8 +110,7 @@ def _is_pickle(head: bytes) -> bool:
         return True
     # Protocols 0 and 1 have no header; these openings cover objects and the usual containers.
     return (
-        re.match(rb"\(?c[A-Za-z_][\w.]*\n[A-Za-z_][\w.]*\n([pg]\d+\n|[q(\)])|\([dlt]p\d+\n|[}\]]q.", head)
-        is not None
+        re.match(rb"\(?c[A-Za-z_][\w.]*\n[A-Za-z_][\w.]*\n([pg]\d+\n|[q(\)])|\([dlt]p\d+\n|[}\]]q.", head) is not None
     )
 
 
@@ -230,11 +229,7 @@ def _is_words(data: bytes) -> bool:
 
 def _text_kind(head: bytes, *, whole: bool) -> Kind:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) and len(head) % 2 == 0:
-        return (
-            Kind.TEXT
-            if _is_words(head.decode("utf-16", "ignore").encode("utf-8", "ignore"))
-            else Kind.UNKNOWN
-        )
+        return Kind.TEXT if _is_words(head.decode("utf-16", "ignore").encode("utf-8", "ignore")) else Kind.UNKNOWN
     if not _is_words(head):
         return Kind.UNKNOWN
     text = head.decode("utf-8-sig", "ignore")
@@ -284,6 +279,4 @@ def _is_csv(lines: list[str]) -> bool:
 def _is_yaml(lines: list[str]) -> bool:
     """True where every unindented line is a key, a list item or a document mark."""
     heads = [line for line in lines[:200] if line.strip() and not line.startswith((" ", "\t", "#"))]
-    return bool(heads) and all(
-        re.match(r"""(['"]?[\w./-]+['"]?:(\s|$)|-\s|---|\.\.\.|%YAML)""", h) for h in heads
-    )
+    return bool(heads) and all(re.match(r"""(['"]?[\w./-]+['"]?:(\s|$)|-\s|---|\.\.\.|%YAML)""", h) for h in heads)

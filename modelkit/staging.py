@@ -124,9 +124,7 @@ class Staging:
                 if not force:
                     raise exists_error([self.folder / name])
                 if target.is_dir():
-                    raise UsageError(
-                        f"the output '{shown(self.folder / name)}' is a folder", "remove it first"
-                    )
+                    raise UsageError(f"the output '{shown(self.folder / name)}' is a folder", "remove it first")
                 # A link, not a move: at no time is the name without a file.
                 _keep(target, self._stage / "old" / name)
         _sync(self._stage / "old")
@@ -195,12 +193,8 @@ class Staging:
             return _NoSpaceError(f"a file grew larger than the limits of '{name}' allow", hint)
         if _space_error(error):
             return _NoSpaceError(f"no space left on the disk of '{name}'", hint)
-        reason = (error.strerror or str(error)) + (
-            f": '{shown(str(error.filename))}'" if error.filename else ""
-        )
-        return ResourceError(
-            f"cannot write in the folder '{name}': {reason}", "choose another folder with -o"
-        )
+        reason = (error.strerror or str(error)) + (f": '{shown(str(error.filename))}'" if error.filename else "")
+        return ResourceError(f"cannot write in the folder '{name}': {reason}", "choose another folder with -o")
 
 
 class _NoSpaceError(ResourceError):

@@ -195,14 +195,10 @@ def gates(
             )
     if budget.min_ratio is not None:
         ratio = before["file_bytes"] / max(after["file_bytes"], 1)
-        found.append(
-            Gate("smaller by", f"≥ {factor(budget.min_ratio)}", factor(ratio), ratio >= budget.min_ratio)
-        )
+        found.append(Gate("smaller by", f"≥ {factor(budget.min_ratio)}", factor(ratio), ratio >= budget.min_ratio))
     if budget.min_speedup is not None and speedup is not None:
         found.append(
-            Gate(
-                "faster by", f"≥ {factor(budget.min_speedup)}", factor(speedup), speedup >= budget.min_speedup
-            )
+            Gate("faster by", f"≥ {factor(budget.min_speedup)}", factor(speedup), speedup >= budget.min_speedup)
         )
     if budget.max_latency is not None and after.get("median_ms") is not None:
         found.append(

@@ -202,9 +202,7 @@ class _Builder:
             value = 0
         if tag == "float" and type(value) is int:
             value = float(value) if abs(value) < 1 << 1000 else float("inf")
-        if tag is not None and type(value) is not {"int": int, "float": float, "bool": bool}.get(
-            tag, type(None)
-        ):
+        if tag is not None and type(value) is not {"int": int, "float": float, "bool": bool}.get(tag, type(None)):
             self._report(event, f"{text[:60]!a} does not fit its tag !!{tag}")
         return self._node(value)
 
@@ -239,9 +237,7 @@ class _Builder:
                 continue
             if key in entries:
                 first = entries[key].place
-                self._report(
-                    inner, f"the key '{printable(dotted((*path, key)))}' is given twice, first at {first}"
-                )
+                self._report(inner, f"the key '{printable(dotted((*path, key)))}' is given twice, first at {first}")
                 continue
             # A key's line, not its value's: that is where a reader looks for it.
             entries[key] = replace(node, place=self._place(here), order=self._order(here))

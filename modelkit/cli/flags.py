@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from modelkit.config import Resolved
+
+T = TypeVar("T", bound="BaseModel")
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
 OutputOption = Annotated[
@@ -41,9 +43,7 @@ ForceFlag = Annotated[
 ]
 ConfigOption = Annotated[
     Path | None,
-    typer.Option(
-        "--config", "-c", metavar="YAML", help="Options from a file.", rich_help_panel="Options in files"
-    ),
+    typer.Option("--config", "-c", metavar="YAML", help="Options from a file.", rich_help_panel="Options in files"),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -65,32 +65,24 @@ MaxDropOption = Annotated[
 ]
 MinRatioOption = Annotated[
     str | None,
-    typer.Option(
-        "--min-ratio", metavar="X", help="At least this many times smaller.", rich_help_panel="Budget"
-    ),
+    typer.Option("--min-ratio", metavar="X", help="At least this many times smaller.", rich_help_panel="Budget"),
 ]
 MinSpeedupOption = Annotated[
     str | None,
-    typer.Option(
-        "--min-speedup", metavar="X", help="At least this many times faster.", rich_help_panel="Budget"
-    ),
+    typer.Option("--min-speedup", metavar="X", help="At least this many times faster.", rich_help_panel="Budget"),
 ]
 MaxLatencyOption = Annotated[
     str | None,
-    typer.Option(
-        "--max-latency", metavar="TIME", help="Longest median latency: 5ms.", rich_help_panel="Budget"
-    ),
+    typer.Option("--max-latency", metavar="TIME", help="Longest median latency: 5ms.", rich_help_panel="Budget"),
 ]
 ThreadsOption = Annotated[
     str | None,
-    typer.Option(
-        "--threads", metavar="N", help="Threads of a timed inference (1).", rich_help_panel="Measuring"
-    ),
+    typer.Option("--threads", metavar="N", help="Threads of a timed inference (1).", rich_help_panel="Measuring"),
 ]
 SeedOption = Annotated[str | None, typer.Option("--seed", metavar="N", help="Seed of everything random (0).")]
 
 
-def resolve_config[T: BaseModel](
+def resolve_config(
     schema: type[T], *, config: Path | None, sets: list[str] | None, flags: dict[str, tuple[str, object]]
 ) -> Resolved[T]:
     """Turn options into a config, flags over --set over YAML over defaults.

@@ -33,15 +33,11 @@ def command(
     force: f.ForceFlag = False,
     objective: Annotated[
         str | None,
-        typer.Option(
-            "--objective", metavar="WHAT", help="What auto prefers: balanced, size, latency, quality."
-        ),
+        typer.Option("--objective", metavar="WHAT", help="What auto prefers: balanced, size, latency, quality."),
     ] = None,
     include: Annotated[
         list[str] | None,
-        typer.Option(
-            "--include", metavar="PATTERN", help="Quantize only layers whose name matches; repeatable."
-        ),
+        typer.Option("--include", metavar="PATTERN", help="Quantize only layers whose name matches; repeatable."),
     ] = None,
     exclude: Annotated[
         list[str] | None,
@@ -57,9 +53,7 @@ def command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan and the predicted sizes; write nothing.")
     ] = False,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="List what was done to every layer, and why.")
-    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="List what was done to every layer, and why.")] = False,
     seed: f.SeedOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -106,11 +100,10 @@ def command(
             "seed": ("--seed", seed),
         },
     )
+    job = api.quantize_job(model, output=output, data=data, test=test, config=options, force=force)
     if dry_run:
-        with progress(quiet=quiet or as_json) as listener:
-            plan = api.plan_quantize(
-                model, output=output, data=data, test=test, config=options, force=force, progress=listener
-            )
+        with progress(quiet=quiet) as listener:
+            plan = api.dry_run(job, listener)
         if as_json:
             show_json(plan.to_dict())
         else:
@@ -120,15 +113,13 @@ def command(
         return
     try:
         with progress(quiet=quiet) as listener:
-            report = api.quantize(
-                model, output=output, data=data, test=test, config=options, force=force, progress=listener
-            )
+            report = api.run(job, listener)
     except BudgetError as error:
         if error.report is not None:
             _print(error.report, explain, as_json, quiet)  # type: ignore[arg-type]
         raise
     _print(report, explain, as_json, quiet)
-    say(f"wrote {report.after.path} and its report", quiet=quiet or as_json)
+    say(f"wrote {job.output} and its report", quiet=quiet or as_json)
 
 
 def _print(report: Report, explain: bool, as_json: bool, quiet: bool) -> None:

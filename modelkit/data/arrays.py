@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from modelkit.data.check import (
     check_dtype,
     check_names,
     check_shape,
+    describe_shape,
     expected,
     scan,
 )
@@ -25,6 +27,7 @@ from modelkit.data.plan import plan_batches
 from modelkit.data.reader import RowReader, pick
 from modelkit.runtime import TensorSpec
 
+_MOST_LABELS = 1 << 27
 _LABELS_HINT = f"'{LABELS}' with one value for each sample"
 
 
@@ -64,9 +67,7 @@ class ArraysDataset(Dataset):
         inputs = {n: a for n, a in arrays.items() if n != LABELS or n in self._dtypes}
         labels = None if LABELS in self._dtypes else arrays.get(LABELS)
         problems, notes = Problems(name), list[str]()
-        hint = expected(
-            specs, list(arrays), _LABELS_HINT if need_labels else f"{_LABELS_HINT} if there are any"
-        )
+        hint = expected(specs, list(arrays), _LABELS_HINT if need_labels else f"{_LABELS_HINT} if there are any")
 
         check_names(list(inputs), specs, "array", problems)
         self._batched: dict[str, Array] = {}
@@ -82,12 +83,13 @@ class ArraysDataset(Dataset):
                 counts[spec.name] = array.shape[axis]
             if good:
                 scan(spec.name, array, spec.dtype, problems)
-        # An input without a batch axis is the same for all, so a model of such inputs has one sample.
-        self.count = (
-            check_counts(counts, problems) if any(a is not None for a in self.plan.axes.values()) else 1
-        )
-        if labels is not None:
-            known = self.count if len(set(counts.values())) == 1 or not counts else None
+        # A model whose inputs are all shared takes one feed, which is one sample.
+        alone = all(axis is None for axis in self.plan.axes.values())
+        self.count = 1 if alone else check_counts(counts, problems)
+        if labels is not None and math.prod(labels.shape) > _MOST_LABELS:
+            problems.add(f"labels are {describe_shape(labels.shape)}, more than {_MOST_LABELS} values")
+        elif labels is not None:
+            known = self.count if alone or len(set(counts.values())) == 1 else None
             self.labels = check_labels(labels.load(), known, classes, problems)
         elif need_labels:
             problems.add(f"the array '{LABELS}' is missing; labels are needed to measure quality")

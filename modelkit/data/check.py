@@ -12,7 +12,7 @@ from modelkit.errors import DataError
 from modelkit.runtime import TensorSpec
 
 _MOST = 50
-_SCAN_BYTES = 4 << 20
+_SCAN_BYTES = 1 << 20
 
 
 class Problems:
@@ -107,12 +107,9 @@ def check_shape(spec: TensorSpec, shape: Sequence[int], axis: int | None, proble
         if isinstance(want, int) and have != want and i != axis
     ]
     if wrong:
-        places = (
-            f"axis {wrong[0]} differs" if len(wrong) == 1 else f"axes {', '.join(map(str, wrong))} differ"
-        )
+        places = f"axis {wrong[0]} differs" if len(wrong) == 1 else f"axes {', '.join(map(str, wrong))} differ"
         problems.add(
-            f"input '{spec.name}' is {describe_shape(shape)}, the model takes "
-            f"{describe_shape(spec.shape)} ({places})"
+            f"input '{spec.name}' is {describe_shape(shape)}, the model takes {describe_shape(spec.shape)} ({places})"
         )
 
 
@@ -120,9 +117,7 @@ def check_dtype(spec: TensorSpec, dtype: np.dtype, problems: Problems, notes: li
     """Compare dtypes: the same family fits, with a note; values out of range are found by `scan`."""
     if family(dtype) != family(spec.dtype) or family(dtype) == "other":
         remedy = "" if family(spec.dtype) == "string" else f"; convert it with .astype('{spec.dtype.name}')"
-        problems.add(
-            f"input '{spec.name}' is {dtype_name(dtype)}, the model takes {dtype_name(spec.dtype)}{remedy}"
-        )
+        problems.add(f"input '{spec.name}' is {dtype_name(dtype)}, the model takes {dtype_name(spec.dtype)}{remedy}")
         return False
     if dtype_name(dtype) != dtype_name(spec.dtype):
         notes.append(f"input '{spec.name}' was cast from {dtype_name(dtype)} to {dtype_name(spec.dtype)}")
@@ -142,9 +137,9 @@ def check_counts(counts: Mapping[str, int], problems: Problems) -> int:
 def cast(rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Convert rows to the model's dtype (native byte order, contiguous) within a family."""
     if family(dtype) == "string":
-        return rows.astype(object)
+        return np.asarray(rows, object, order="C")
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.ascontiguousarray(rows.astype(dtype, copy=False))
+        return np.asarray(rows, dtype, order="C")
 
 
 def find_bad(rows: np.ndarray, dtype: np.dtype) -> tuple[int, str] | None:

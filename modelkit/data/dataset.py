@@ -173,9 +173,7 @@ class Subset(Dataset):
     def __post_init__(self) -> None:
         wrong = self.indices[(self.indices < 0) | (self.indices >= self.parent.count)]
         if len(wrong):
-            raise UsageError(
-                f"sample {wrong[0]} is not in '{self.parent.name}' (0 to {self.parent.count - 1})"
-            )
+            raise UsageError(f"sample {wrong[0]} is not in '{self.parent.name}' (0 to {self.parent.count - 1})")
         if not len(self.indices):
             raise UsageError(f"a part of '{self.parent.name}' would have no samples")
         self.path, self.format, self.plan = self.parent.path, self.parent.format, self.parent.plan

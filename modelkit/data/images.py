@@ -79,9 +79,7 @@ class ImageFolder(Dataset):
         if numbers is not None:
             self.labels = check_labels(np.array(numbers, np.int64), self.count, classes, problems)
         elif need_labels:
-            problems.add(
-                f"the images have no labels: make a folder for each class or add {LABELS_FILE} (file,label)"
-            )
+            problems.add(f"the images have no labels: make a folder for each class or add {LABELS_FILE} (file,label)")
         problems.raise_any(
             f"input {self._spec.name} is {describe_spec(self._spec)}; the preprocess block makes images fit"
         )
@@ -91,20 +89,16 @@ class ImageFolder(Dataset):
         top = [entry for entry in entries(folder) if entry.name != LABELS_FILE]
         classes = [entry for entry in top if entry.is_dir()]
         flat = [entry for entry in top if not entry.is_dir()]
-        files, numbers = list(flat), list[int]()
+        files, numbers = list(flat), [0] * len(flat)
         for number, sub in enumerate(classes):
             inside = entries(sub, folder)
             for deeper in (entry for entry in inside if entry.is_dir()):
-                problems.add(
-                    f"'{sub.name}/{deeper.name}' is a folder within a class; images belong one level deep"
-                )
+                problems.add(f"'{sub.name}/{deeper.name}' is a folder within a class; images belong one level deep")
             images = [entry for entry in inside if not entry.is_dir()]
             files += images
             numbers += [number] * len(images)
         if not files:
-            raise DataError(
-                f"{folder.name} holds no images", hint="a folder for each class, with the images in it"
-            )
+            raise DataError(f"{folder.name} holds no images", hint="a folder for each class, with the images in it")
         if (folder / LABELS_FILE).exists():
             return files, _listed_labels(folder, files, problems)
         if flat and classes:
@@ -119,9 +113,7 @@ class ImageFolder(Dataset):
         if kind.kind == "f" or kind.name == "bfloat16" or (kind == np.uint8 and self._preprocess.keeps_bytes):
             return
         if kind == np.uint8:
-            problems.add(
-                f"input '{self._spec.name}' is uint8, so preprocess takes scale: 1 and neither mean nor std"
-            )
+            problems.add(f"input '{self._spec.name}' is uint8, so preprocess takes scale: 1 and neither mean nor std")
         else:
             problems.add(f"input '{self._spec.name}' is {kind.name}; images feed float and uint8 inputs")
 
@@ -147,9 +139,7 @@ class ImageFolder(Dataset):
             before = len(problems.found)
             check_shape(self._spec, shape, 0, problems)
             if len(problems.found) > before:
-                problems.found[-1] += (
-                    f" for '{self._label(file)}'; see preprocess: resize, crop, layout, color"
-                )
+                problems.found[-1] += f" for '{self._label(file)}'; see preprocess: resize, crop, layout, color"
                 return
         if len(sizes) > 1:
             (a, first), (b, second) = list(sizes.items())[:2]

@@ -9,9 +9,7 @@ from modelkit.data.check import Problems, describe_shape, dtype_name, family
 LABELS = "labels"
 
 
-def check_labels(
-    labels: np.ndarray, count: int | None, classes: int | None, problems: Problems
-) -> np.ndarray | None:
+def check_labels(labels: np.ndarray, count: int | None, classes: int | None, problems: Problems) -> np.ndarray | None:
     """Check labels and bring them to one form.
 
     Args:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 from modelkit.data.arrays import ArraysDataset
 from modelkit.data.dataset import Dataset, hash_files
@@ -20,9 +20,11 @@ def file_name(input_name: str) -> str:
     return re.sub(r"[^\w.\-]", "_", input_name) + ".npy"
 
 
-def open_npy_folder(
-    folder: Path, specs: Sequence[TensorSpec], *, need_labels: bool, classes: int | None
-) -> Dataset:
+def _opener(file: Path) -> Callable[[], IO[bytes]]:
+    return lambda: file.open("rb")
+
+
+def open_npy_folder(folder: Path, specs: Sequence[TensorSpec], *, need_labels: bool, classes: int | None) -> Dataset:
     """Open a folder of npy files as a dataset.
 
     Args:
@@ -39,12 +41,10 @@ def open_npy_folder(
     files = [file for file in entries(folder) if file.is_file()]
     other = [file.name for file in files if file.suffix != ".npy"]
     if other:
-        raise DataError(
-            f"{folder.name} holds '{other[0]}' beside npy arrays", hint="keep only the data set in it"
-        )
+        raise DataError(f"{folder.name} holds '{other[0]}' beside npy arrays", hint="keep only the data set in it")
     arrays: dict[str, Array] = {
         inputs.get(file.name, file.stem): stored_array(
-            partial(open, file, "rb"), file.stat().st_size, f"{folder.name}/{file.name}"
+            _opener(file), file.stat().st_size, f"{folder.name}/{file.name}"
         )
         for file in files
     }

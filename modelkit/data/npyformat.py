@@ -104,9 +104,7 @@ class StoredArray(Array):
             DataError: It cannot be read.
         """
         if self.fortran:
-            turned = StoredArray(
-                self.dtype, self.shape[::-1], False, self.offset, self.where, self.opener
-            ).load()
+            turned = StoredArray(self.dtype, self.shape[::-1], False, self.offset, self.where, self.opener).load()
             return turned.T
         if not self.shape:
             flat = StoredArray(self.dtype, (1,), False, self.offset, self.where, self.opener)
@@ -151,9 +149,7 @@ class _StoredReader(ArrayReader):
                     break
                 done += got
         except READ_ERRORS as error:
-            raise DataError(
-                f"{self._array.where} is damaged: {one_line(error)}", hint="save it again"
-            ) from error
+            raise DataError(f"{self._array.where} is damaged: {one_line(error)}", hint="save it again") from error
         if done < count:
             raise DataError(f"{self._array.where} is damaged: it ends too early", hint="save it again")
         return data
@@ -231,7 +227,7 @@ def stored_array(opener: Callable[[], IO[bytes]], size: int, where: str) -> Stor
     try:
         with opener() as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+            version = np.lib.format.read_magic(file)
             if version not in readers:
                 raise ValueError(f"npy version {version[0]}.{version[1]}, only 1.0 and 2.0 hold plain arrays")
             shape, fortran, dtype = readers[version](file, max_header_size=_MAX_HEADER)

@@ -56,9 +56,7 @@ def _members(path: Path) -> dict[str, Array]:
     _refuse_bombs(path, infos)
     names = [info.filename for info in infos]
     if any(name.split("/")[-1] in ("data.pkl", "constants.pkl") for name in names):
-        raise DataError(
-            f"{path.name} is a PyTorch checkpoint, not a data set", hint="save the data with numpy.savez"
-        )
+        raise DataError(f"{path.name} is a PyTorch checkpoint, not a data set", hint="save the data with numpy.savez")
     if not any(name.endswith(".npy") for name in names):
         raise DataError(
             f"{path.name} is a zip without arrays",

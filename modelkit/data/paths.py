@@ -31,7 +31,5 @@ def entries(folder: Path, base: Path | None = None) -> list[Path]:
         except (OSError, RuntimeError) as error:
             raise DataError(f"{entry} is a link that leads nowhere", hint="remove it") from error
         if not target.is_relative_to(top):
-            raise UnsafeError(
-                f"{entry} is a link out of the data folder", hint="put the file itself into the folder"
-            )
+            raise UnsafeError(f"{entry} is a link out of the data folder", hint="put the file itself into the folder")
     return found

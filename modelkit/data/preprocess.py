@@ -28,20 +28,14 @@ class Preprocess(BaseModel):
     resize: Pixels | tuple[Pixels, Pixels] | None = Field(
         default=None, description="Length of the shorter side, or [height, width]; none keeps the size"
     )
-    crop: tuple[Pixels, Pixels] | None = Field(
-        default=None, description="[height, width] cut from the centre"
-    )
+    crop: tuple[Pixels, Pixels] | None = Field(default=None, description="[height, width] cut from the centre")
     layout: Literal["nchw", "nhwc"] = Field(default="nchw", description="Where the model has the channels")
     color: Literal["rgb", "bgr", "gray"] = Field(default="rgb", description="Which channels, in which order")
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         default=1 / 255, description="Factor on the pixels (0 to 255) before mean and std"
     )
-    mean: list[Number] = Field(
-        default=[], description="Subtracted after scaling: one value, or one for each channel"
-    )
-    std: list[Number] = Field(
-        default=[], description="Divided by after that: one value, or one for each channel"
-    )
+    mean: list[Number] = Field(default=[], description="Subtracted after scaling: one value, or one for each channel")
+    std: list[Number] = Field(default=[], description="Divided by after that: one value, or one for each channel")
     interpolation: Literal["bilinear", "bicubic", "nearest"] = Field(
         default="bilinear", description="How resizing fills in between pixels"
     )
@@ -96,9 +90,7 @@ class Preprocess(BaseModel):
         if self.crop is None:
             return height, width
         if self.crop[0] > height or self.crop[1] > width:
-            raise DataError(
-                f"crop {list(self.crop)} is larger than the image ({height}x{width} after resize)"
-            )
+            raise DataError(f"crop {list(self.crop)} is larger than the image ({height}x{width} after resize)")
         return self.crop
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:

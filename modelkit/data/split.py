@@ -29,12 +29,7 @@ def split(dataset: Dataset, *, parts: Mapping[str, float], seed: int) -> dict[st
         DataError: There are fewer samples than parts.
     """
     shares = np.array(list(parts.values()), dtype=np.float64)
-    if (
-        not len(shares)
-        or not np.all(np.isfinite(shares))
-        or shares.min() <= 0
-        or abs(shares.sum() - 1) > 1e-6
-    ):
+    if not len(shares) or not np.all(np.isfinite(shares)) or shares.min() <= 0 or abs(shares.sum() - 1) > 1e-6:
         listed = ", ".join(f"{name} {share:g}" for name, share in parts.items())
         raise UsageError(f"the parts of a split must be above 0 and sum to 1; got {listed or 'none'}")
     if seed < 0:

@@ -67,9 +67,7 @@ class CsvFile(TableFile):
 
         options = csv.ParseOptions(delimiter=self._delimiter)
         try:
-            names = csv.read_csv(
-                pa.py_buffer(head.rstrip(b"\r\n") + b"\n"), parse_options=options
-            ).column_names
+            names = csv.read_csv(pa.py_buffer(head.rstrip(b"\r\n") + b"\n"), parse_options=options).column_names
         except pa.ArrowInvalid as error:
             raise DataError(
                 f"{self.path.name} has no readable first line: {one_line(error)}",
@@ -84,8 +82,7 @@ class CsvFile(TableFile):
 
         wide = {"float": pa.float64(), "int": pa.int64(), "bool": pa.bool_(), "string": pa.string()}
         types = {
-            name: pa.uint64() if dtype == np.uint64 else wide[family(dtype)]
-            for name, dtype in self.dtypes.items()
+            name: pa.uint64() if dtype == np.uint64 else wide[family(dtype)] for name, dtype in self.dtypes.items()
         }
         types.update(dict.fromkeys(self.labels, pa.string()))
         with _explained(self.path):

@@ -70,21 +70,15 @@ class TableDataset(Dataset):
         features = [n for n in names if n not in label_columns]
         self._columns = self._assign(specs, features, problems)
         problems.raise_any(hint)
-        self._file.plan(
-            {c: self._specs[i].dtype for i, cs in self._columns.items() for c in cs}, label_columns[:1]
-        )
+        self._file.plan({c: self._specs[i].dtype for i, cs in self._columns.items() for c in cs}, label_columns[:1])
         self.count = self._check_values(label_columns[:1], classes, problems, notes)
         problems.raise_any(hint)
         self.notes = tuple(notes.values())
 
-    def _assign(
-        self, specs: Sequence[TensorSpec], columns: list[str], problems: Problems
-    ) -> dict[str, list[str]]:
+    def _assign(self, specs: Sequence[TensorSpec], columns: list[str], problems: Problems) -> dict[str, list[str]]:
         """Say which columns feed which input."""
         if set(self.plan.axes.values()) != {0}:
-            problems.add(
-                "a table feeds inputs whose first dimension counts the samples; this model's does not"
-            )
+            problems.add("a table feeds inputs whose first dimension counts the samples; this model's does not")
             return {}
         scalar = all(len(s.shape) == 1 or (len(s.shape) == 2 and s.shape[1] == 1) for s in specs)
         if scalar and (len(specs) > 1 or len(columns) != 1 or specs[0].name in columns):
@@ -92,20 +86,14 @@ class TableDataset(Dataset):
             return {spec.name: [spec.name] for spec in specs}
         if len(specs) != 1 or len(specs[0].shape) not in (1, 2):
             wants = ", ".join(f"{s.name} {describe_spec(s)}" for s in specs)
-            problems.add(
-                f"a table feeds one input [N, F] or inputs of one value each; the model takes {wants}"
-            )
+            problems.add(f"a table feeds one input [N, F] or inputs of one value each; the model takes {wants}")
             return {}
         wanted = specs[0].shape[-1]
         if isinstance(wanted, int) and len(columns) != wanted and len(specs[0].shape) == 2:
-            problems.add(
-                f"input '{specs[0].name}' takes {wanted} features, the table has {len(columns)} columns"
-            )
+            problems.add(f"input '{specs[0].name}' takes {wanted} features, the table has {len(columns)} columns")
         return {specs[0].name: columns}
 
-    def _check_values(
-        self, label: list[str], classes: int | None, problems: Problems, notes: dict[str, str]
-    ) -> int:
+    def _check_values(self, label: list[str], classes: int | None, problems: Problems, notes: dict[str, str]) -> int:
         """Read all of the table once: types, missing and bad values, labels. Returns the number of rows."""
         count, bad, kept = 0, set[str](), []
         try:
@@ -147,14 +135,12 @@ class TableDataset(Dataset):
             if inexact.any():
                 row = int(np.argmax(inexact))
                 return (
-                    f"column '{column}' has {array[row]} at row {start + row}, "
+                    f"column '{column}' has {array[row]} at row {start + row} (counted from 0), "
                     f"which {spec.dtype.name} cannot hold exactly"
                 )
             notes[name] = f"integer columns were read as {spec.dtype.name} for input '{name}'"
         found = find_bad(array, spec.dtype)
-        return (
-            f"column '{column}' has {found[1]} at row {start + found[0]} (counted from 0)" if found else None
-        )
+        return f"column '{column}' has {found[1]} at row {start + found[0]} (counted from 0)" if found else None
 
     def rows(self, size: int, indices: np.ndarray | None = None) -> Iterator[Rows]:
         """Stream samples (see `Dataset.rows`)."""
@@ -188,9 +174,7 @@ class _TableReader(RowReader):
             if self._held is None or not self._held.num_rows:
                 self._held = next(self._blocks, None)
                 if self._held is None:
-                    raise DataError(
-                        f"{self._file.path.name} changed while it was read: it has fewer rows now"
-                    )
+                    raise DataError(f"{self._file.path.name} changed while it was read: it has fewer rows now")
             piece = self._held.slice(0, count)
             self._held = self._held.slice(piece.num_rows)
             count -= piece.num_rows
@@ -245,9 +229,7 @@ def _arrow_family(values: pa.Array) -> str:
     return "other"
 
 
-def _labels(
-    column: str, pieces: list[pa.Array], classes: int | None, problems: Problems
-) -> np.ndarray | None:
+def _labels(column: str, pieces: list[pa.Array], classes: int | None, problems: Problems) -> np.ndarray | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 

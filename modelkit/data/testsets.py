@@ -141,7 +141,7 @@ class TestSets(Dataset):
 
     def fingerprint(self) -> str:
         """Return the SHA-256 (hex) of the names and bytes of all input files."""
-        assert self.path is not None  # noqa: S101 (set in __init__)
+        assert self.path is not None
         return hash_files([file for one in self._sets for file in one.files.values()], self.path)
 
 
@@ -178,16 +178,12 @@ class _SetFiles:
         label = f"{self.name}/{file.name}"
         try:
             if file.stat().st_size >= _LARGEST:
-                raise DataError(
-                    f"{label} is larger than protobuf reads (2 GB)", hint="save the inputs as npz"
-                )
+                raise DataError(f"{label} is larger than protobuf reads (2 GB)", hint="save the inputs as npz")
             tensor = onnx.TensorProto.FromString(file.read_bytes())
         except (OSError, DecodeError) as error:
             raise DataError(f"{label} is not a tensor: {one_line(error)}") from error
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            raise UnsafeError(
-                f"{label} points to another file for its values", hint="store the values in the tensor"
-            )
+            raise UnsafeError(f"{label} points to another file for its values", hint="store the values in the tensor")
         try:
             array = onnx.numpy_helper.to_array(tensor)
         except (ValueError, TypeError, KeyError, UnicodeDecodeError, OverflowError, MemoryError) as error:

@@ -35,9 +35,7 @@ class Namer:
         return name
 
 
-def add_initializer(
-    graph: ir.Graph, name: str, array: np.ndarray, dtype: ir.DataType | None = None
-) -> ir.Value:
+def add_initializer(graph: ir.Graph, name: str, array: np.ndarray, dtype: ir.DataType | None = None) -> ir.Value:
     """Register a constant tensor in a graph.
 
     Args:
@@ -47,9 +45,7 @@ def add_initializer(
         dtype: Element type where numpy's own does not tell (int4, bfloat16).
     """
     tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), dtype=dtype, name=name)
-    value = ir.Value(
-        name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor
-    )
+    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
     graph.register_initializer(value)
     return value
 
@@ -102,7 +98,7 @@ def owner_of(value: ir.Value) -> ir.Graph:
     graph = value.graph
     if graph is None:
         raise ValueError(f"the value {value.name!r} belongs to no graph")
-    return graph  # type: ignore[return-value]
+    return graph
 
 
 def drop_unused_initializers(model: ir.Model) -> list[str]:

@@ -147,9 +147,7 @@ def describe(model: ir.Model) -> ModelFacts:
 
 
 def _tensor(value: ir.Value) -> TensorFacts:
-    dtype = (
-        value.dtype.name.lower() if isinstance(value.type, ir.TensorType) and value.dtype else str(value.type)
-    )
+    dtype = value.dtype.name.lower() if isinstance(value.type, ir.TensorType) and value.dtype else str(value.type)
     if value.shape is None:
         return TensorFacts(value.name or "?", dtype, None)
     shape = tuple(d if isinstance(d, int) else (d.value or "?") for d in value.shape)

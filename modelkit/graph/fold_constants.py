@@ -45,9 +45,9 @@ def fold_constants(model: ir.Model) -> list[Decision]:
     """Replace nodes whose inputs are all constants by their result, in place.
 
     A node is folded when its result takes no more bytes than the inputs that it frees, or when it is
-    small (64 bytes; whole numbers 1 KiB, since they are shapes and axes). So ``Expand``, a ``Cast`` to a wider type or a transposed copy of a weight that is
-    also used elsewhere stay, and weights that are stored compactly (int8 behind ``Cast`` and ``Mul``,
-    or behind ``DequantizeLinear``) stay compact.
+    small (64 bytes; whole numbers 1 KiB, since they are shapes and axes). So ``Expand``, a ``Cast`` to
+    a wider type or a transposed copy of a weight that is also used elsewhere stay, and weights that
+    are stored compactly (int8 behind ``Cast`` and ``Mul``, or behind ``DequantizeLinear``) stay compact.
 
     Returns:
         A decision for each node folded, and for each weight of more than 1 KiB that was kept.
@@ -70,9 +70,7 @@ def _fold(model: ir.Model, graph: ir.Graph, node: ir.Node) -> Decision | None:
     if node.domain or node.op_type not in _FOLDABLE or any(v.is_graph_output() for v in node.outputs):
         return None
     present = [value for value in node.inputs if value is not None]
-    if any(constant_of(value) is None for value in present) or any(
-        a.is_ref() for a in node.attributes.values()
-    ):
+    if any(constant_of(value) is None for value in present) or any(a.is_ref() for a in node.attributes.values()):
         return None
     if not present:
         return None
@@ -111,12 +109,7 @@ def _only_used_by(value: ir.Value, node: ir.Node) -> bool:
 def _drop_unused(values: list[ir.Value]) -> None:
     """Remove initializers that a fold left without a consumer, so that the next fold counts right."""
     for value in values:
-        if (
-            value.is_initializer()
-            and not value.uses()
-            and not value.is_graph_output()
-            and value.graph is not None
-        ):
+        if value.is_initializer() and not value.uses() and not value.is_graph_output() and value.graph is not None:
             value.graph.initializers.pop(value.name or "", None)
 
 

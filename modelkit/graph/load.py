@@ -104,9 +104,7 @@ def _require_onnx(path: Path) -> None:
             "look into it: a failed download often saves an error page under the model's name",
         )
     if kind == "unknown":
-        raise ModelError(
-            f"'{path}' is not an ONNX model", "its first bytes fit no format that modelkit knows"
-        )
+        raise ModelError(f"'{path}' is not an ONNX model", "its first bytes fit no format that modelkit knows")
     article = "an" if kind[0] in "aeiou" else "a"
     raise ModelError(
         f"'{path}' is {article} {kind.replace('_', ' ')} file; this command reads only ONNX files",
@@ -149,9 +147,7 @@ def _to_ir(proto: onnx.ModelProto, path: Path) -> ir.Model:
         detail = " ".join(str(error).split())[:200]
         raise ModelError(f"'{path}' is not a valid ONNX model: {detail}", "export it again") from error
     if [output.name for output in model.graph.outputs] != names:
-        raise ModelError(
-            f"'{path}' has a function that only passes its input on; inlining cannot keep its name"
-        )
+        raise ModelError(f"'{path}' has a function that only passes its input on; inlining cannot keep its name")
     for slot in slots(model):
         if isinstance(slot.tensor, ir.ExternalTensor):
             slot.tensor.base_dir = path.parent

@@ -74,11 +74,7 @@ def _refuse_wrong_steps(model: ir.Model, current: int, version: int) -> None:
             if node.op_type != "Hardmax" or node.domain:
                 continue
             axis = attribute_int(node, "axis", 1)
-            rank = (
-                len(node.inputs[0].shape)
-                if node.inputs[0] is not None and node.inputs[0].shape is not None
-                else 0
-            )
+            rank = len(node.inputs[0].shape) if node.inputs[0] is not None and node.inputs[0].shape is not None else 0
             if axis == -1 or axis == rank - 1:
                 node.attributes["axis"] = ir.AttrInt64("axis", -1)
                 continue
@@ -102,11 +98,7 @@ def _carry_over(old: ir.Graph, new: ir.Graph) -> None:
     values = {v.name: v for n in old.all_nodes() for v in n.outputs if v.name}
     for node in new.all_nodes():
         for value in node.outputs:
-            if (
-                value.name not in values
-                or values[value.name].shape is None
-                or values[value.name].meta.get(INFERRED)
-            ):
+            if value.name not in values or values[value.name].shape is None or values[value.name].meta.get(INFERRED):
                 value.meta[INFERRED] = True
             if value.name in nodes:
                 node.metadata_props.update(nodes[value.name].metadata_props)

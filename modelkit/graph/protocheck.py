@@ -46,10 +46,8 @@ def tensors_in(message: Message) -> Iterator[onnx.TensorProto]:
 
 
 def _check_text(content: object) -> None:
-    """Refuse text that is not UTF-8, which protobuf hands out as bytes and all later code would stumble on."""
-    if isinstance(content, bytes) or (
-        not isinstance(content, str) and any(isinstance(t, bytes) for t in content)
-    ):  # type: ignore[attr-defined]
+    """Refuse text that is not UTF-8: protobuf hands it out as bytes, and later code would stumble on it."""
+    if isinstance(content, bytes) or (not isinstance(content, str) and any(isinstance(t, bytes) for t in content)):  # type: ignore[attr-defined]
         raise ModelError("the model holds a name that is not UTF-8 text: it is damaged")
 
 

@@ -64,10 +64,7 @@ def quantized_state(model: ir.Model) -> QuantizedState:
     weights: set[int] = set()
     activations = decoded = False
     for node in model.graph.all_nodes():
-        if (
-            node.op_type in ("QuantizeLinear", "DequantizeLinear")
-            or node.op_type in _INTEGER_OPS | _WEIGHT_ONLY_OPS
-        ):
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") or node.op_type in _INTEGER_OPS | _WEIGHT_ONLY_OPS:
             counts[node.op_type] += 1
         if node.op_type == "QuantizeLinear" and constant_of(node.inputs[0]) is None:
             activations = True
@@ -93,9 +90,7 @@ def quantized_state(model: ir.Model) -> QuantizedState:
 
 
 def _is_narrow(tensor: ir.TensorProtocol) -> bool:
-    return (
-        tensor.dtype != ir.DataType.BOOL and tensor.dtype != ir.DataType.STRING and tensor.dtype.bitwidth <= 8
-    )
+    return tensor.dtype != ir.DataType.BOOL and tensor.dtype != ir.DataType.STRING and tensor.dtype.bitwidth <= 8
 
 
 def blockers(model: ir.Model, uses: list[WeightUse], state: QuantizedState) -> list[Decision]:
@@ -114,14 +109,10 @@ def blockers(model: ir.Model, uses: list[WeightUse], state: QuantizedState) -> l
     candidates = [u for u in uses if u.role in WEIGHT_ROLES]
     if state.scheme != Scheme.NONE:
         found.append(
-            Decision(
-                "model", "stops" if not candidates else "limits", f"it is already quantized ({state.scheme})"
-            )
+            Decision("model", "stops" if not candidates else "limits", f"it is already quantized ({state.scheme})")
         )
     if not candidates and state.scheme == Scheme.NONE:
-        found.append(
-            Decision("model", "stops", "it has no weights of a convolution, product, RNN or embedding")
-        )
+        found.append(Decision("model", "stops", "it has no weights of a convolution, product, RNN or embedding"))
     found += _custom_operators(model)
     if candidates and opset_of(model) < _PER_CHANNEL_OPSET:
         found.append(
@@ -181,9 +172,7 @@ def _computed_weights(model: ir.Model) -> list[Decision]:
             op = producer.op_type if producer is not None else "?"
             if op != "DequantizeLinear":
                 found.append(
-                    Decision(
-                        node.name or node.op_type, "limits", f"its weight is computed at run time by {op}"
-                    )
+                    Decision(node.name or node.op_type, "limits", f"its weight is computed at run time by {op}")
                 )
     return found
 
@@ -201,9 +190,7 @@ def _depends_on_inputs(value: ir.Value) -> bool:
             if constant_of(current) is None:
                 return True
             continue
-        if any(
-            a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in producer.attributes.values()
-        ):
+        if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in producer.attributes.values()):
             return True
         pending += [v for v in producer.inputs if v is not None]
     return False

@@ -61,9 +61,7 @@ def save(model: ir.Model, path: Path, *, external: bool | None = None) -> list[P
         offsets: list[int] = []
         if any(outside):
             with data_temporary.open("wb") as file:
-                offsets = [
-                    _append(file, slot) if out else -1 for slot, out in zip(places, outside, strict=True)
-                ]
+                offsets = [_append(file, slot) if out else -1 for slot, out in zip(places, outside, strict=True)]
         else:
             offsets = [-1] * len(places)
         stand_ins = [_stand_in(s.tensor, data_path, o) for s, o in zip(places, offsets, strict=True)]

@@ -68,9 +68,7 @@ def shapes_at_one(model: ir.Model) -> dict[ir.Value, tuple[int, ...]]:
 def _infer(proto: onnx.ModelProto) -> ir.Model | None:
     """Run onnx's inference; None where it gives up on the whole model."""
     try:
-        inferred = onnx.shape_inference.infer_shapes(
-            proto, check_type=False, strict_mode=False, data_prop=True
-        )
+        inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
         return ir.serde.deserialize_model(inferred)
     except Exception:  # the C++ code raises many classes; a model without shapes is still a model
         return None

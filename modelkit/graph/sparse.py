@@ -61,9 +61,7 @@ def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
     shape = tuple(sparse.dims)
     for part in (sparse.values, sparse.indices):
         if part.data_location == onnx.TensorProto.EXTERNAL:
-            raise ModelError(
-                f"the sparse tensor '{name}' is stored in external data, which modelkit does not read"
-            )
+            raise ModelError(f"the sparse tensor '{name}' is stored in external data, which modelkit does not read")
     if any(d < 0 for d in shape) or sparse.values.data_type == onnx.TensorProto.STRING:
         raise ModelError(f"the sparse tensor '{name}' of shape {list(shape)} is not valid")
     if packed_bytes(ir.DataType(sparse.values.data_type), math.prod(shape)) > MAX_DENSE_BYTES:
@@ -79,9 +77,7 @@ def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
         if indices.size and indices.min() < 0:
             raise IndexError
     except (IndexError, ValueError):
-        raise ModelError(
-            f"the sparse tensor '{name}' has indices that do not fit its shape {list(shape)}"
-        ) from None
+        raise ModelError(f"the sparse tensor '{name}' has indices that do not fit its shape {list(shape)}") from None
     tensor = numpy_helper.from_array(dense, name)
     tensor.data_type = sparse.values.data_type
     return tensor

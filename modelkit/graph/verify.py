@@ -62,9 +62,7 @@ def verify_same(
         try:
             found = second.run(None, feeds)
         except Exception as error:
-            raise ModelError(
-                f"the cleaned model fails where the original runs: {str(error)[:200]}", _BUG
-            ) from error
+            raise ModelError(f"the cleaned model fails where the original runs: {str(error)[:200]}", _BUG) from error
         for name, a, b in zip(outputs, expected, found, strict=True):
             difference = _difference(a, b)
             if not difference <= tolerance:
@@ -115,8 +113,7 @@ def _draw(
     generator: np.random.Generator,
 ) -> np.ndarray:
     shape = tuple(
-        d if isinstance(d, int) else dims.get(d, first if axis == 0 else size)
-        for axis, d in enumerate(spec.shape)
+        d if isinstance(d, int) else dims.get(d, first if axis == 0 else size) for axis, d in enumerate(spec.shape)
     )
     if spec.dtype.kind in "iu":
         return generator.integers(0, vocabulary.get(spec.name, 2), shape).astype(spec.dtype)

@@ -70,9 +70,7 @@ def quantize_array(
     if block is not None:
         axis, size = block
         if shape[axis] % size:
-            raise ValueError(
-                f"axis {axis} of length {shape[axis]} is not a multiple of the block size {size}"
-            )
+            raise ValueError(f"axis {axis} of length {shape[axis]} is not a multiple of the block size {size}")
         x = x.reshape(*shape[:axis], shape[axis] // size, size, *shape[axis + 1 :])
         reduce_axes = (axis + 1,)
     axes = tuple(range(x.ndim)) if reduce_axes is None else reduce_axes

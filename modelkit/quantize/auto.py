@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from modelkit.candidate import Candidate, Trial
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.errors import ModelError, UsageError
+from modelkit.graph.layers import WeightUse
 from modelkit.graph.opset import ensure_opset
 from modelkit.progress import Progress
 from modelkit.quantize import dynamic, float16, weights
@@ -22,7 +24,7 @@ from modelkit.quantize.calibrate import Histogram, observe
 from modelkit.quantize.config import QuantizeConfig
 from modelkit.quantize.plan import Plan, make_plan
 from modelkit.quantize.ranges import RangeMethod, choose_range
-from modelkit.quantize.select import float_weights
+from modelkit.quantize.select import float_weights, names_of
 from modelkit.quantize.static import ActivationType, apply_static
 
 Int8Kind = Literal["vnni", "avx2", "arm_dot", "other"]
@@ -85,9 +87,7 @@ class Quantizer:
         def apply(model: ir.Model, progress: Progress) -> list[Decision]:
             changes = _raise_opset(model, 13) if dtype == ir.DataType.BFLOAT16 else []
             include, exclude = self.config.include, self.config.exclude
-            return changes + float16.store_half(
-                model, dtype, include=include, exclude=exclude, progress=progress
-            )
+            return changes + float16.store_half(model, dtype, include=include, exclude=exclude, progress=progress)
 
         return apply
 
@@ -100,9 +100,7 @@ class Quantizer:
 
         found = [Candidate("weights", apply(False))]
         if any(
-            node.op_type in ("MatMul", "Gemm")
-            and node.inputs[1] is not None
-            and node.inputs[1].is_initializer()
+            node.op_type in ("MatMul", "Gemm") and node.inputs[1] is not None and node.inputs[1].is_initializer()
             for node in self.model.graph.all_nodes()
         ):
             found.append(Candidate("weights, integer MatMul", apply(True)))
@@ -153,7 +151,7 @@ class Quantizer:
         if not uses:
             return []
         options = self.config.weights.model_copy(update={"granularity": "channel", "center": "zero"})
-        return weights.quantize_weights(
+        made = weights.quantize_weights(
             model,
             bits=8,
             options=options,
@@ -162,21 +160,19 @@ class Quantizer:
             fuse_matmul=False,
             progress=progress,
         )
+        # What stays float here was decided, or made, by the step before: saying it again would only confuse.
+        return [decision for decision in made if decision.action != "kept"]
 
     def _static(self) -> list[Candidate]:
         methods: tuple[RangeMethod, ...] = ("minmax", "mse")
         if self.config.activations.range != "auto":
-            methods = (self.config.activations.range,)  # type: ignore[assignment]
-        found = [
-            Candidate(f"static {method}", self.static_apply(method, arithmetic=True)) for method in methods
-        ]
+            methods = (self.config.activations.range,)
+        found = [Candidate(f"static {method}", self.static_apply(method, arithmetic=True)) for method in methods]
         whole, layers = self._plan(True), self._plan(False)
         if not layers.nodes:
             return []
         if len(whole.nodes) > len(layers.nodes):
-            found.append(
-                Candidate(f"static {methods[-1]}, layers", self.static_apply(methods[-1], arithmetic=False))
-            )
+            found.append(Candidate(f"static {methods[-1]}, layers", self.static_apply(methods[-1], arithmetic=False)))
         return found
 
     def _plan(self, arithmetic: bool, keep_float: frozenset[str] = frozenset()) -> Plan:
@@ -251,11 +247,7 @@ class Quantizer:
         return []
 
 
-def _matches(uses: Sequence[weights.WeightUse], pattern: str) -> bool:
-    from fnmatch import fnmatchcase
-
-    from modelkit.quantize.select import names_of
-
+def _matches(uses: Sequence[WeightUse], pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for use in uses for name in names_of(use))
 
 

@@ -102,9 +102,7 @@ def observe(
     own_outputs = {str(value.name) for value in model.graph.outputs}
     for number, part in enumerate(parts):
         session = session_of(model, extra_outputs=part, threads=threads)
-        wanted = [name for name in part if name not in own_outputs] + [
-            name for name in part if name in own_outputs
-        ]
+        wanted = [name for name in part if name not in own_outputs] + [name for name in part if name in own_outputs]
         seen = 0
         for batch in batches():
             progress("calibrating", done + seen, count * len(parts))
@@ -140,10 +138,7 @@ def _add(histogram: Histogram, name: str, values: np.ndarray, sample: int) -> No
 def _parts(model: ir.Model, names: Sequence[str]) -> list[list[str]]:
     """Split the tensors so that the outputs of one run stay within CHUNK_BYTES for a batch of 8."""
     sizes = {
-        str(value.name): _bytes(value)
-        for node in model.graph
-        for value in node.outputs
-        if value.name is not None
+        str(value.name): _bytes(value) for node in model.graph for value in node.outputs if value.name is not None
     }
     parts: list[list[str]] = [[]]
     room = CHUNK_BYTES

@@ -43,9 +43,7 @@ class ActivationOptions(Block):
     range: Literal["minmax", "percentile", "entropy", "mse"] | Literal["auto"] = Field(
         "auto", description="how a range is cut from what calibration saw; auto tries minmax and mse"
     )
-    percentile: float = Field(
-        99.99, gt=50, le=100, description="share of values kept inside the range, in percent"
-    )
+    percentile: float = Field(99.99, gt=50, le=100, description="share of values kept inside the range, in percent")
     type: Literal["auto", "uint8", "int8"] = Field(
         "auto", description="auto: uint8 where the processor has VNNI or AVX2, int8 on ARM"
     )
@@ -77,15 +75,9 @@ class QuantizeConfig(Block):
         description="patterns of weight or node names to quantize (empty: all), such as '*/fc*'",
     )
     exclude: list[str] = Field(default_factory=list, description="patterns of names to leave alone")
-    correct_bias: bool = Field(
-        True, description="static: shift biases so that the mean of each channel survives"
-    )
-    equalize: bool = Field(
-        False, description="static: even out channel ranges across consecutive layers first"
-    )
-    objective: Objective = Field(
-        "balanced", description="what auto prefers among candidates inside the budget"
-    )
+    correct_bias: bool = Field(True, description="static: shift biases so that the mean of each channel survives")
+    equalize: bool = Field(False, description="static: even out channel ranges across consecutive layers first")
+    objective: Objective = Field("balanced", description="what auto prefers among candidates inside the budget")
     budget: Budget = Field(default_factory=Budget)
     measure: Measure = Field(default_factory=Measure)
     synthetic: Synthetic = Field(default_factory=Synthetic)
@@ -102,9 +94,7 @@ class QuantizeConfig(Block):
     @model_validator(mode="after")
     def _bits_fit_mode(self) -> QuantizeConfig:
         if self.mode in ("dynamic", "static") and self.bits != 8:
-            raise ValueError(
-                f"mode {self.mode} computes with 8-bit integers: bits must be 8, not {self.bits}"
-            )
+            raise ValueError(f"mode {self.mode} computes with 8-bit integers: bits must be 8, not {self.bits}")
         if self.mode in ("float16", "bfloat16") and "bits" in self.model_fields_set and self.bits != 16:
             raise ValueError(f"mode {self.mode} means bits 16, not {self.bits}")
         if self.mode == "weights" and self.bits == 16:

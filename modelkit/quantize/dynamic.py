@@ -75,13 +75,9 @@ def _decide(node: ir.Node, include: Sequence[str], exclude: Sequence[str], rewri
     label = str(node.name or node.outputs[0].name)
     weight = node.inputs[1]
     if node.op_type in ("Conv", "ConvTranspose"):
-        return Decision(
-            label, "kept float", "a dynamic convolution is slower than a float one in onnxruntime"
-        )
+        return Decision(label, "kept float", "a dynamic convolution is slower than a float one in onnxruntime")
     if node.op_type in ("GRU", "RNN", "Gemm"):
-        return Decision(
-            label, "kept float", f"onnxruntime has no dynamic integer kernel for this {node.op_type}"
-        )
+        return Decision(label, "kept float", f"onnxruntime has no dynamic integer kernel for this {node.op_type}")
     if weight is None or not weight.is_initializer():
         return Decision(label, "kept float", "multiplies two activations")
     if weight.const_value is None or weight.const_value.dtype != ir.DataType.FLOAT:
@@ -147,9 +143,7 @@ class _Rewriter:
         )
         new = [product, cast, scale, result]
         ir.convenience.replace_nodes_and_values(graph, node, [node], new, [output], [result.outputs[0]])
-        return Decision(
-            label, "int8", "MatMul with activations quantized at run time", _numbers(array, quantized)
-        )
+        return Decision(label, "int8", "MatMul with activations quantized at run time", _numbers(array, quantized))
 
     def lstm(self, node: ir.Node, label: str) -> Decision:
         """LSTM becomes DynamicQuantizeLSTM, which takes both weight matrices transposed."""
@@ -179,9 +173,7 @@ class _Rewriter:
             inputs[position] = add_initializer(graph, self._namer(f"{name}.q"), quantized.values)
             scale = quantized.scale.squeeze(1)
             extra.append(add_initializer(graph, self._namer(f"{name}.scale"), scale))
-            extra.append(
-                add_initializer(graph, self._namer(f"{name}.zero"), np.zeros(scale.shape, dtype=np.int8))
-            )
+            extra.append(add_initializer(graph, self._namer(f"{name}.zero"), np.zeros(scale.shape, dtype=np.int8)))
             for key, value in _numbers(array, quantized).items():
                 total[key] = value if key in ("bits", "sqnr_db") else int(total.get(key, 0)) + int(value)
         attributes = {k: v for k, v in node.attributes.items() if k != "layout"}

@@ -67,17 +67,13 @@ def write_folded(value: ir.Value, quantized: Quantized, namer: Namer) -> None:
     nodes = [cast]
     if quantized.zero_point is not None:
         zero = add_initializer(graph, namer(f"{name}.zero"), spread(quantized.zero_point).astype(np.float32))
-        nodes.append(
-            make_node("Sub", [cast.outputs[0], zero], [namer(f"{name}.shifted")], name=namer(f"{name}.sub"))
-        )
+        nodes.append(make_node("Sub", [cast.outputs[0], zero], [namer(f"{name}.shifted")], name=namer(f"{name}.sub")))
     del graph.initializers[name]
     last = name if blocked is None else namer(f"{name}.blocks")
     nodes.append(make_node("Mul", [nodes[-1].outputs[0], scale], [last], name=namer(f"{name}.mul")))
     if blocked is not None:
         target = add_initializer(graph, namer(f"{name}.shape"), np.array(shape, dtype=np.int64))
-        nodes.append(
-            make_node("Reshape", [nodes[-1].outputs[0], target], [name], name=namer(f"{name}.reshape"))
-        )
+        nodes.append(make_node("Reshape", [nodes[-1].outputs[0], target], [name], name=namer(f"{name}.reshape")))
     _finish(graph, value, nodes)
 
 
@@ -108,9 +104,7 @@ def write_dequantized(value: ir.Value, quantized: Quantized, axis: int, namer: N
         kind = ml_dtypes.uint4 if dtype == ir.DataType.UINT4 else np.uint8
         inputs.append(add_initializer(graph, namer(f"{name}.zero"), zero_array.astype(kind), dtype))
     del graph.initializers[name]
-    node = make_node(
-        "DequantizeLinear", inputs, [name], name=namer(f"{name}.dequantize"), attributes=attributes
-    )
+    node = make_node("DequantizeLinear", inputs, [name], name=namer(f"{name}.dequantize"), attributes=attributes)
     _finish(graph, value, [node])
 
 
@@ -134,9 +128,7 @@ def write_half(value: ir.Value, dtype: ir.DataType, namer: Namer) -> float:
     )
     stored = add_initializer(graph, namer(f"{name}.half"), half, dtype)
     del graph.initializers[name]
-    node = make_node(
-        "Cast", [stored], [name], name=namer(f"{name}.cast"), attributes={"to": int(ir.DataType.FLOAT)}
-    )
+    node = make_node("Cast", [stored], [name], name=namer(f"{name}.cast"), attributes={"to": int(ir.DataType.FLOAT)})
     _finish(graph, value, [node])
     return float(np.abs(half.astype(np.float32) - array).max(initial=0.0))
 

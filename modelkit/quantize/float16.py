@@ -41,9 +41,7 @@ def store_half(
         name, tensor = str(use.value.name), use.value.const_value
         assert tensor is not None
         if tensor.nbytes // 2 <= _NODE_OVERHEAD:
-            decisions.append(
-                Decision(name, "kept", f"{tensor.size} numbers: the Cast would cost more than it saves")
-            )
+            decisions.append(Decision(name, "kept", f"{tensor.size} numbers: the Cast would cost more than it saves"))
             continue
         peak = float(np.abs(tensor.numpy()).max(initial=0.0))
         error = encode.write_half(use.value, dtype, namer)

@@ -40,6 +40,44 @@ def gemms_to_matmul(model: ir.Model) -> int:
     return count
 
 
+def keep_apart(model: ir.Model) -> int:
+    """Rewrite x·W + b as x·W - (-b), in place.
+
+    onnxruntime joins MatMul and Add to Gemm before it looks at quantized weights, and has no Gemm that reads them:
+    the weights would be unpacked at each inference. A subtraction is left alone.
+
+    Returns:
+        How many were rewritten.
+    """
+    namer = Namer(model)
+    count = 0
+    for node in list(model.graph.all_nodes()):
+        if node.op_type != "Add" or node.domain:
+            continue
+        for index in (0, 1):
+            bias, product = node.inputs[index], node.inputs[1 - index]
+            producer = product.producer() if product is not None else None
+            if bias is None or not bias.is_initializer() or producer is None or producer.op_type != "MatMul":
+                continue
+            _subtract(node, product, bias, namer)  # type: ignore[arg-type]
+            count += 1
+            break
+    drop_unused_initializers(model)
+    return count
+
+
+def _subtract(node: ir.Node, product: ir.Value, bias: ir.Value, namer: Namer) -> None:
+    graph, output = node.graph, node.outputs[0]
+    assert graph is not None
+    numbers = -bias.const_value.numpy()  # type: ignore[union-attr]
+    negated = add_initializer(owner_of(bias), namer(f"{bias.name}.negated"), numbers)
+    label = str(node.name or output.name)
+    new = make_node(
+        "Sub", [product, negated], [str(output.name)], name=label, dtype=output.dtype, shapes=[output.shape]
+    )
+    ir.convenience.replace_nodes_and_values(graph, node, [node], [new], [output], [new.outputs[0]])
+
+
 def _rewrite(node: ir.Node, namer: Namer, turned: dict[int, ir.Value]) -> None:
     graph, weight, output = node.graph, node.inputs[1], node.outputs[0]
     assert graph is not None and weight is not None

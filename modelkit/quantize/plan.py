@@ -88,7 +88,9 @@ def make_plan(
             "",
             "ai.onnx",
         ):
-            if _label(node) not in keep_float and _reads(node) and all(v in quantized for v in _reads(node)):
+            reads = _reads(node)
+            joins = _label(node) not in keep_float and reads and all(value in quantized for value in reads)
+            if joins:
                 joined.add(node)
                 quantized.update(_written(node))
     _drop_loose_ends(model, joined)
@@ -163,7 +165,7 @@ def _weighted_reason(
     if node.op_type == "Gemm" and (
         node.attributes.get_float("alpha", 1.0) != 1.0
         or node.attributes.get_float("beta", 1.0) != 1.0
-        or node.attributes.get_int("transA", 0)
+        or node.attributes.get_int("transA", False)
     ):
         return "scaled or transposed Gemm"
     if node.op_type == "ConvTranspose":
@@ -186,6 +188,16 @@ def _drop_loose_ends(model: ir.Model, joined: set[ir.Node]) -> None:
             joined.discard(node)
 
 
+def _wanted(node: ir.Node, value: ir.Value, joined: set[ir.Node]) -> bool:
+    """Whether what an integer node writes is to be quantized."""
+    if node.op_type == "Conv":
+        return True  # There is no integer convolution that hands out floats.
+    if value.is_graph_output() and not value.consumers():
+        return False
+    # MatMul and Gemm can hand out floats: only a reader in integers is worth the loss of precision.
+    return node.op_type in MOVING | ARITHMETIC or any(reader in joined for reader in value.consumers())
+
+
 def _fill(model: ir.Model, plan: Plan, joined: set[ir.Node]) -> None:
     """List the values to quantize: everything that an integer node reads, and writes for another to read."""
     values: dict[ir.Value, None] = {}
@@ -196,10 +208,8 @@ def _fill(model: ir.Model, plan: Plan, joined: set[ir.Node]) -> None:
         for value in _reads(node):
             values.setdefault(value)
         for value in _written(node):
-            # MatMul and Gemm can hand out floats: only a reader in integers is worth the loss of precision.
-            if node.op_type in ("Conv", *MOVING, *ARITHMETIC) or any(r in joined for r in value.consumers()):
-                if not (value.is_graph_output() and not value.consumers() and node.op_type != "Conv"):
-                    values.setdefault(value)
+            if _wanted(node, value, joined):
+                values.setdefault(value)
         if node.op_type in MOVING:
             for value in node.outputs:
                 plan.same_scale[str(value.name)] = str(node.inputs[0].name)  # type: ignore[union-attr]

@@ -11,9 +11,7 @@ from modelkit.quantize.calibrate import BINS, Histogram
 RangeMethod = Literal["minmax", "percentile", "entropy", "mse"]
 
 
-def choose_range(
-    histogram: Histogram, method: RangeMethod, *, percentile: float = 99.99
-) -> tuple[float, float]:
+def choose_range(histogram: Histogram, method: RangeMethod, *, percentile: float = 99.99) -> tuple[float, float]:
     """Return (low, high), low <= 0 <= high, that 8-bit integers should span.
 
     Args:

@@ -86,9 +86,7 @@ def _one_per_tensor(uses: Sequence[WeightUse]) -> list[WeightUse]:
         if first is None:
             joined[id(use.value)] = use
         else:
-            lead, other = (
-                (first, use) if first.role in WEIGHT_ROLES or use.role not in WEIGHT_ROLES else (use, first)
-            )
+            lead, other = (first, use) if first.role in WEIGHT_ROLES or use.role not in WEIGHT_ROLES else (use, first)
             joined[id(use.value)] = replace(lead, consumers=[*lead.consumers, *other.consumers])
     for key, use in joined.items():
         rank = len(use.value.const_value.shape) if use.value.const_value is not None else 0

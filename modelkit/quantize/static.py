@@ -150,7 +150,7 @@ def _quantize_layer(
 
 
 def _channel_axis(node: ir.Node) -> int:
-    if node.op_type == "Conv" or (node.op_type == "Gemm" and node.attributes.get_int("transB", 0)):
+    if node.op_type == "Conv" or (node.op_type == "Gemm" and node.attributes.get_int("transB", False)):
         return 0
     return 1
 
@@ -201,9 +201,7 @@ def _quantize_bias(
         add_initializer(graph, namer(f"{name}.scale"), scale),
         add_initializer(graph, namer(f"{name}.zero"), np.zeros(scale.shape, dtype=np.int32)),
     ]
-    restored = _front(
-        graph, inputs, 0 if per_channel else None, f"{name}.restored", ir.Shape(integers.shape), namer
-    )
+    restored = _front(graph, inputs, 0 if per_channel else None, f"{name}.restored", ir.Shape(integers.shape), namer)
     node.replace_input_with(2, restored)
 
 

@@ -10,7 +10,7 @@ from modelkit.graph.layers import Role, WeightUse
 from modelkit.progress import Progress, silent
 from modelkit.quantize import affine, encode
 from modelkit.quantize.config import WeightOptions
-from modelkit.quantize.gemm import gemms_to_matmul
+from modelkit.quantize.gemm import gemms_to_matmul, keep_apart
 from modelkit.quantize.select import float_weights, role_name
 
 # What a Cast, a Mul, two initializers and their names add to a file, in bytes.
@@ -47,6 +47,7 @@ def quantize_weights(
     """
     if fuse_matmul:
         gemms_to_matmul(model)
+        keep_apart(model)
     uses, decisions = float_weights(model, include, exclude)
     namer = Namer(model)
     for index, use in enumerate(uses):
@@ -56,9 +57,7 @@ def quantize_weights(
     return sorted(decisions, key=lambda decision: decision.target)
 
 
-def _quantize_one(
-    use: WeightUse, bits: int, options: WeightOptions, fuse_matmul: bool, namer: Namer
-) -> Decision:
+def _quantize_one(use: WeightUse, bits: int, options: WeightOptions, fuse_matmul: bool, namer: Namer) -> Decision:
     name = str(use.value.name)
     array = use.value.const_value.numpy()  # type: ignore[union-attr]
     as_dequantize = fuse_matmul and _fusable(use)
@@ -76,9 +75,7 @@ def _quantize_one(
     )
     before, after = array.nbytes, encode.stored_bytes(quantized)
     if after + _NODE_OVERHEAD >= before:
-        return Decision(
-            name, "kept", f"{array.size} numbers: scales and nodes would cost more than they save"
-        )
+        return Decision(name, "kept", f"{array.size} numbers: scales and nodes would cost more than they save")
     restored = affine.dequantize(quantized)
     numbers: dict[str, float | int | str] = {
         "bits": used_bits,

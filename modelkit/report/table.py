@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from modelkit.decision import Decision
-from modelkit.report import rows
+from modelkit.report import rows, units
+from modelkit.report.plan import Plan
 from modelkit.report.report import Report
 
 
@@ -37,7 +38,7 @@ def render(report: Report, *, explain: bool = False) -> RenderableType:
 
 
 def _main(report: Report) -> Table:
-    table = _table(f"{report.before.file['name']}: {report.method}")
+    table = new_table(f"{report.before.file['name']}: {report.method}")
     table.add_column("")
     table.add_column("original", justify="right")
     table.add_column("artifact", justify="right")
@@ -48,7 +49,7 @@ def _main(report: Report) -> Table:
 
 
 def _tried(report: Report) -> Table:
-    table = _table("What was tried")
+    table = new_table("What was tried")
     for name, justify in (
         ("method", "left"),
         ("size", "right"),
@@ -71,7 +72,7 @@ def _reasons(report: Report) -> Iterable[RenderableType]:
 
 
 def _gates(report: Report) -> Table:
-    table = _table("Budget")
+    table = new_table("Budget")
     for name in ("what", "asked", "got", ""):
         table.add_column(name)
     for gate in report.gates:
@@ -92,9 +93,34 @@ def _audit(report: Report, explain: bool) -> Iterable[RenderableType]:
             yield Text(f"  {entry['node']} ({entry['op']}): {entry['reason']}", style="dim")
 
 
+def render_plan(plan: Plan, *, explain: bool) -> RenderableType:
+    """Lay out what a run would do.
+
+    Args:
+        plan: The plan.
+        explain: Whether to list the decisions of the first candidate.
+    """
+    table = new_table(f"{plan.model}: what would be tried (nothing is written)")
+    for name, justify in (
+        ("method", "left"),
+        ("predicted size", "right"),
+        ("smaller by", "right"),
+        ("", "left"),
+    ):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for entry in plan.candidates:
+        predicted = entry["bytes"]
+        ratio = plan.original_bytes / predicted if predicted else None
+        table.add_row(str(entry["name"]), units.size(predicted), units.factor(ratio), str(entry["reason"]))
+    parts: list[RenderableType] = [table, Text(f"artifact: {plan.output}")]
+    if explain:
+        parts += [Text(""), decisions("What would be done, and why", plan.decisions)]
+    return Group(*parts)
+
+
 def decisions(title: str, found: Iterable[Decision]) -> Table:
     """A table of decisions: target, action, reason."""
-    table = _table(title)
+    table = new_table(title)
     table.add_column("target", overflow="fold", ratio=3)
     table.add_column("action", ratio=2)
     table.add_column("reason", ratio=5)
@@ -102,11 +128,10 @@ def decisions(title: str, found: Iterable[Decision]) -> Table:
         figures = ", ".join(
             f"{key.replace('_', ' ')} {value}" for key, value in decision.numbers.items() if value is not None
         )
-        table.add_row(
-            decision.target, decision.action, decision.reason + (f" ({figures})" if figures else "")
-        )
+        table.add_row(decision.target, decision.action, decision.reason + (f" ({figures})" if figures else ""))
     return table
 
 
-def _table(title: str) -> Table:
+def new_table(title: str) -> Table:
+    """An empty table in the style of all of them."""
     return Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)

@@ -34,9 +34,7 @@ def plain(weight: onnx.TensorProto | None = None) -> onnx.ModelProto:
 
 
 def external(location: str, **entries: object) -> onnx.TensorProto:
-    tensor = TensorProto(
-        name="w", dims=[4, 4], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL
-    )
+    tensor = TensorProto(name="w", dims=[4, 4], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
     for key, value in {"location": location, **entries}.items():
         entry = tensor.external_data.add()
         entry.key, entry.value = key, str(value)
@@ -97,9 +95,7 @@ def test_a_zip(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("model.onnx", plain().SerializeToString())
-    refused(
-        write(tmp_path, buffer.getvalue()), ModelError, "is a zip file; this command reads only ONNX files"
-    )
+    refused(write(tmp_path, buffer.getvalue()), ModelError, "is a zip file; this command reads only ONNX files")
 
 
 def test_noise(tmp_path: Path) -> None:
@@ -110,9 +106,7 @@ def test_noise(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fraction", [0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
 def test_truncated(tmp_path: Path, fraction: float) -> None:
     content = plain(numpy_helper.from_array(np.ones((4, 4), dtype=np.float32), "w")).SerializeToString()
-    refused(
-        write(tmp_path, content[: max(1, int(len(content) * fraction))]), ModelError, "truncated|not an ONNX"
-    )
+    refused(write(tmp_path, content[: max(1, int(len(content) * fraction))]), ModelError, "truncated|not an ONNX")
 
 
 def test_every_truncation_is_an_error_of_ours(tmp_path: Path) -> None:
@@ -179,9 +173,7 @@ def test_external_data_outside_is_found_everywhere(tmp_path: Path, where: str) -
         branch = helper.make_graph([helper.make_node("Neg", ["w"], ["z"])], "b", [], out, [bad])
         proto.graph.node.append(helper.make_node("If", ["x"], ["z"], then_branch=branch, else_branch=branch))
     elif where == "function":
-        proto.functions.append(
-            helper.make_function("f", "F", [], ["k"], [constant], [helper.make_opsetid("", 17)])
-        )
+        proto.functions.append(helper.make_function("f", "F", [], ["k"], [constant], [helper.make_opsetid("", 17)]))
     elif where == "sparse":
         sparse = proto.graph.sparse_initializer.add(dims=[4, 4])
         sparse.values.CopyFrom(bad)
@@ -206,9 +198,7 @@ def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
 
 def test_missing_external_data(tmp_path: Path) -> None:
     path = write(tmp_path, plain(external("weights.bin")))
-    refused(
-        path, ModelError, "the external data file 'weights.bin' of 'model.onnx' is missing", str(tmp_path)
-    )
+    refused(path, ModelError, "the external data file 'weights.bin' of 'model.onnx' is missing", str(tmp_path))
 
 
 @pytest.mark.parametrize(

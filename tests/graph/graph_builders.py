@@ -50,8 +50,7 @@ def norm_inits(channels: int, generator: np.random.Generator, prefix: str = "bn"
     scale, bias, mean = (generator.standard_normal(channels).astype(np.float32) for _ in range(3))
     variance = generator.uniform(0.1, 2, channels).astype(np.float32)
     return [
-        init(f"{prefix}.{n}", a)
-        for n, a in zip(("s", "b", "m", "v"), (scale, bias, mean, variance), strict=True)
+        init(f"{prefix}.{n}", a) for n, a in zip(("s", "b", "m", "v"), (scale, bias, mean, variance), strict=True)
     ]
 
 

@@ -59,9 +59,7 @@ def agree(a: object, b: object) -> None:
         left, right = np.asarray(a), np.asarray(b)
         assert left.shape == right.shape
         largest = float(np.abs(np.nan_to_num(left.astype(np.float64), posinf=0, neginf=0)).max(initial=0))
-        np.testing.assert_allclose(
-            right.astype(np.float64), left.astype(np.float64), 1e-3, 1e-5 * max(1, largest)
-        )
+        np.testing.assert_allclose(right.astype(np.float64), left.astype(np.float64), 1e-3, 1e-5 * max(1, largest))
 
 
 def clean(path: Path, out: Path) -> Path:
@@ -148,9 +146,7 @@ def test_operators(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = tmp_path / "case.onnx"
         path.write_bytes(case.model.SerializeToString())
         try:
-            counts[
-                outcome(path, [(inputs, None) for inputs, _ in case.data_sets], tmp_path / "out.onnx")
-            ] += 1
+            counts[outcome(path, [(inputs, None) for inputs, _ in case.data_sets], tmp_path / "out.onnx")] += 1
         except ModelError as error:
             raise AssertionError(f"{case.name}: {error}") from error
     with capsys.disabled():

@@ -98,9 +98,7 @@ def test_resnet18() -> None:
         inits.extend([zeros(f"{name}.w", outside, inside, kernel, kernel), zeros(f"{name}.b", outside)])
         pads = [kernel // 2] * 4
         nodes.append(
-            helper.make_node(
-                "Conv", [data, f"{name}.w", f"{name}.b"], [name], strides=[stride] * 2, pads=pads
-            )
+            helper.make_node("Conv", [data, f"{name}.w", f"{name}.b"], [name], strides=[stride] * 2, pads=pads)
         )
         return name
 
@@ -187,9 +185,7 @@ def test_four_bit_products_of_onnxruntime() -> None:
             "MatMulNBits", ["x", "q", "s"], ["y"], domain="com.microsoft", K=64, N=32, bits=4, block_size=32
         )
     ]
-    proto = model(
-        nodes, [info("x", ["N", 10, 64])], [info("y", ["N", 10, 32])], inits, domains={"com.microsoft": 1}
-    )
+    proto = model(nodes, [info("x", ["N", 10, 64])], [info("y", ["N", 10, 32])], inits, domains={"com.microsoft": 1})
     found = facts(proto)
     assert found.macs == 10 * 64 * 32
     assert found.quantized.scheme == Scheme.WEIGHT_ONLY
@@ -281,9 +277,7 @@ def test_weight_only_in_both_spellings() -> None:
         found = facts(model(nodes, [info("x", ["N", 32])], [info("y", ["N", 16])], inits), clean=True)
         assert found.quantized.scheme == Scheme.WEIGHT_ONLY
         assert found.quantized.weights == 1
-        assert [(layer.name, layer.bytes, layer.weight_dtype) for layer in found.layers] == [
-            ("mm", 512, "int8")
-        ]
+        assert [(layer.name, layer.bytes, layer.weight_dtype) for layer in found.layers] == [("mm", 512, "int8")]
 
 
 def test_integer_operators() -> None:
@@ -328,9 +322,7 @@ def test_nothing_in_the_way() -> None:
 
 def test_no_weights() -> None:
     proto = model([helper.make_node("Relu", ["x"], ["y"])], [info("x", [2])], [info("y", [2])])
-    assert reasons(proto) == [
-        ("model", "stops", "it has no weights of a convolution, product, RNN or embedding")
-    ]
+    assert reasons(proto) == [("model", "stops", "it has no weights of a convolution, product, RNN or embedding")]
 
 
 def test_an_old_opset_and_small_weights() -> None:
@@ -345,9 +337,7 @@ def test_custom_operators() -> None:
         helper.make_node("Magic", ["x"], ["m"], domain="acme"),
         helper.make_node("MatMul", ["m", "w"], ["y"]),
     ]
-    proto = model(
-        nodes, [info("x", ["N", 32])], [info("y", ["N", 32])], [zeros("w", 32, 32)], domains={"acme": 1}
-    )
+    proto = model(nodes, [info("x", ["N", 32])], [info("y", ["N", 32])], [zeros("w", 32, 32)], domains={"acme": 1})
     assert reasons(proto) == [("acme:Magic", "stops", "a custom operator (1x) that stock onnxruntime lacks")]
     assert facts(proto).domains == {"acme": 1}
 

@@ -114,13 +114,9 @@ def test_a_product_over_three_dimensions_is_kept() -> None:
     g = np.random.default_rng(0)
     inits = [init("w", g.standard_normal((7, 5)).astype(np.float32)), *norm_inits(3, g)]
     nodes = [helper.make_node("MatMul", ["x", "w"], ["c"]), norm_node("c", "y")]
-    graph = ir.serde.deserialize_model(
-        model(nodes, [info("x", ["N", 3, 7])], [info("y", ["N", 3, 5])], inits)
-    )
+    graph = ir.serde.deserialize_model(model(nodes, [info("x", ["N", 3, 7])], [info("y", ["N", 3, 5])], inits))
     infer_shapes(graph)
-    assert [d.reason for d in fold_batchnorm(graph)] == [
-        "the MatMul before it is not known to have two dimensions"
-    ]
+    assert [d.reason for d in fold_batchnorm(graph)] == ["the MatMul before it is not known to have two dimensions"]
 
 
 def test_half_precision_is_computed_in_double() -> None:

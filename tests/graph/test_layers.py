@@ -17,9 +17,7 @@ def zeros(name: str, *shape: int) -> onnx.TensorProto:
     return init(name, np.zeros(shape, dtype=np.float32))
 
 
-def parts(
-    proto: onnx.ModelProto, *, clean: bool = True
-) -> dict[str, list[tuple[Role, int | None, tuple[int, ...]]]]:
+def parts(proto: onnx.ModelProto, *, clean: bool = True) -> dict[str, list[tuple[Role, int | None, tuple[int, ...]]]]:
     graph = ir.serde.deserialize_model(proto)
     if clean:
         normalise(graph)

@@ -47,9 +47,7 @@ def test_metadata_survives(tmp_path: Path) -> None:
 
 
 def test_external_data_is_counted_and_mapped(tmp_path: Path) -> None:
-    onnx.save_model(
-        cnn(), tmp_path / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=100
-    )
+    onnx.save_model(cnn(), tmp_path / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=100)
     loaded = load(tmp_path / "m.onnx")
     assert [p.name for p in loaded.external] == ["m.bin"]
     assert loaded.size_bytes == sum((tmp_path / n).stat().st_size for n in ("m.onnx", "m.bin"))
@@ -81,16 +79,12 @@ def test_functions_are_inlined(tmp_path: Path) -> None:
         helper.make_node("Mul", ["a", "a"], ["t"]),
         helper.make_node("Add", ["t", "b"], ["c"]),
     ]
-    function = helper.make_function(
-        "local", "SquareAdd", ["a", "b"], ["c"], body, [helper.make_opsetid("", 17)]
-    )
+    function = helper.make_function("local", "SquareAdd", ["a", "b"], ["c"], body, [helper.make_opsetid("", 17)])
     nodes = [
         helper.make_node("SquareAdd", ["x", "x"], ["m"], domain="local"),
         helper.make_node("SquareAdd", ["m", "x"], ["y"], domain="local"),
     ]
-    proto = model(
-        nodes, [info("x", [3])], [info("y", [3])], domains={"local": 1}, functions=[function], ir_version=9
-    )
+    proto = model(nodes, [info("x", [3])], [info("y", [3])], domains={"local": 1}, functions=[function], ir_version=9)
     loaded = load(write(proto, tmp_path / "f.onnx"))
     assert [n.op_type for n in loaded.model.graph] == ["Mul", "Add", "Mul", "Add"]
     save(loaded.model, tmp_path / "out.onnx")
@@ -137,9 +131,7 @@ def test_training_information_is_tolerated(tmp_path: Path) -> None:
     proto = cnn()
     training = proto.training_info.add()
     training.initialization.CopyFrom(
-        helper.make_graph(
-            [helper.make_node("Constant", [], ["z"], value_float=0.0)], "t", [], [info("z", [])]
-        )
+        helper.make_graph([helper.make_node("Constant", [], ["z"], value_float=0.0)], "t", [], [info("z", [])])
     )
     assert load(write(proto, tmp_path / "m.onnx")).model.graph.outputs[0].name == "y"
 

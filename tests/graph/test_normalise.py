@@ -85,11 +85,7 @@ def test_what_is_clean_stays_as_it_is(tmp_path: Path) -> None:
 def test_subgraphs_are_cleaned_too(tmp_path: Path) -> None:
     result, decisions, after = cleaned(if_model(), tmp_path)
     assert ops(result) == ["If", "Conv", "Conv"] or ops(result) == ["Identity", "If", "Conv", "Conv"]
-    names = [
-        v.name
-        for g in result.graphs()
-        for v in [*g.initializers.values(), *(o for n in g for o in n.outputs)]
-    ]
+    names = [v.name for g in result.graphs() for v in [*g.initializers.values(), *(o for n in g for o in n.outputs)]]
     assert len(names) == len(set(names))
     assert len(acted(decisions, "renamed")) >= 2
     for flag in (True, False):
@@ -103,9 +99,7 @@ def test_constants_that_are_outputs_of_a_branch_stay(tmp_path: Path) -> None:
         return helper.make_graph([node], "b", [], [info("k", [3])])
 
     nodes = [helper.make_node("If", ["flag"], ["y"], then_branch=branch(1), else_branch=branch(2))]
-    result, _, _ = cleaned(
-        model(nodes, [info("flag", [], onnx.TensorProto.BOOL)], [info("y", [3])]), tmp_path
-    )
+    result, _, _ = cleaned(model(nodes, [info("flag", [], onnx.TensorProto.BOOL)], [info("y", [3])]), tmp_path)
     assert ops(result) == ["If", "Constant", "Constant"]
 
 
@@ -191,9 +185,7 @@ def test_chains_of_weights_are_folded(tmp_path: Path) -> None:
         helper.make_node("Squeeze", ["u", "axes"], ["s"], name="s"),
         helper.make_node("MatMul", ["x", "s"], ["y"]),
     ]
-    result, decisions, _ = cleaned(
-        model(nodes, [info("x", ["N", 20])], [info("y", ["N", 12])], inits), tmp_path
-    )
+    result, decisions, _ = cleaned(model(nodes, [info("x", ["N", 20])], [info("y", ["N", 12])], inits), tmp_path)
     assert ops(result) == ["MatMul"]
     assert acted(decisions, "folded") == {"t", "r", "u", "s"}
     expected = w.transpose(1, 0, 2).reshape(20, 12)
@@ -268,9 +260,7 @@ def test_a_shared_weight_is_not_copied_by_folding(tmp_path: Path) -> None:
         helper.make_node("MatMul", ["e", "t"], ["y"]),
     ]
     inputs = [info("ids", ["N", 5], onnx.TensorProto.INT64)]
-    result, decisions, _ = cleaned(
-        model(nodes, inputs, [info("y", ["N", 5, 50])], [init("table", table)]), tmp_path
-    )
+    result, decisions, _ = cleaned(model(nodes, inputs, [info("y", ["N", 5, 50])], [init("table", table)]), tmp_path)
     assert ops(result) == ["Gather", "Transpose", "MatMul"]
     assert [d.reason for d in decisions if d.target == "flip"] == [
         "folding this Transpose would make the file larger"
@@ -349,9 +339,7 @@ def test_reasons_for_keeping(tmp_path: Path, before: list, reason: str) -> None:
 def test_a_variance_of_zero_keeps_weights_finite(tmp_path: Path) -> None:
     g = rng()
     inits = [init("w", (g.standard_normal((2, 2, 1, 1)) * 1e4).astype(np.float16))]
-    inits += [
-        init(f"bn.{n}", np.full(2, v, dtype=np.float16)) for n, v in zip("sbmv", (100, 0, 0, 0), strict=True)
-    ]
+    inits += [init(f"bn.{n}", np.full(2, v, dtype=np.float16)) for n, v in zip("sbmv", (100, 0, 0, 0), strict=True)]
     nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), norm_node("c", "y", epsilon=1e-7)]
     kind = onnx.TensorProto.FLOAT16
     proto = model(nodes, [info("x", [1, 2, 2, 2], kind)], [info("y", [1, 2, 2, 2], kind)], inits)

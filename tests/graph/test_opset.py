@@ -141,9 +141,7 @@ def test_metadata_of_nodes_and_large_weights_survive(tmp_path: Path) -> None:
     big = np.arange(40 * 10 * 10, dtype=np.float32).reshape(40, 10, 10)
     loaded = load(write(proto, tmp_path / "m.onnx"))
     tensor = ir.Tensor(big, name="big")
-    value = ir.Value(
-        name="big", shape=ir.Shape(big.shape), type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor
-    )
+    value = ir.Value(name="big", shape=ir.Shape(big.shape), type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
     loaded.model.graph.register_initializer(value)
     ensure_opset(loaded.model, 18)
     assert loaded.model.graph[0].metadata_props == {"layer": "first"}
@@ -155,9 +153,7 @@ def test_domains_of_others_are_kept(tmp_path: Path) -> None:
         helper.make_node("Gelu", ["x"], ["g"], domain="com.microsoft"),
         helper.make_node("Softmax", ["g"], ["y"]),
     ]
-    proto = model(
-        nodes, [info("x", [2, 3, 4])], [info("y", [2, 3, 4])], opset=11, domains={"com.microsoft": 1}
-    )
+    proto = model(nodes, [info("x", [2, 3, 4])], [info("y", [2, 3, 4])], opset=11, domains={"com.microsoft": 1})
     path = write(proto, tmp_path / "m.onnx")
     loaded = load(path)
     ensure_opset(loaded.model, 13)
@@ -168,12 +164,8 @@ def test_domains_of_others_are_kept(tmp_path: Path) -> None:
 
 def test_what_has_no_way_up(tmp_path: Path) -> None:
     nodes = [helper.make_node("Hardmax", ["x"], ["y"], axis=0, name="hard")]
-    loaded = load(
-        write(model(nodes, [info("x", [2, 3])], [info("y", [2, 3])], opset=11), tmp_path / "m.onnx")
-    )
-    with pytest.raises(
-        ModelError, match="the Hardmax node 'hard' means something else from opset 13 on"
-    ) as caught:
+    loaded = load(write(model(nodes, [info("x", [2, 3])], [info("y", [2, 3])], opset=11), tmp_path / "m.onnx"))
+    with pytest.raises(ModelError, match="the Hardmax node 'hard' means something else from opset 13 on") as caught:
         ensure_opset(loaded.model, 13)
     assert caught.value.hint == "export the model with opset 13 or newer"
     nodes = [helper.make_node("NoSuchOperator", ["x"], ["y"])]

@@ -42,9 +42,7 @@ def test_same_input_same_bytes(tmp_path: Path, external: bool | None) -> None:
         (tmp_path / name).mkdir()
         loaded = load(source)
         normalise(loaded.model)
-        contents.append(
-            [p.read_bytes() for p in save(loaded.model, tmp_path / name / "o.onnx", external=external)]
-        )
+        contents.append([p.read_bytes() for p in save(loaded.model, tmp_path / name / "o.onnx", external=external)])
     assert contents[0] == contents[1]
 
 
@@ -65,9 +63,7 @@ def test_large_tensors_start_on_a_page(tmp_path: Path) -> None:
     big = init("a", np.ones((600, 600), dtype=np.float32))
     nodes = [helper.make_node("MatMul", ["x", "s"], ["m"]), helper.make_node("MatMul", ["m", "a"], ["y"])]
     inits = [init("s", np.ones((600, 600), dtype=np.float32)[:, :600]), big]
-    loaded = load(
-        write(model(nodes, [info("x", [1, 600])], [info("y", [1, 600])], inits), tmp_path / "m.onnx")
-    )
+    loaded = load(write(model(nodes, [info("x", [1, 600])], [info("y", [1, 600])], inits), tmp_path / "m.onnx"))
     save(loaded.model, tmp_path / "o.onnx", external=True)
     proto = onnx.load(tmp_path / "o.onnx", load_external_data=False)
     offsets = [int(e.value) for t in proto.graph.initializer for e in t.external_data if e.key == "offset"]
@@ -83,9 +79,7 @@ def test_the_model_survives_replacing_its_own_files(tmp_path: Path) -> None:
     graph = loaded.model.graph
     # A tensor in front moves the offsets of those behind it, before any of them was read.
     extra = ir.tensor(np.zeros(4096, dtype=np.float32), name="extra")
-    front = ir.Value(
-        name="extra", shape=ir.Shape([4096]), type=ir.TensorType(ir.DataType.FLOAT), const_value=extra
-    )
+    front = ir.Value(name="extra", shape=ir.Shape([4096]), type=ir.TensorType(ir.DataType.FLOAT), const_value=extra)
     values = [front, *graph.initializers.values()]
     graph.initializers.clear()
     for value in values:

@@ -33,19 +33,15 @@ def test_the_same_model() -> None:
 
 
 def test_a_change_within_the_tolerance_and_beyond() -> None:
-    assert verify_same(scaled(1), scaled(1.001), tolerance=0.01).numbers[
-        "largest_difference"
-    ] == pytest.approx(1e-3, rel=1e-2)
-    with pytest.raises(
-        ModelError, match=r"the output 'y' changed by 0\.001 of its size, more than 1e-05"
-    ) as caught:
+    assert verify_same(scaled(1), scaled(1.001), tolerance=0.01).numbers["largest_difference"] == pytest.approx(
+        1e-3, rel=1e-2
+    )
+    with pytest.raises(ModelError, match=r"the output 'y' changed by 0\.001 of its size, more than 1e-05") as caught:
         verify_same(scaled(1), scaled(1.001), tolerance=1e-5)
     assert "report the model" in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize(
-    ("side", "match"), [("input", "the inputs changed"), ("output", "the outputs changed")]
-)
+@pytest.mark.parametrize(("side", "match"), [("input", "the inputs changed"), ("output", "the outputs changed")])
 def test_renamed_ends(side: str, match: str) -> None:
     x, y = ("z", "y") if side == "input" else ("x", "z")
     other = model([helper.make_node("Relu", [x], [y])], [info(x, [2])], [info(y, [2])])

@@ -1,0 +1,39 @@
+"""`modelkit inspect`: what is in a model file, and what would stop quantization."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from modelkit.cli import flags as f
+from modelkit.cli.console import DebugFlag, JsonFlag, show, show_json
+
+
+def command(
+    model: f.ModelArgument,
+    layers: Annotated[
+        int,
+        typer.Option("--layers", metavar="N", min=0, help="How many layers to list, largest first; 0 for all."),
+    ] = 15,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Show inputs, outputs, operators, parameters, MACs and bytes by layer, and what would stop quantization.
+
+    **Examples**
+
+        modelkit inspect model.onnx
+
+        modelkit inspect model.onnx --layers 0
+
+        modelkit inspect model.onnx --json
+    """
+    from modelkit.api import inspect
+    from modelkit.report import inspection
+
+    found = inspect(model)
+    if as_json:
+        show_json(found)
+    else:
+        show(inspection.render(found, layers=layers))

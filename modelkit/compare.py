@@ -1,0 +1,122 @@
+"""Models side by side: the work behind `modelkit evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from modelkit.data.open import open_dataset
+from modelkit.data.preprocess import Preprocess
+from modelkit.data.synthetic import synthetic_dataset
+from modelkit.errors import UsageError
+from modelkit.files import file_record
+from modelkit.graph.layers import input_vocabulary
+from modelkit.graph.load import load
+from modelkit.measure.evaluate import evaluate_sessions
+from modelkit.measure.latency import compare_fresh
+from modelkit.measure.machine import machine_facts
+from modelkit.measure.size import measure_size
+from modelkit.options import Measure, Synthetic
+from modelkit.progress import Progress
+from modelkit.report.comparison import SCHEMA
+from modelkit.runtime import class_count, input_specs, make_session, output_specs
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+
+class Options(Protocol):
+    """What is read of the config."""
+
+    @property
+    def measure(self) -> Measure: ...  # noqa: D102
+    @property
+    def synthetic(self) -> Synthetic: ...  # noqa: D102
+    @property
+    def preprocess(self) -> Preprocess | None: ...  # noqa: D102
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+
+
+def compare_models(paths: list[Path], data: Path | None, options: Options, progress: Progress) -> dict[str, Any]:
+    """Measure every model on the same inputs.
+
+    Args:
+        paths: The models; the first is the reference.
+        data: Inputs; None for made-up ones.
+        options: How to measure.
+        progress: Told how far the work is.
+
+    Raises:
+        UsageError: Two paths are the same file, or no model is named.
+        ModelkitError: A model or the data cannot be used.
+    """
+    if not paths:
+        raise UsageError("no model is named", "give one file, or several to compare")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UsageError("the same model is named twice", "its figures would be the same but for noise")
+    models = [load(path) for path in paths]
+    keys = [str(path) for path in paths]
+
+    def session(path: Path) -> ort.InferenceSession:
+        return make_session(path, threads=options.measure.threads, providers=[options.measure.provider])
+
+    sessions = {key: session(path) for key, path in zip(keys, paths, strict=True)}
+    first = sessions[keys[0]]
+    specs = input_specs(first)
+    if data is not None:
+        classes = class_count(output_specs(first))
+        dataset = open_dataset(data, specs, preprocess=options.preprocess, classes=classes)
+        notes = []
+    else:
+        dataset = synthetic_dataset(
+            specs,
+            count=options.synthetic.samples,
+            seed=options.seed,
+            vocabulary=input_vocabulary(models[0].model),
+            dims=dict(options.synthetic.dims),
+        )
+        notes = ["without data, outputs were compared on made-up inputs; --data gives real ones"]
+    found = evaluate_sessions(
+        sessions,
+        dataset.batches(32),
+        reference=keys[0] if len(keys) > 1 else None,
+        progress=progress,
+        total=dataset.count,
+    )
+    feeds = next(iter(dataset.batches(options.measure.batch))).inputs
+
+    def factory(path: Path) -> Callable[[], Callable[[], object]]:
+        def make() -> Callable[[], object]:
+            made = session(path)
+            return lambda: made.run(None, feeds)
+
+        return make
+
+    factories = {key: factory(path) for key, path in zip(keys, paths, strict=True)}
+    timed = compare_fresh(
+        factories, baseline=keys[0], seconds=options.measure.seconds, seed=options.seed, progress=progress
+    )
+    entries = []
+    for key, path in zip(keys, paths, strict=True):
+        ratio = timed.ratios.get(key)
+        entries.append(
+            {
+                "file": file_record(path),
+                "size": asdict(measure_size(path)),
+                "quality": found[key].quality,
+                "fidelity": found[key].fidelity,
+                "latency": asdict(timed.stats[key]),
+                "speedup": None if ratio is None else {k: getattr(ratio, k) for k in ("value", "low", "high")},
+            }
+        )
+    return {
+        "schema": SCHEMA,
+        "models": entries,
+        "data": dataset.describe(),
+        "notes": notes,
+        "seed": options.seed,
+        "machine": machine_facts(),
+    }
