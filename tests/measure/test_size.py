@@ -403,3 +403,50 @@ def test_damaged_tensors(tmp_path):
     onnx.save(model, path)
     with pytest.raises(ModelError, match="'w' does not hold as many numbers as its shape says"):
         measure_size(path)
+    model.graph.initializer[0].data_type = 99
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match="'w' is of the unknown type 99"):
+        measure_size(path)
+
+
+class Calibration:
+    """A few random rows for onnxruntime's static quantization."""
+
+    def __init__(self):
+        self.rows = iter(np.random.default_rng(0).normal(size=(8, 1, 4)).astype(np.float32))
+
+    def get_next(self):
+        row = next(self.rows, None)
+        return None if row is None else {"x": row}
+
+
+@pytest.mark.parametrize("way", ["dynamic", "qdq", "qoperator"])
+def test_quantization_by_onnxruntime_keeps_the_count(tmp_path, way):
+    from onnxruntime import quantization as ort
+
+    rng = np.random.default_rng(0)
+    path = write(
+        tmp_path / "m.onnx",
+        [
+            node("MatMul", ["x", "w"], ["h"]),
+            node("Add", ["h", "b"], ["r"]),
+            node("Relu", ["r"], ["p"]),
+            node("Gemm", ["p", "v", "c"], ["y"]),
+        ],
+        [
+            tensor("w", rng.normal(size=(4, 32)).astype(np.float32)),
+            tensor("b", np.zeros(32, np.float32)),
+            tensor("v", rng.normal(size=(32, 8)).astype(np.float32)),
+            tensor("c", rng.normal(size=8).astype(np.float32)),
+        ],
+        opset=17,
+    )
+    target = tmp_path / "q.onnx"
+    if way == "dynamic":
+        ort.quantize_dynamic(path, target, per_channel=True)
+    else:
+        kind = ort.QuantFormat.QDQ if way == "qdq" else ort.QuantFormat.QOperator
+        ort.quantize_static(path, target, Calibration(), quant_format=kind, per_channel=True)
+    before, after = measure_size(path), measure_size(target)
+    assert after.parameters == before.parameters == 4 * 32 + 32 + 32 * 8 + 8
+    assert 0.97 * before.nonzero_parameters <= after.nonzero_parameters <= before.nonzero_parameters
