@@ -116,7 +116,7 @@ def observe(
             if number == 0:
                 for name in batch.inputs:
                     if name in histograms:
-                        rows = batch.inputs[name][: batch.valid]
+                        rows = batch.real(name)
                         _add(histograms[name], name, rows, seen)
                         if also is not None:
                             also(name, rows)
