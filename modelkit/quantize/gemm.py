@@ -39,7 +39,7 @@ def gemms_to_matmul(model: ir.Model) -> int:
 
 
 def _can_turn(node: ir.Node) -> bool:
-    """Whether the weight lies right already, or only Gemms read it that want it turned: two copies would cost bytes."""
+    """Whether the weight lies right, or every reader wants it turned: two copies would cost bytes."""
     weight = node.inputs[1]
     assert weight is not None
     return not node.attributes.get_int("transB", 0) or all(
