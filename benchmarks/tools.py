@@ -37,7 +37,7 @@ def modelkit_static(model: Path, data: Path, target: Path) -> None:
 
 
 def runtime_static(model: Path, data: Path, target: Path) -> None:
-    """onnxruntime's quantize_static in its U8S8 QDQ per-channel setting, after its own preprocessing."""
+    """Onnxruntime's quantize_static in its U8S8 QDQ per-channel setting, after its own preprocessing."""
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
@@ -70,7 +70,7 @@ def runtime_static(model: Path, data: Path, target: Path) -> None:
 
 
 def runtime_dynamic(model: Path, data: Path, target: Path) -> None:
-    """onnxruntime's quantize_dynamic in its default setting."""
+    """Onnxruntime's quantize_dynamic in its default setting."""
     from onnxruntime.quantization import quantize_dynamic
 
     quantize_dynamic(str(model), str(target))
