@@ -86,6 +86,7 @@ def observe(
     *,
     count: int,
     threads: int = 0,
+    also: Callable[[str, np.ndarray], None] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Histogram]:
     """Run the model over data and collect a histogram for each tensor.
@@ -96,6 +97,7 @@ def observe(
         batches: Starts a new pass over the data; called once for each part the outputs are taken in.
         count: Samples in a pass, for the progress.
         threads: Threads of the forward pass.
+        also: Shown each tensor's values batch by batch, for what else one wants to know of them.
         progress: Called after each batch.
 
     Raises:
@@ -116,12 +118,17 @@ def observe(
             progress("calibrating", done + seen, count * len(parts))
             # An empty list would mean all outputs to onnxruntime.
             found = dict(zip(part, session.run(part, batch.inputs) if part else [], strict=True))
-            if number == 0:
-                found.update((name, values) for name, values in batch.inputs.items() if name in histograms)
             padded = _padded_rows(batch)
+            found = {
+                name: values[: batch.valid] if padded and values.ndim and len(values) == padded else values
+                for name, values in found.items()
+            }
+            if number == 0:
+                found.update((name, batch.real(name)) for name in batch.inputs if name in histograms)
             for name, values in found.items():
-                real = values[: batch.valid] if padded and values.ndim and len(values) == padded else values
-                _add(histograms[name], name, real, seen)
+                _add(histograms[name], name, values, seen)
+                if also is not None:
+                    also(name, values)
             seen += batch.valid
         done += seen
     progress("calibrating", count * len(parts), count * len(parts))
@@ -130,14 +137,9 @@ def observe(
 
 def _padded_rows(batch: Batch) -> int:
     """Rows of a batch that was filled up by repeating its last sample; 0 where it was not."""
-    rows = max((array.shape[0] for array in batch.inputs.values() if array.ndim), default=0)
-    filled = [array for array in batch.inputs.values() if array.ndim and array.shape[0] == rows]
-    # The first axis may count something else, such as time: then its end is no repetition.
-    repeats = rows > batch.valid and all(
-        np.array_equal(array[batch.valid :], np.broadcast_to(array[batch.valid - 1], array[batch.valid :].shape))
-        for array in filled
-    )
-    return rows if repeats else 0
+    axes = {name: batch.axes.get(name, 0 if array.ndim else None) for name, array in batch.inputs.items()}
+    rows = max((batch.inputs[name].shape[axis] for name, axis in axes.items() if axis is not None), default=0)
+    return rows if rows > batch.valid else 0
 
 
 def _add(histogram: Histogram, name: str, values: np.ndarray, sample: int) -> None:
