@@ -146,9 +146,7 @@ def _grid(low: np.ndarray, high: np.ndarray, bits: int, center: Center) -> _Grid
     return _Grid(scale, np.clip(np.rint(-low / scale), 0, top).astype(np.float32), 0, top)
 
 
-def _integers(
-    x: np.ndarray, grid: _Grid, rounding: Rounding, out: np.ndarray | None = None
-) -> np.ndarray:
+def _integers(x: np.ndarray, grid: _Grid, rounding: Rounding, out: np.ndarray | None = None) -> np.ndarray:
     """The integers that stand for x, still as float32."""
     out = np.divide(x, grid.scale, out=np.empty_like(x) if out is None else out)
     if grid.zero is not None:

@@ -123,6 +123,4 @@ def closeness(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> f
 
 def batches(*feeds: Mapping[str, np.ndarray], valid: int | None = None):
     """Turn arrays into what the calibrator reads, one batch each."""
-    return lambda: iter(
-        [Batch(dict(feed), None, valid or len(next(iter(feed.values())))) for feed in feeds]
-    )
+    return lambda: iter([Batch(dict(feed), None, valid or len(next(iter(feed.values())))) for feed in feeds])
