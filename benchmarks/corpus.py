@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 import tempfile
 import time
@@ -243,7 +242,7 @@ def main() -> int:
             if outcome.status == "refused":
                 reasons[outcome.detail] += 1
             if options.all or outcome.status == "crash":
-                label = os.path.join(*path.parts[-2:])
+                label = "/".join(path.parts[-2:])
                 print(f"{outcome.status:8}{outcome.seconds:6.1f} s  {label}  [{mode}]  {outcome.detail}", flush=True)
     print("\n| mode | works | idle | refused | crash |\n| --- | --- | --- | --- | --- |")
     for mode, counts in table.items():
