@@ -43,6 +43,7 @@ from modelkit.quantize.config import WeightOptions
 from modelkit.quantize.dynamic import quantize_dynamic
 from modelkit.quantize.float16 import store_half
 from modelkit.quantize.plan import make_plan
+from modelkit.quantize.prepare import prepare
 from modelkit.quantize.ranges import choose_range
 from modelkit.quantize.static import ActivationType, apply_static
 from modelkit.quantize.weights import quantize_weights
@@ -106,6 +107,7 @@ def static(signed: bool, arithmetic: bool, method: str) -> Transform:
 
     def apply(model: ir.Model) -> list[Decision]:
         ensure_opset(model, 13)
+        prepare(model)
         plan = make_plan(model, include=[], exclude=[], arithmetic=arithmetic)
         data = dataset(model)
         names = [str(value.name) for value in plan.activations]

@@ -20,6 +20,7 @@ from modelkit.quantize.calibrate import Histogram, observe
 from modelkit.quantize.config import QuantizeConfig
 from modelkit.quantize.equalize import equalize
 from modelkit.quantize.plan import WEIGHTED, Plan, make_plan
+from modelkit.quantize.prepare import prepare
 from modelkit.quantize.ranges import RangeMethod, choose_range
 from modelkit.quantize.sensitivity import rank_layers
 from modelkit.quantize.static import ActivationType, apply_static, quantize_weight
@@ -79,6 +80,10 @@ class StaticMode:
     _variants: dict[str, Variant] = field(default_factory=dict)
     _refined: bool = False
 
+    def __post_init__(self) -> None:
+        self.model = self.model.clone()
+        prepare(self.model)
+
     def candidates(self) -> list[Candidate]:
         """Return the variants to try first; none where no layer can compute with integers."""
         methods: tuple[RangeMethod, ...] = ("minmax", "mse")
@@ -131,7 +136,8 @@ class StaticMode:
 
     def apply(self, model: ir.Model, variant: Variant, progress: Progress = silent) -> list[Decision]:
         """Quantize a model in place."""
-        changes = equalize(model) if variant.equalized else []
+        changes = prepare(model)
+        changes += equalize(model) if variant.equalized else []
         raised = ensure_opset(model, 13)
         changes += [] if raised is None else [raised]
         plan = self.plan(model, variant)
