@@ -408,3 +408,21 @@ def test_shapes_are_constants_only_where_inputs_are_fixed(tmp_path: Path) -> Non
         folder.mkdir()
         proto = model(nodes, [info("x", [batch, 3, 4])], [info("y", [batch, 12])], inits)
         assert ops(cleaned(proto, folder)[0]) == left
+
+
+@pytest.mark.parametrize("op", ["Gemm", "MatMul"])
+def test_a_shared_weight_is_read_transposed(tmp_path: Path, op: str) -> None:
+    w = rng().standard_normal((20, 30)).astype(np.float32)
+    first, last = ({"transB": 1}, {"transB": 1}) if op == "Gemm" else ({}, {})
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["a"], **first),
+        helper.make_node("Transpose", ["w"], ["t"], name="flip"),
+        helper.make_node(op, ["a", "t"], ["y"], **last),
+    ]
+    width = 30 if op == "Gemm" else 20
+    proto = model(nodes, [info("x", ["N", width])], [info("y", ["N", width])], [init("w", w)])
+    result, decisions, _ = cleaned(proto, tmp_path)
+    assert ops(result) == ["Gemm", "Gemm"]
+    assert [(d.target, d.action, d.reason) for d in decisions] == [
+        ("flip", "folded", f"the {op} behind it reads the weight transposed")
+    ]
