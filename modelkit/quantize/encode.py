@@ -81,7 +81,7 @@ def write_dequantized(value: ir.Value, quantized: Quantized, axis: int, namer: N
     """Replace an initializer by integers and ``DequantizeLinear``.
 
     Args:
-        value: A float32 initializer; its name passes to the first result.
+        value: A float32 initializer; its name passes to the result.
         quantized: Its integers, per channel of ``axis`` or blocked.
         axis: The channel axis (the blocked axis when blocked).
         namer: Names of the model.
@@ -104,20 +104,8 @@ def write_dequantized(value: ir.Value, quantized: Quantized, axis: int, namer: N
         kind = ml_dtypes.uint4 if dtype == ir.DataType.UINT4 else np.uint8
         inputs.append(add_initializer(graph, namer(f"{name}.zero"), zero_array.astype(kind), dtype))
     del graph.initializers[name]
-    nodes: list[ir.Node] = []
-    # A node of its own for each reader: onnxruntime fuses no DequantizeLinear that two nodes share.
-    for reader, index in [(use.node, use.idx) for use in value.uses()]:
-        node = make_node(
-            "DequantizeLinear",
-            inputs,
-            [namer(f"{name}.restored") if nodes else name],
-            name=namer(f"{name}.dequantize"),
-            attributes=attributes,
-            shapes=[value.shape],
-        )
-        reader.replace_input_with(index, node.outputs[0])
-        nodes.append(node)
-    prepend(graph, nodes)
+    node = make_node("DequantizeLinear", inputs, [name], name=namer(f"{name}.dequantize"), attributes=attributes)
+    _finish(graph, value, [node])
 
 
 def write_half(value: ir.Value, dtype: ir.DataType, namer: Namer) -> float:
