@@ -44,7 +44,7 @@ demo: $(STAMP) ## Quantize a sample model and show what came of it
 samples: $(STAMP) ## Train the sample models anew
 	$(BIN)/python sample_models/make.py
 
-docs: $(STAMP) ## Write docs/cli.md anew from the help texts
+docs: $(STAMP) ## Write docs/cli.md and all outputs shown in the docs anew
 	$(BIN)/python docs/generate.py
 
 clean: ## Remove caches, builds and the demo's files (not .venv)
