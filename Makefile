@@ -28,11 +28,19 @@ check: $(STAMP) ## Lint, formatting, types, and the rule that imports go one way
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(STAMP) ## Run the tests (about 5 minutes on 2 cores)
+# One process: tests of latency would measure each other.
+test: $(STAMP) ## Run the tests (a few minutes)
 	$(BIN)/python -m pytest
 
-bench: $(STAMP) ## Measure what docs/benchmarks.md reports
-	$(BIN)/python -m benchmarks
+bench: $(STAMP) sample_models/made/resnet18.onnx ## Measure what docs/benchmarks.md reports (half an hour)
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/quantize.py
+	$(BIN)/python benchmarks/static.py
+
+# Too large for git; needs Debian's dataset-fashion-mnist.
+sample_models/made/resnet18.onnx: | $(STAMP)
+	$(BIN)/python sample_models/make.py resnet18
 
 demo: $(STAMP) ## Quantize a sample model and show what came of it
 	$(BIN)/modelkit quantize sample_models/fashion_cnn.onnx --bits 8 \
@@ -41,7 +49,7 @@ demo: $(STAMP) ## Quantize a sample model and show what came of it
 	@echo "artifact: $(DEMO).onnx"
 	@echo "report:   $(DEMO).report.md and $(DEMO).report.json"
 
-samples: $(STAMP) ## Train the sample models anew
+samples: $(STAMP) ## Train the sample models anew (half an hour; needs Debian's dataset-fashion-mnist)
 	$(BIN)/python sample_models/make.py
 
 docs: $(STAMP) ## Write docs/cli.md and all outputs shown in the docs anew
