@@ -137,7 +137,7 @@ SAMPLES: dict[str, Sample] = {
         *_TEXTS, nets.LanguageTransformer, _fit_language(24, 2e-3), _ship_language, "tokens"
     ),
     "language_gru": Sample(
-        *_TEXTS, nets.LanguageGru, _fit_language(20, 6e-3), _ship_language, "tokens", legacy=True
+        *_TEXTS, nets.LanguageGru, _fit_language(15, 6e-3), _ship_language, "tokens", legacy=True
     ),
     "article_cnn": Sample(
         "garment, 3x32x32 image", *_FASHION, nets.ArticleCnn, _fit_article_cnn, _ship_padded, shipped=False
