@@ -46,6 +46,14 @@ def test_the_command_line_reference_is_fresh() -> None:
     assert generate.TARGET.read_text(encoding="utf-8") == generate.render(), "docs/cli.md is stale; run: make docs"
 
 
+def test_make_has_the_targets_that_the_pages_name() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / ".ci" / "run"]:
+        text = page.read_text(encoding="utf-8")
+        named = set(re.findall(r"^(?:\$ )?make ([a-z]+)|`make ([a-z]+)`", text, re.MULTILINE))
+        assert {name for pair in named for name in pair if name} <= targets, page.name
+
+
 def test_every_command_is_documented() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in generate.command_names():
