@@ -19,7 +19,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, core_schema, to_jsonable_python
 
-from modelkit.config_errors import explain
+from modelkit.config_errors import MAX_PROBLEMS, explain
 from modelkit.config_nodes import (
     Node,
     Problem,
@@ -145,7 +145,7 @@ def resolve(
     adapter = TypeAdapter(schema)
     document = adapter.json_schema()
     _require_strict(document)
-    tree = Node({})
+    tree = Node({}, place=printable(yaml_path.name) if yaml_path is not None else "")
     problems: list[Problem] = []
     layers: list[Callable[[], tuple[Node, list[Problem]]]] = []
     if yaml_path is not None:
@@ -169,9 +169,10 @@ def resolve(
         # JSON mode is strict about types and still lets text be a path or an enum, and a list a tuple.
         result = adapter.validate_json(json.dumps(plain(tree)), strict=True)
     except ValidationError as error:
-        problems += explain(error, tree, document, complete=complete)
+        found, more = explain(error, tree, document, complete=complete)
+        raise _config_error(problems + found, more, yaml_path) from None
     if problems:
-        raise _config_error(problems, yaml_path)
+        raise _config_error(problems, 0, yaml_path)
     origins: dict[str, str] = {}
     _collect(result, tree, (), origins)
     return Resolved(result, origins)
@@ -206,15 +207,20 @@ def _require_strict(document: dict[str, Any]) -> None:
             raise TypeError(f"the schema {part.get('title')!r} must be declared with extra='forbid'")
 
 
-def _config_error(problems: list[Problem], yaml_path: Path | None) -> ConfigError:
+def _config_error(problems: list[Problem], more: int, yaml_path: Path | None) -> ConfigError:
     from_file = {problem.order[0] < 2 for problem in problems}
     subject = "the configuration"
     if from_file == {False}:
         subject = "what the options give"
     elif from_file == {True} and yaml_path is not None:
         subject = f"'{printable(str(yaml_path))}'"
-    lines = list(dict.fromkeys(problem.text for problem in sorted(problems)))
-    count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+    lines = list(
+        dict.fromkeys(problem.text for problem in sorted(problems, key=lambda problem: problem.order))
+    )
+    total = len(lines) + more
+    count = "1 problem" if total == 1 else f"{total} problems"
+    if total > MAX_PROBLEMS:
+        lines = [*lines[:MAX_PROBLEMS], f"and {total - MAX_PROBLEMS} more"]
     hint = "`modelkit schema COMMAND` lists every key and what it takes"
     return ConfigError(f"{subject} has {count}", lines, hint)
 
@@ -246,7 +252,7 @@ def _from_file(path: Path) -> tuple[Node, list[Problem]]:
     if not isinstance(root.value, dict):
         text = f"{root.place}: the file holds {written(plain(root))}; a mapping of keys to values is expected"
         raise BrokenYamlError(Problem(root.order, text))
-    return replace(root, place=name), problems
+    return root, problems
 
 
 def _from_set(text: str, number: int) -> tuple[Node, list[Problem]]:

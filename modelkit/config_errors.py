@@ -19,6 +19,8 @@ from modelkit.config_nodes import Node, Path, Problem, dotted, plain, printable,
 
 Schemas = list[dict[str, Any]]
 
+MAX_PROBLEMS = 100
+
 _EXPECTED = {
     "int_type": "a whole number",
     "int_parsing": "a whole number",
@@ -68,14 +70,19 @@ class _Located:
     members: list[tuple[Path, str]]
 
 
-def explain(error: ValidationError, tree: Node, document: dict[str, Any], *, complete: bool) -> list[Problem]:
-    """Translate all errors of one validation.
+def explain(
+    error: ValidationError, tree: Node, document: dict[str, Any], *, complete: bool
+) -> tuple[list[Problem], int]:
+    """Translate the errors of one validation.
 
     Args:
         error: What pydantic raised for the plain values of ``tree``.
         tree: The merged layers.
         document: JSON Schema of the validated type.
         complete: False where a layer could not be read, so that missing keys mean nothing.
+
+    Returns:
+        The first problems (no more than anyone would read), and how many more there are.
     """
     walker = _Walker(document)
     found = [walker.locate(details, tree) for details in error.errors(include_url=False)]
@@ -84,7 +91,8 @@ def explain(error: ValidationError, tree: Node, document: dict[str, Any], *, com
     grouped: dict[Path, list[_Located]] = {}
     for item in _without_wrong_members(found):
         grouped.setdefault(item.path, []).append(item)
-    for items in grouped.values():
+    groups = sorted(grouped.values(), key=lambda items: items[0].node.order)
+    for items in groups[:MAX_PROBLEMS]:
         alternatives = [e for item in items if (e := _expectation(item))]
         first = items[0]
         if len(alternatives) == len(items):
@@ -92,7 +100,7 @@ def explain(error: ValidationError, tree: Node, document: dict[str, Any], *, com
             problems.append(Problem(first.node.order, _placed(first.node, first.path, text)))
             continue
         problems += [Problem(item.node.order, _sentence(item, walker)) for item in items]
-    return problems
+    return problems, max(0, len(groups) - MAX_PROBLEMS)
 
 
 def _is_missing_key(item: _Located) -> bool:
@@ -204,7 +212,7 @@ def _sentence(item: _Located, walker: _Walker) -> str:
     if kind == "extra_forbidden":
         known = walker.keys(item.parent)
         prefix = dotted(path[:-1]) + "." if len(path) > 1 else ""
-        advice = _did_you_mean(str(path[-1]), known, prefix) or walker.elsewhere(str(path[-1]))
+        advice = walker.elsewhere(path) or _did_you_mean(str(path[-1]), known, prefix)
         if not advice and 0 < len(known) <= 20:
             advice = f" (known here: {', '.join(known)})"
         return f"{where}unknown key '{printable(dotted(path), 200)}'{advice}"
@@ -325,15 +333,15 @@ class _Walker:
                     return [f"'{tag}'" for tag in option["discriminator"]["mapping"]]
         return []
 
-    def elsewhere(self, key: str) -> str:
-        """A hint where the same key is known in a section one or two levels down."""
+    def elsewhere(self, path: Path) -> str:
+        """A hint where the last key of a path is known in another section, up to two levels down."""
         level: list[tuple[Path, Schemas]] = [((), [self._document])]
         for _ in range(3):
             deeper: list[tuple[Path, Schemas]] = []
-            for path, schemas in level:
+            for section, schemas in level:
                 names = self.keys(schemas)
-                if path and key in names:
-                    return f" (did you mean '{dotted((*path, key))}'?)"
-                deeper += [((*path, name), self._step(schemas, name, None)) for name in names]
+                if path[-1] in names and section != path[:-1]:
+                    return f" (did you mean '{dotted((*section, path[-1]))}'?)"
+                deeper += [((*section, name), self._step(schemas, name, None)) for name in names]
             level = deeper
         return ""

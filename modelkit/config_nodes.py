@@ -37,9 +37,9 @@ class Node:
     faulty: bool = False
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Problem:
-    """One line for a person, sortable by where its cause stands."""
+    """One line for a person, and the order of its cause (layer, line)."""
 
     order: tuple[int, int]
     text: str

@@ -476,5 +476,5 @@ def _missed(report: Report, chosen: Trial | None) -> str:
     missed = [f"{gate.name} {gate.got} (asked {gate.asked})" for gate in report.gates if not gate.ok]
     if chosen is not None and missed:
         return f"the best candidate, {report.method}, misses the budget on the test data: {'; '.join(missed)}"
-    reasons = "; ".join(f"{entry['name']} {entry['reason']}" for entry in report.candidates)
-    return f"no candidate is inside the budget: {reasons}"
+    nearest = next(entry for entry in report.candidates if entry["name"] == report.method)
+    return f"nothing that was tried is inside the budget; the nearest, {report.method}: {nearest['reason']}"

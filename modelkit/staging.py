@@ -85,7 +85,7 @@ class Staging:
         Raises:
             UnsafeError: The name is not one plain file name.
         """
-        if Path(name).name != name or name == ".." or "\0" in name:
+        if not _is_plain(name):
             raise UnsafeError(f"the output name '{shown(name)}' is not a plain file name")
         return self._stage / "new" / name
 
@@ -176,12 +176,14 @@ class Staging:
 
     def _remove(self) -> None:
         """Undo a publish that did not finish, then remove the staging folder and folders made for nothing."""
-        if self._stage.exists():
-            _roll_back(self._stage)
-            shutil.rmtree(self._stage, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        try:
+            if os.path.lexists(self._stage):
+                _roll_back(self._stage)
+                shutil.rmtree(self._stage, ignore_errors=True)
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
         for folder in reversed(self._made):
             with suppress(OSError):
                 folder.rmdir()
@@ -212,6 +214,10 @@ def _space_error(error: BaseException | None) -> OSError | None:
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
+
+
+def _is_plain(name: str) -> bool:
+    return name not in ("", "..") and Path(name).name == name and "\0" not in name
 
 
 def _sync(path: Path) -> None:
@@ -248,26 +254,41 @@ def _mark(path: Path) -> list[int]:
     return [info.st_ino, info.st_size, info.st_mtime_ns]
 
 
+def _read_journal(stage: Path) -> dict[str, list[int]]:
+    """Names and marks of a publish that has begun and not ended; empty where there is none.
+
+    Raises:
+        OSError: It is there and cannot be read.
+    """
+    try:
+        with (stage / "journal.json").open("rb") as file:
+            marks = json.loads(file.read(1 << 20))
+    except (FileNotFoundError, ValueError, RecursionError):  # ours is never damaged: it is renamed into place
+        return {}
+    return {name: mark for name, mark in marks.items() if _is_plain(name)} if isinstance(marks, dict) else {}
+
+
+def _is_published(target: Path, mark: list[int]) -> bool:
+    return os.path.lexists(target) and _mark(target) == mark
+
+
 def _roll_back(stage: Path) -> None:
     """Put the old set back where a publish has begun and not ended. May be repeated.
 
     A target that is not what the publish put there is left alone.
     """
-    journal = stage / "journal.json"
-    try:
-        marks = json.loads(journal.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return
+    marks = _read_journal(stage)
     for name, mark in reversed(marks.items()):
-        target, old = stage.parent / Path(name).name, stage / "old" / Path(name).name
-        if not os.path.lexists(target) or _mark(target) != mark:
+        target, old = stage.parent / name, stage / "old" / name
+        if not _is_published(target, mark):
             continue
         if os.path.lexists(old):
             old.replace(target)
         else:
             target.unlink()
-    _sync(stage.parent)
-    journal.unlink()
+    if marks:
+        _sync(stage.parent)
+        (stage / "journal.json").unlink()
 
 
 def _lock(stage: Path, *, create: bool) -> int | None:
@@ -301,7 +322,7 @@ def _sweep(folder: Path) -> None:
     for name in names:
         match = re.fullmatch(r"\.modelkit-(\d{1,10})-[0-9a-z]+", name)
         if match:
-            with suppress(OSError, ValueError, TypeError, AttributeError):  # also a journal that is damaged
+            with suppress(OSError):
                 _sweep_one(folder / name, int(match.group(1)))
 
 
@@ -309,22 +330,19 @@ def _sweep_one(stage: Path, pid: int) -> None:
     info = stage.lstat()
     if not stat.S_ISDIR(info.st_mode) or (hasattr(os, "geteuid") and info.st_uid != os.geteuid()):
         return
-    journal = stage / "journal.json"
+    young = abs(time.time() - info.st_mtime) < _OLD_ENOUGH_S
+    marks = _read_journal(stage)
     # The lock is taken a moment after the folder is made, and the journal long after that.
-    if not journal.exists() and abs(time.time() - info.st_mtime) < _OLD_ENOUGH_S:
+    if young and not marks:
         return
     lock = _lock(stage, create=False)
     try:
         # Process numbers mean little between containers, so they decide only where there is no lock.
-        if lock is None and (_is_alive(pid) or abs(time.time() - info.st_mtime) < _OLD_ENOUGH_S):
+        if lock is None and (young or _is_alive(pid)):
             return
-        if journal.exists():
-            marks = json.loads(journal.read_text(encoding="utf-8"))
-            targets = {folder_name: stage.parent / Path(folder_name).name for folder_name in marks}
-            if all(os.path.lexists(t) and _mark(t) == marks[n] for n, t in targets.items()):
-                journal.unlink()  # killed after the last rename: the new set is complete
-            else:
-                _roll_back(stage)
+        # Where the kill came after the last rename, the new set is complete and stays.
+        if not all(_is_published(stage.parent / name, mark) for name, mark in marks.items()):
+            _roll_back(stage)
         shutil.rmtree(stage, ignore_errors=True)
     finally:
         if lock is not None:

@@ -106,7 +106,7 @@ def score(trial: Trial, limits: Limits, objective: Objective) -> float:
     """Rate a candidate, lower is better.
 
     ``balanced`` multiplies the size ratio by the latency ratio, so that halving either counts the same; a speed-up
-    whose interval contains 1 counts as none.
+    whose interval contains 1 counts as none. What is left equal is decided by the noise in the outputs.
     """
     size_ratio = float(trial.size["file_bytes"]) / max(limits.original_bytes, 1)
     latency_ratio = 1.0
@@ -115,14 +115,18 @@ def score(trial: Trial, limits: Limits, objective: Objective) -> float:
         if not ratio["low"] <= 1 <= ratio["high"]:
             latency_ratio = 1 / max(ratio["value"], 1e-9)
     if objective == "size":
-        return size_ratio
+        return size_ratio + _noise(trial) * 1e-6
     if objective == "latency":
         return latency_ratio + 1e-3 * size_ratio
     if objective == "quality":
         loss = quality_loss(limits.original_quality, trial.quality)
-        noise = -float((trial.fidelity or {}).get("sqnr_db") or 200.0)
-        return (loss[1] * 1e4 if loss else 0.0) + noise * 1e-2
-    return size_ratio * latency_ratio
+        return (loss[1] * 1e4 if loss else 0.0) + _noise(trial) * 1e-2
+    return size_ratio * latency_ratio + _noise(trial) * 1e-6
+
+
+def _noise(trial: Trial) -> float:
+    """Noise in the outputs in decibels below the signal, negated: lower is better. Exact outputs have -200."""
+    return -float((trial.fidelity or {}).get("sqnr_db") or 200.0)
 
 
 def pick(

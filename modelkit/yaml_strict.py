@@ -161,7 +161,7 @@ class _Builder:
             node = self._mapping(event, events, path)
         else:
             raise self.broken(self.line, "not valid YAML")
-        if len(self.problems) > known and not isinstance(node.value, dict):
+        if len(self.problems) > known and isinstance(event, yaml.ScalarEvent):
             node = replace(node, faulty=True)
         if anchor is not None:
             self._anchors[anchor] = node
@@ -277,7 +277,21 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-for _name, _pattern in (("null", _NULL), ("bool", _BOOL), ("int", _INT), ("float", _FLOAT)):
+def _represent_str(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # PyYAML folds the rarer line breaks in its single-quoted style.
+    style = '"' if re.search("[\r\x85\u2028\u2029]", text) else None
+    return dumper.represent_scalar(_TAG + "str", text, style)
+
+
+_Dumper.add_representer(str, _represent_str)
+_MERGE = re.compile(r"<<\Z")
+for _name, _pattern in (
+    ("null", _NULL),
+    ("bool", _BOOL),
+    ("int", _INT),
+    ("float", _FLOAT),
+    ("merge", _MERGE),
+):
     _Dumper.add_implicit_resolver(_TAG + _name, _pattern, None)
 
 

@@ -152,6 +152,12 @@ def find_bad(rows: np.ndarray, dtype: np.dtype) -> tuple[int, str] | None:
     Returns:
         Index of the row in `rows` and what is wrong with it; None where all is well.
     """
+    if rows.dtype.kind == "U" and rows.dtype.itemsize:
+        # numpy turns any four bytes into a "character"; others crash on such strings.
+        order = np.dtype(np.uint32).newbyteorder(rows.dtype.byteorder)
+        codes = np.ascontiguousarray(rows).reshape(len(rows), -1).view(order)
+        bad = (codes > 0x10FFFF) | ((codes >= 0xD800) & (codes <= 0xDFFF))
+        return (int(np.argmax(bad.any(axis=1))), "letters that are not Unicode") if bad.any() else None
     if family(dtype) == "float":
         bad = ~np.isfinite(cast(rows, dtype))
     elif family(dtype) == "int" and not np.can_cast(rows.dtype, dtype, "safe"):

@@ -28,11 +28,25 @@ class Batch:
         labels: Labels of the rows that count, ``[valid, ...]`` (never padded); None without labels.
         valid: How many samples are real. A model with a fixed batch dimension gets its last batch filled
             up by repeating the last sample: drop the outputs from index ``valid`` on.
+        axes: For each input the axis that counts samples; None where it is shared by all samples.
     """
 
     inputs: dict[str, np.ndarray]
     labels: np.ndarray | None
     valid: int
+    axes: dict[str, int | None] = field(default_factory=dict)
+
+    def real(self, name: str) -> np.ndarray:
+        """Return an input without the samples that only fill up the batch (a view).
+
+        Cutting ``[:valid]`` by hand is wrong for scalars, shared inputs and samples on another axis.
+
+        Args:
+            name: The input's name.
+        """
+        array = self.inputs[name]
+        axis = self.axes.get(name, 0 if array.ndim else None)
+        return array if axis is None else array[(slice(None),) * axis + (slice(self.valid),)]
 
 
 @dataclass(frozen=True)
@@ -121,7 +135,8 @@ class Dataset(ABC):
                 inputs[name] = self._lay_out(name, array)
             inputs.update(rows.shared)
             labels = None if self.labels is None else self.labels[done : done + rows.count]
-            yield Batch({name: inputs[name] for name in self.plan.axes}, labels, rows.count)
+            ordered = {name: inputs[name] for name in self.plan.axes}
+            yield Batch(ordered, labels, rows.count, self.plan.axes)
             done += rows.count
 
     def _lay_out(self, name: str, array: np.ndarray) -> np.ndarray:

@@ -80,6 +80,11 @@ class ImageFolder(Dataset):
             self.labels = check_labels(np.array(numbers, np.int64), self.count, classes, problems)
         elif need_labels:
             problems.add(f"the images have no labels: make a folder for each class or add {LABELS_FILE} (file,label)")
+        if preprocess is None:
+            steps = self._preprocess
+            self.notes += (
+                f"no preprocess block was given: {steps.color} in {steps.layout}, pixels times {steps.scale:.4g}",
+            )
         problems.raise_any(
             f"input {self._spec.name} is {describe_spec(self._spec)}; the preprocess block makes images fit"
         )

@@ -13,7 +13,8 @@ def check_labels(labels: np.ndarray, count: int | None, classes: int | None, pro
     """Check labels and bring them to one form.
 
     Args:
-        labels: As stored, ``[count]``, ``[count, 1]`` or, for regression, ``[count, ...]``.
+        labels: As stored, ``[count]``, ``[count, 1]`` or, for regression, ``[count, ...]``; floats
+            ``[count, classes]`` count as regression whatever `classes` is.
         count: Samples in the dataset; None where that is not known for sure.
         classes: Classes that the model tells apart; None for a regression or where it is not known.
         problems: Where to add what is wrong.
@@ -29,6 +30,10 @@ def check_labels(labels: np.ndarray, count: int | None, classes: int | None, pro
         labels = labels[:, 0]
     if count is not None and len(labels) != count:
         problems.add(f"there are {len(labels)} labels for {count} samples")
+    # One float for each output is a regression with several targets, which looks like class scores.
+    targets = labels.ndim == 2 and labels.shape[1] == classes and family(labels.dtype) == "float"
+    if targets:
+        classes = None
     labels = _plain(labels, problems) if classes is None else _class_numbers(labels, classes, problems)
     return labels if len(problems.found) == before else None
 

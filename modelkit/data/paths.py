@@ -16,11 +16,14 @@ def entries(folder: Path, base: Path | None = None) -> list[Path]:
 
     Raises:
         UnsafeError: An entry is a link to somewhere outside `base`.
+        PermissionError: The folder may not be read.
         DataError: The folder cannot be read, or a link leads nowhere or in a circle.
     """
     top = (base or folder).resolve()
     try:
         found = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except PermissionError:
+        raise
     except OSError as error:
         raise DataError(f"cannot read the folder {folder}: {error.strerror}") from error
     for entry in found:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from modelkit.errors import DataError
-from modelkit.runtime import TensorSpec
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
+
+    from modelkit.runtime import TensorSpec
 
 Pixels = Annotated[int, Field(strict=True, ge=1, le=16384)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -113,6 +114,8 @@ class Preprocess(BaseModel):
         Returns:
             ``[C, H, W]`` or ``[H, W, C]``.
         """
+        # Here, so that reading a config (which holds a Preprocess) needs no numpy.
+        import numpy as np
         from PIL import Image as PillowImage
 
         image = image.convert("L" if self.color == "gray" else "RGB")

@@ -193,10 +193,10 @@ def _default(spec: TensorSpec, axis: int) -> int:
 
 
 def _work_out(text: str, sizes: dict[str, int]) -> int | None:
-    """Return the value of "past + 1"; None where `text` is a plain name or anything else."""
+    """Return the value of "past + 1", 0 if negative; None where `text` is a plain name or anything else."""
     try:
         tree = ast.parse(text, mode="eval").body
-        return _value(tree, sizes) if isinstance(tree, ast.BinOp) else None
+        return max(0, _value(tree, sizes)) if isinstance(tree, ast.BinOp) else None
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
         return None
 

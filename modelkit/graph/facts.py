@@ -191,7 +191,12 @@ def _parameters(node: ir.Node) -> dict[int, ir.TensorProtocol]:
         tensor = constant_of(source)
         if tensor is None or tensor.dtype == ir.DataType.STRING:
             continue
-        role, _ = role_of(source, node, index) if source is value else (Role.QUANTIZED, None)
+        stored_narrow = tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= 8
+        if source is not value:
+            if stored_narrow and tensor.size > 1:
+                found[id(source)] = tensor
+            continue
+        role, _ = role_of(source, node, index)
         if role == Role.QUANTIZATION or (role == Role.OTHER and not tensor.dtype.is_floating_point()):
             continue
         if role == Role.OTHER and tensor.size < 2:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from modelkit.decision import Decision
-from modelkit.graph.names import NamePool
+from modelkit.graph.edit import Namer, add_initializer
 from modelkit.graph.passthrough import take_over
 from modelkit.graph.tensors import attribute_float, attribute_int, constant_of, opset_of
 
@@ -34,7 +34,7 @@ def fold_batchnorm(model: ir.Model) -> list[Decision]:
     Returns:
         A decision for each BatchNormalization, folded or kept with the reason.
     """
-    pool = NamePool(model)
+    namer = Namer(model)
     decisions: list[Decision] = []
     for graph in model.graphs():
         for node in list(graph):
@@ -42,7 +42,7 @@ def fold_batchnorm(model: ir.Model) -> list[Decision]:
                 continue
             name = node.name or node.outputs[0].name or "BatchNormalization"
             layer = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
-            reason = _fold(model, graph, node, layer, pool)
+            reason = _fold(model, graph, node, layer, namer)
             if reason is None and layer is not None:
                 decisions.append(Decision(name, "folded", _FOLDED.format(op=layer.op_type)))
             else:
@@ -50,7 +50,7 @@ def fold_batchnorm(model: ir.Model) -> list[Decision]:
     return decisions
 
 
-def _fold(model: ir.Model, graph: ir.Graph, node: ir.Node, layer: ir.Node | None, pool: NamePool) -> str | None:
+def _fold(model: ir.Model, graph: ir.Graph, node: ir.Node, layer: ir.Node | None, namer: Namer) -> str | None:
     """Fold one node; return the reason where it cannot be done."""
     opset = opset_of(model)
     if opset < 7 or (opset < 9 and attribute_int(node, "spatial", 1) != 1):
@@ -69,13 +69,13 @@ def _fold(model: ir.Model, graph: ir.Graph, node: ir.Node, layer: ir.Node | None
         return f"the result of the {layer.op_type} before it is also used elsewhere"
     match layer.op_type:
         case "Conv" | "ConvTranspose":
-            reason = _fold_conv(graph, layer, affine, pool)
+            reason = _fold_conv(graph, layer, affine, namer)
         case "Gemm":
-            reason = _fold_gemm(graph, layer, affine, pool)
+            reason = _fold_gemm(graph, layer, affine, namer)
         case "MatMul":
-            reason = _fold_matmul(graph, layer, None, affine, pool)
+            reason = _fold_matmul(graph, layer, None, affine, namer)
         case "Add":
-            reason = _fold_added(graph, layer, affine, pool)
+            reason = _fold_added(graph, layer, affine, namer)
         case _:
             reason = f"it follows {layer.op_type}, which has no weights to fold into"
     if reason is not None:
@@ -101,7 +101,7 @@ def _affine(node: ir.Node) -> _Affine | None:
         return _Affine(scale, bias - mean * scale)
 
 
-def _fold_conv(graph: ir.Graph, layer: ir.Node, affine: _Affine, pool: NamePool) -> str | None:
+def _fold_conv(graph: ir.Graph, layer: ir.Node, affine: _Affine, namer: Namer) -> str | None:
     weight = constant_of(layer.inputs[1])
     bias = constant_of(layer.inputs[2]) if len(layer.inputs) > 2 else None
     if weight is None or (bias is None and len(layer.inputs) > 2 and layer.inputs[2] is not None):
@@ -120,10 +120,10 @@ def _fold_conv(graph: ir.Graph, layer: ir.Node, affine: _Affine, pool: NamePool)
         split = array.reshape(groups, array.shape[0] // groups, *array.shape[1:])
         array = (split * affine.scale.reshape(groups, 1, -1, *[1] * (array.ndim - 2))).reshape(array.shape)
     old = bias.numpy().astype(np.float64) if bias is not None else np.zeros(channels)
-    return _store(graph, layer, weight.dtype, array, old * affine.scale + affine.shift, pool)
+    return _store(graph, layer, weight.dtype, array, old * affine.scale + affine.shift, namer)
 
 
-def _fold_gemm(graph: ir.Graph, layer: ir.Node, affine: _Affine, pool: NamePool) -> str | None:
+def _fold_gemm(graph: ir.Graph, layer: ir.Node, affine: _Affine, namer: Namer) -> str | None:
     weight = constant_of(layer.inputs[1])
     bias = constant_of(layer.inputs[2]) if len(layer.inputs) > 2 else None
     if weight is None or (bias is None and len(layer.inputs) > 2 and layer.inputs[2] is not None):
@@ -141,14 +141,14 @@ def _fold_gemm(graph: ir.Graph, layer: ir.Node, affine: _Affine, pool: NamePool)
             return "the bias of the Gemm before it is not one number for each channel"
         old = np.broadcast_to(spread.reshape(-1), (channels,))
     scaled = array * (affine.scale[:, None] if axis == 0 else affine.scale[None, :])
-    reason = _store(graph, layer, weight.dtype, scaled, old * affine.scale + affine.shift, pool)
+    reason = _store(graph, layer, weight.dtype, scaled, old * affine.scale + affine.shift, namer)
     if reason is None:
         layer.attributes.pop("beta", None)
     return reason
 
 
 def _fold_matmul(
-    graph: ir.Graph, layer: ir.Node, bias: np.ndarray | None, affine: _Affine, pool: NamePool
+    graph: ir.Graph, layer: ir.Node, bias: np.ndarray | None, affine: _Affine, namer: Namer
 ) -> str | None:
     """Turn MatMul (and the Add behind it) with the BatchNormalization into one Gemm."""
     weight = constant_of(layer.inputs[1])
@@ -163,14 +163,14 @@ def _fold_matmul(
         return "its number of channels does not fit"
     old = np.zeros(channels) if bias is None else bias
     gemm = ir.Node("", "Gemm", [data, layer.inputs[1]], num_outputs=1, name=layer.name)
-    reason = _store(graph, gemm, weight.dtype, array * affine.scale, old * affine.scale + affine.shift, pool)
+    reason = _store(graph, gemm, weight.dtype, array * affine.scale, old * affine.scale + affine.shift, namer)
     if reason is not None:
         for index in range(len(gemm.inputs)):
             gemm.replace_input_with(index, None)
         return reason
     output = gemm.outputs[0]
     output.name, output.type, output.shape = (
-        pool.take(layer.outputs[0].name or "gemm"),
+        namer(layer.outputs[0].name or "gemm"),
         data.type,
         layer.outputs[0].shape,
     )
@@ -181,7 +181,7 @@ def _fold_matmul(
     return None
 
 
-def _fold_added(graph: ir.Graph, add: ir.Node, affine: _Affine, pool: NamePool) -> str | None:
+def _fold_added(graph: ir.Graph, add: ir.Node, affine: _Affine, namer: Namer) -> str | None:
     """Fold through an Add of a constant bias to the result of a Conv or MatMul."""
     wanted = "it follows an Add that is not the bias of a matrix product"
     if len(add.inputs) != 2:
@@ -201,7 +201,7 @@ def _fold_added(graph: ir.Graph, add: ir.Node, affine: _Affine, pool: NamePool) 
         ):
             return wanted
         spread = np.broadcast_to(array.reshape(-1), affine.scale.shape)
-        reason = _fold_matmul(graph, layer, spread, affine, pool)
+        reason = _fold_matmul(graph, layer, spread, affine, namer)
         if reason is None:
             gemm_output = add.inputs[0] if constant_of(add.inputs[0]) is None else add.inputs[1]
             add.outputs[0].replace_all_uses_with(gemm_output)  # type: ignore[arg-type]
@@ -211,7 +211,7 @@ def _fold_added(graph: ir.Graph, add: ir.Node, affine: _Affine, pool: NamePool) 
 
 
 def _store(
-    graph: ir.Graph, layer: ir.Node, dtype: ir.DataType, weight: np.ndarray, bias: np.ndarray, pool: NamePool
+    graph: ir.Graph, layer: ir.Node, dtype: ir.DataType, weight: np.ndarray, bias: np.ndarray, namer: Namer
 ) -> str | None:
     """Write new weights and a bias into a layer's inputs 1 and 2."""
     with np.errstate(all="ignore"):
@@ -228,11 +228,7 @@ def _store(
             old.const_value = tensor
             old.shape = ir.Shape(array.shape)
             continue
-        name = pool.take(wanted)
-        tensor.name = name
-        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(dtype), const_value=tensor)
-        graph.register_initializer(value)
-        layer.replace_input_with(index, value)
+        layer.replace_input_with(index, add_initializer(graph, namer(wanted), array, dtype))
     return None
 
 

@@ -35,18 +35,19 @@ _FOLDABLE = _VIEWS | {
         "Xor",
     ),
 }
-# Results this small may be larger than what they replace: they are shapes, axes and scalars.
+# Results this small may be larger than what they replace: shapes and axes, and a few numbers.
 _SMALL_BYTES = 1024
+_FEW_BYTES = 64
 _LARGEST_BYTES = 1 << 29
 
 
 def fold_constants(model: ir.Model) -> list[Decision]:
     """Replace nodes whose inputs are all constants by their result, in place.
 
-    A node is folded when its result takes no more bytes than the inputs that it frees, or no more
-    than 1 KiB. So ``Expand``, a ``Cast`` to a wider type or a transposed copy of a weight that is
-    also used elsewhere stay, and weights that are stored compactly (int8 behind ``Cast`` and ``Mul``,
-    or behind ``DequantizeLinear``) stay compact.
+    A node is folded when its result takes no more bytes than the inputs that it frees, or when it is
+    small (64 bytes; whole numbers 1 KiB, since they are shapes and axes). So ``Expand``, a ``Cast`` to
+    a wider type or a transposed copy of a weight that is also used elsewhere stay, and weights that
+    are stored compactly (int8 behind ``Cast`` and ``Mul``, or behind ``DequantizeLinear``) stay compact.
 
     Returns:
         A decision for each node folded, and for each weight of more than 1 KiB that was kept.
@@ -79,7 +80,8 @@ def _fold(model: ir.Model, graph: ir.Graph, node: ir.Node) -> Decision | None:
     name = node.name or node.outputs[0].name or node.op_type
     sizes = {id(v): nbytes(t) for v in present if (t := constant_of(v)) is not None}
     freed = sum(sizes[key] for key, v in {id(v): v for v in present}.items() if _only_used_by(v, node))
-    if size > max(freed, _SMALL_BYTES):
+    integers = all(v.dtype in (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL) for v in node.outputs)
+    if size > max(freed, _SMALL_BYTES if integers else _FEW_BYTES):
         if max(sizes.values()) <= _SMALL_BYTES:
             return None
         return Decision(name, "kept", f"folding this {node.op_type} would make the file larger")
@@ -138,7 +140,7 @@ def _evaluate(model: ir.Model, node: ir.Node) -> list[np.ndarray] | None:
 def _view(node: ir.Node, array: np.ndarray, shape: tuple[int, ...] | None) -> np.ndarray:
     if node.op_type == "Transpose":
         order = node.attributes["perm"].as_ints() if "perm" in node.attributes else None
-        return np.ascontiguousarray(np.transpose(array, order))
+        return np.asarray(np.transpose(array, order), order="C")
     return array if shape is None else array.reshape(shape)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx_ir.passes.common import InlinePass
 
 from modelkit.errors import ModelError, ModelkitError
-from modelkit.files import require_file, sha256, sniff
+from modelkit.files import require_file, sha256, shown, sniff
 from modelkit.graph import protocheck, sparse
 from modelkit.graph.tensors import slots
 
@@ -54,15 +57,36 @@ def load(path: Path) -> Loaded:
     """
     path = Path(path)
     require_file(path)
+    try:
+        return _load(path)
+    except ModelkitError as error:
+        # Names come from the file: control characters in them must not reach a terminal.
+        raise type(error)(shown(error.message), error.hint and shown(error.hint)) from error.__cause__
+
+
+def _load(path: Path) -> Loaded:
     _require_onnx(path)
     proto = _parse(path)
     external = protocheck.check_tensors(proto, path)
     protocheck.check_functions(proto, path)
     sparse.densify(proto)
-    model = _to_ir(proto, path)
+    with _quiet():
+        model = _to_ir(proto, path)
     _check_graph(model, path)
     size = sum(file.stat().st_size for file in [path, *external])
     return Loaded(model, path, sha256(path), size, external)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence onnx_ir's warnings about what is checked here with an error."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _require_onnx(path: Path) -> None:

@@ -1,35 +1,10 @@
-"""Names: a pool of free ones, and the repair of missing and repeated ones."""
+"""Repairs missing and repeated names."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
 from modelkit.decision import Decision
-
-
-class NamePool:
-    """Hands out names that no value of a model has.
-
-    Args:
-        model: The model whose names are taken, subgraphs included.
-    """
-
-    def __init__(self, model: ir.Model) -> None:
-        self._taken: set[str] = set()
-        for graph in model.graphs():
-            for value in [*graph.inputs, *graph.initializers.values()]:
-                self._taken.add(value.name or "")
-            for node in graph:
-                self._taken.update(value.name or "" for value in node.outputs)
-
-    def take(self, wanted: str) -> str:
-        """Return ``wanted``, or it with the first free number behind it, and mark it as taken."""
-        name, number = wanted, 0
-        while not name or name in self._taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        self._taken.add(name)
-        return name
 
 
 def make_unique(model: ir.Model) -> list[Decision]:

@@ -32,14 +32,23 @@ class _Region:
 def tensors_in(message: Message) -> Iterator[onnx.TensorProto]:
     """Walk over every tensor below a message: graphs, subgraphs, functions, sparse, attributes."""
     if isinstance(message, onnx.TensorProto):
+        _check_text(message.name)
         yield message
         return
     for field, content in message.ListFields():
         if field.message_type is None:
+            if field.type == field.TYPE_STRING:
+                _check_text(content)
             continue
         # A map or a repeated field iterates; a single message does not.
         for child in [content] if isinstance(content, Message) else content:
             yield from tensors_in(child)
+
+
+def _check_text(content: object) -> None:
+    """Refuse text that is not UTF-8: protobuf hands it out as bytes, and later code would stumble on it."""
+    if isinstance(content, bytes) or (not isinstance(content, str) and any(isinstance(t, bytes) for t in content)):  # type: ignore[attr-defined]
+        raise ModelError("the model holds a name that is not UTF-8 text: it is damaged")
 
 
 def check_tensors(proto: onnx.ModelProto, path: Path) -> list[Path]:

@@ -10,8 +10,8 @@ How a comparison is made, and what each part is for:
 * **Rounds.** In a round each runner gets one turn, in a shuffled order, and its time is divided by that
   of the baseline in the same round: what slows the whole machine down for a while cancels out.
 * **Turns.** The runner before has filled the caches with its own weights, which made small models up to
-  2.5 times slower than they are when they run alone. A turn of a quick model therefore begins with about
-  a millisecond of runs that are not timed, then times runs for about as long.
+  2.5 times slower than they are when they run alone. Unless all runners are slow, every turn therefore
+  begins with a run that is not timed, or a millisecond of them; then runs are timed for about as long.
 * **Intervals.** Per block the median log ratio of its rounds; over the blocks the pseudo-median (Hodges and
   Lehmann, 1963) and the interval that the Wilcoxon signed-rank test gives. For a model against itself the
   block values are symmetric around 0 whatever the noise, so the test is exact there: "faster" or "slower" is
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import gc
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,7 +40,10 @@ MIN_BLOCKS = 6  # with fewer, no outcome of the signed-rank test reaches 95 %
 MAX_BLOCKS = 10
 _DRAWS = 600
 _TIMING_NS = 100_000  # a timing this long is read to better than 0.1 % by any clock
-_TURN_NS = 1_000_000  # enough to refill the caches of a model that runs in less than that
+_TURN_NS = 1_000_000  # as long as it takes to have a small model's weights in the caches again
+_REWARM_BELOW_NS = 50_000_000  # refilling the caches is nothing next to runs as long as this
+_FASTEST_NS = 100.0  # no run is shorter
+_MOST_REWARM = int(_TURN_NS / _FASTEST_NS)
 
 
 @dataclass(frozen=True)
@@ -106,12 +110,15 @@ class Latency:
 
 @dataclass(frozen=True)
 class _Turn:
-    """How often a runner runs in one turn: `rewarm` untimed, then `timings` x `loops` timed."""
+    """How a runner is timed in one turn: `timings` times, each over `loops` runs that take `took_ns`."""
 
-    rewarm: int
     loops: int
     timings: int
-    cost_ns: float
+    took_ns: float
+
+    @property
+    def cost_ns(self) -> float:
+        return self.loops * self.timings * self.took_ns
 
 
 def compare(
@@ -176,7 +183,7 @@ def compare_fresh(
             than this, fewer blocks are made.
         min_runs: Fewest rounds (12 or more), kept even if that takes longer than `seconds`.
         max_runs: Most rounds.
-        warmup: Runs of each new runner before it is timed (fewer for slow models after the first block).
+        warmup: Runs of each new runner before it is timed (fewer of long runs after the first block).
         seed: Seed of the order of loading and running, and of the bootstrap.
         progress: Told after each block.
         clock: Nanosecond clock.
@@ -264,31 +271,38 @@ def _measure(
     started = clock()
     runners = _make(factories, rng)
     making_ns = (clock() - started) / len(names)
-    turns = {name: _plan(runner, warmup, clock) for name, runner in runners.items()}
-    rounds = _clamp(int(budget_ns * len(names) / sum(turn.cost_ns for turn in turns.values())), min_runs, max_runs)
+    turns = {name: _settle(runner, warmup, clock) for name, runner in runners.items()}
+    rewarm = min(turn.took_ns for turn in turns.values()) < _REWARM_BELOW_NS
+    turn_ns = sum(turn.cost_ns + rewarm * max(turn.took_ns, _TURN_NS) for turn in turns.values())
+    rounds = _clamp(int(budget_ns * len(names) / turn_ns), min_runs, max_runs)
     blocks = _clamp(rounds // 2, MIN_BLOCKS, MAX_BLOCKS)
     if fresh and making_ns > 0:
         blocks = _clamp(int(budget_ns / making_ns), MIN_BLOCKS, blocks)
     per_block = rounds // blocks
 
-    timings = {name: np.empty((blocks, per_block, turns[name].timings)) for name in names}
-    for block in range(blocks):
-        if fresh and block > 0:
-            runners.clear()
-            runners = _make(factories, rng)
-            for name, runner in runners.items():
-                for _ in range(_clamp(int(10 * _TURN_NS / turns[name].cost_ns), 1, warmup)):
-                    runner()
-        with _no_collection():
+    typical = {name: np.empty((blocks, per_block)) for name in names}
+    timings: dict[str, list[float]] = {name: [] for name in names}
+    with _no_collection():
+        for block in range(blocks):
+            if block > 0:
+                if fresh:
+                    runners.clear()
+                    runners = _make(factories, rng)
+                # How a runner is timed is found out anew, so that one bad guess spoils one block only.
+                turns = {
+                    name: _settle(runner, warmup if fresh else 0, clock, quick=True)
+                    for name, runner in runners.items()
+                }
             for row in range(per_block):
                 for index in rng.permutation(len(names)):
                     name = names[index]
-                    _take(runners[name], turns[name], timings[name][block, row], clock)
-        progress("timing", block + 1, blocks)
+                    times = _take(runners[name], turns[name], rewarm, clock)
+                    typical[name][block, row] = statistics.median(times)
+                    timings[name] += times
+            progress("timing", block + 1, blocks)
 
-    typical = {name: np.median(times, axis=2) for name, times in timings.items()}
     ratios = {name: paired_ratio(typical[baseline], typical[name], seed=seed) for name in names if name != baseline}
-    stats = {name: _stats(times) for name, times in timings.items()}
+    stats = {name: _stats(np.array(times)) for name, times in timings.items()}
     return Latency(baseline, stats, ratios, blocks, blocks * per_block)
 
 
@@ -298,34 +312,41 @@ def _make(factories: Mapping[str, Callable[[], Runner]], rng: np.random.Generato
     return {names[index]: factories[names[index]]() for index in rng.permutation(len(names))}
 
 
-def _plan(runner: Runner, warmup: int, clock: Callable[[], int]) -> _Turn:
-    """Warm a runner up and see how long it takes."""
-    for _ in range(warmup):
+def _settle(runner: Runner, warmup: int, clock: Callable[[], int], quick: bool = False) -> _Turn:
+    """Warm a runner up and see how long it takes; `quick` leaves warm-up runs out where a run is long."""
+    start = clock()
+    for done in range(1, warmup + 1):
         runner()
-    trial = []
-    for _ in range(3):
+        if quick and clock() - start > 10 * _TURN_NS * done:
+            break
+    took = math.inf
+    spent = 0.0
+    while spent < _TURN_NS:
         start = clock()
         runner()
-        trial.append(clock() - start)
-    took = max(float(np.median(trial)), 1.0)
-    loops = max(1, math.ceil(_TIMING_NS / took))
-    if took >= _TURN_NS:
-        return _Turn(0, 1, 1, took)
-    rewarm = math.ceil(_TURN_NS / took)
-    timings = math.ceil(_TURN_NS / (loops * took))
-    return _Turn(rewarm, loops, timings, (rewarm + loops * timings) * took)
+        passed = max(clock() - start, _FASTEST_NS)  # a coarse clock may show no time at all
+        took = min(took, passed)
+        spent += passed
+    loops = math.ceil(_TIMING_NS / took)
+    return _Turn(loops, max(1, math.ceil(_TURN_NS / (loops * took))), took)
 
 
-def _take(runner: Runner, turn: _Turn, times: np.ndarray, clock: Callable[[], int]) -> None:
-    for _ in range(turn.rewarm):
-        runner()
+def _take(runner: Runner, turn: _Turn, rewarm: bool, clock: Callable[[], int]) -> list[float]:
+    """Take one turn; returns the timings in nanoseconds for each run."""
+    if rewarm:
+        runs = 0
+        start = clock()
+        while clock() - start < _TURN_NS and runs < _MOST_REWARM:
+            runner()
+            runs += 1
     repeats = range(turn.loops)
-    for index in range(turn.timings):
+    times = []
+    for _ in range(turn.timings):
         start = clock()
         for _ in repeats:
             runner()
-        # A coarse clock may show no time at all; a nanosecond keeps the ratio defined.
-        times[index] = max(clock() - start, 1) / turn.loops
+        times.append(max(clock() - start, 1) / turn.loops)
+    return times
 
 
 def _stats(times: np.ndarray) -> LatencyStats:
@@ -339,7 +360,7 @@ def _clamp(value: int, low: int, high: int) -> int:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Keep Python's garbage collector from running inside a timing."""
+    """Keep Python's garbage collector from running inside a timing; sessions are freed without it."""
     was_on = gc.isenabled()
     gc.collect()
     gc.disable()

@@ -41,9 +41,8 @@ def as_rows(output: np.ndarray, axis: int) -> np.ndarray:
 
 
 def are_probabilities(rows: np.ndarray) -> bool:
-    """Whether all finite rows [rows, classes] are non-negative and sum to 1 within 0.001."""
-    finite = rows[np.isfinite(rows).all(axis=1)]
-    return bool((finite >= 0).all() and (np.abs(finite.sum(axis=1) - 1) <= 1e-3).all())
+    """Whether all rows [rows, classes] are non-negative and sum to 1 within 0.001."""
+    return bool((rows >= 0).all() and (np.abs(rows.sum(axis=1) - 1) <= 1e-3).all())
 
 
 def unusable(rows: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ class StoredTensor:
         name: Its name, for messages.
 
     Raises:
-        ModelError: External data is missing or too short.
+        ModelError: The type is unknown, bytes do not fit the shape, or external data is missing or too short.
         UnsafeError: External data points out of the folder.
     """
 
@@ -44,7 +44,10 @@ class StoredTensor:
 
         self.proto = proto
         self.name = name
-        self.type = onnx.TensorProto.DataType.Name(proto.data_type)
+        try:
+            self.type = onnx.TensorProto.DataType.Name(proto.data_type)
+        except ValueError as error:
+            raise ModelError(f"'{name}' is of the unknown type {proto.data_type}") from error
         self.shape = tuple(proto.dims)
         self.count = math.prod(self.shape)
         self.file: Path | None = None
@@ -86,43 +89,43 @@ class StoredTensor:
         return self.count * _dtype(self.proto.data_type).itemsize
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """Its numbers in order, flat, at most a million at a time."""
-        if self.count == 0:
+        """Its numbers in order, flat, at most a million at a time; external data is not held in memory."""
+        if self.file is None and not self._is_raw():
+            yield from self._typed_pieces()
             return
-        raw = self._bytes()
-        if raw is None:
-            from onnx import numpy_helper
-
-            try:
-                flat = numpy_helper.to_array(self.proto).reshape(-1)
-            except ValueError as error:
-                raise ModelError(f"'{self.name}' does not hold as many numbers as its shape says") from error
-            for start in range(0, flat.size, _PIECE):
-                piece = flat[start : start + _PIECE]
-                yield piece if piece.dtype.kind in "fiub" else piece.astype(np.float32)
-            return
-        if self.type in _PACKED:
-            bits, signed = _PACKED[self.type]
-            step = _PIECE * bits // 8
-            for start in range(0, raw.size, step):
-                done = start * 8 // bits
-                numbers = unpack(raw[start : start + step], bits, signed)[: self.count - done]
-                # A float of 4 bits has its sign in the highest, and minus zero is zero.
-                yield numbers & 7 if self.type == "FLOAT4E2M1" else numbers
-            return
-        dtype = _dtype(self.proto.data_type)
+        packed = _PACKED.get(self.type)
+        dtype = np.dtype(np.uint8) if packed else _dtype(self.proto.data_type)
+        per_byte = 8 // packed[0] if packed else 1
+        raw = b"" if self.file is not None else self.proto.raw_data
         for start in range(0, self.count, _PIECE):
-            stop = min(start + _PIECE, self.count)
-            piece = raw[start * dtype.itemsize : stop * dtype.itemsize].view(dtype)
-            yield piece if dtype.kind in "fiub" else piece.astype(np.float32)
+            length = min(_PIECE, self.count - start)
+            place = start // per_byte * dtype.itemsize
+            if self.file is not None:
+                piece = np.fromfile(self.file, dtype, -(-length // per_byte), offset=self._offset + place)
+            else:
+                piece = np.frombuffer(raw, dtype, -(-length // per_byte), place)
+            if packed:
+                piece = unpack(piece, *packed)[:length]
+                # A float of 4 bits has its sign in the highest, and minus zero is zero.
+                yield piece & 7 if self.type == "FLOAT4E2M1" else piece
+            else:
+                yield _comparable(piece)
 
-    def _bytes(self) -> np.ndarray | None:
-        """Its raw bytes, mapped where they are external; None where the file holds typed fields."""
-        if self.file is not None:
-            return np.memmap(self.file, np.uint8, "r", self._offset, (self._stored_bytes(),))
-        if self._is_raw():
-            return np.frombuffer(self.proto.raw_data, np.uint8)
-        return None
+    def _typed_pieces(self) -> Iterator[np.ndarray]:
+        """The numbers of a tensor that the file holds in typed fields."""
+        from onnx import numpy_helper
+
+        try:
+            flat = numpy_helper.to_array(self.proto).reshape(-1)
+        except ValueError as error:
+            raise ModelError(f"'{self.name}' does not hold as many numbers as its shape says") from error
+        for start in range(0, flat.size, _PIECE):
+            yield _comparable(flat[start : start + _PIECE])
+
+
+def _comparable(numbers: np.ndarray) -> np.ndarray:
+    """Numbers in a type that numpy itself can compare; ml_dtypes' become float32."""
+    return numbers if numbers.dtype.kind in "fiub" else numbers.astype(np.float32)
 
 
 def unpack(data: np.ndarray, bits: int, signed: bool) -> np.ndarray:

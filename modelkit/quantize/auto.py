@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -17,15 +17,14 @@ from modelkit.decision import Decision
 from modelkit.errors import ModelError, UsageError
 from modelkit.graph.layers import WeightUse
 from modelkit.graph.opset import ensure_opset
+from modelkit.graph.quantized import Scheme, quantized_state
 from modelkit.progress import Progress
 from modelkit.quantize import dynamic, float16, weights
 from modelkit.quantize.audit import audit
-from modelkit.quantize.calibrate import Histogram, observe
-from modelkit.quantize.config import QuantizeConfig
-from modelkit.quantize.plan import Plan, make_plan
-from modelkit.quantize.ranges import RangeMethod, choose_range
+from modelkit.quantize.calibrated import StaticMode
+from modelkit.quantize.config import QuantizeConfig, WeightOptions
 from modelkit.quantize.select import float_weights, names_of
-from modelkit.quantize.static import ActivationType, apply_static
+from modelkit.quantize.static import ActivationType
 
 Int8Kind = Literal["vnni", "avx2", "arm_dot", "other"]
 
@@ -45,7 +44,6 @@ class Quantizer:
     config: QuantizeConfig
     calibration: Dataset | None
     processor: Int8Kind
-    _histograms: dict[str, Histogram] = field(default_factory=dict)
 
     def candidates(self) -> list[Candidate]:
         """Return what to try first.
@@ -55,7 +53,18 @@ class Quantizer:
             ModelError: There is nothing to quantize.
         """
         config = self.config
+        state = quantized_state(self.model)
+        if state.scheme in (Scheme.QDQ, Scheme.INTEGER_OPS):
+            raise ModelError(
+                f"the model is already quantized ({state.scheme.value}, {state.weights} integer weights)",
+                "quantize the float original; a second time would only lose accuracy",
+            )
         uses, kept = float_weights(self.model, config.include, config.exclude)
+        if not uses and state.scheme is not Scheme.NONE:
+            raise ModelError(
+                f"the model is already quantized ({state.scheme.value}, {state.weights} integer weights)",
+                "quantize the float original",
+            )
         if not uses:
             raise _nothing_to_do(kept)
         if config.mode == "static" and self.calibration is None:
@@ -68,10 +77,10 @@ class Quantizer:
         found: list[Candidate] = []
         if config.mode in ("auto", "weights"):
             found += self._weight_only()
-        if config.mode in ("auto", "dynamic") and config.bits == 8 and self._has_dynamic():
+        if config.mode in ("auto", "dynamic") and config.bits == 8 and self._reads_weights("MatMul", "Gemm", "LSTM"):
             found.append(Candidate("dynamic", self._dynamic))
-        if config.mode == "static" or (config.mode == "auto" and config.bits == 8 and self.calibration):
-            found += self._static()
+        if self._static is not None and config.mode in ("auto", "static") and config.bits == 8:
+            found += self._static.candidates()
         if not found:
             raise ModelError(
                 f"nothing in this model can be quantized in mode {config.mode}",
@@ -80,6 +89,8 @@ class Quantizer:
         return found
 
     def _sixteen_bits(self) -> list[Candidate]:
+        if self.config.float16.compute:
+            return [Candidate("float16 arithmetic", lambda model, progress: float16.compute_half(model))]
         modes = {"auto": ("float16", "bfloat16"), "float16": ("float16",), "bfloat16": ("bfloat16",)}
         return [Candidate(mode, self._half(ir.DataType[mode.upper()])) for mode in modes[self.config.mode]]
 
@@ -92,44 +103,44 @@ class Quantizer:
         return apply
 
     def _weight_only(self) -> list[Candidate]:
-        def apply(fuse: bool) -> Callable[[ir.Model, Progress], list[Decision]]:
-            def run(model: ir.Model, progress: Progress) -> list[Decision]:
-                return self._rest(model, progress, fuse)
+        def apply(options: WeightOptions, fuse: bool) -> Callable[[ir.Model, Progress], list[Decision]]:
+            return lambda model, progress: self._store(model, options, fuse, progress)
 
-            return run
-
-        found = [Candidate("weights", apply(False))]
-        if any(
-            node.op_type in ("MatMul", "Gemm") and node.inputs[1] is not None and node.inputs[1].is_initializer()
-            for node in self.model.graph.all_nodes()
-        ):
-            found.append(Candidate("weights, integer MatMul", apply(True)))
+        given = self.config.weights
+        ways = {"weights": given}
+        if self.config.bits < 8 and self.config.mode == "auto" and given == WeightOptions():
+            # Few bits need more care; where the user said nothing of how, the careful ways are tried too.
+            ways["weights, mse"] = given.model_copy(update={"scale": "mse"})
+            ways["weights, blocks"] = given.model_copy(
+                update={"scale": "mse", "granularity": "block", "center": "range"}
+            )
+        found = [Candidate(name, apply(options, False)) for name, options in ways.items()]
+        if self._reads_weights("MatMul", "Gemm"):
+            found += [Candidate(f"{name}, integer MatMul", apply(options, True)) for name, options in ways.items()]
         return found
 
-    def _rest(self, model: ir.Model, progress: Progress, fuse: bool) -> list[Decision]:
-        """Store as integers what is still float, to be unpacked at load or (MatMul) read as it is."""
+    def _store(self, model: ir.Model, options: WeightOptions, fuse: bool, progress: Progress) -> list[Decision]:
+        """Store weights as integers, to be unpacked at load or (MatMul) read as they are."""
         config = self.config
-        blocked = fuse and config.weights.granularity == "block"
         changes: list[Decision] = []
-        if config.bits <= 4 or blocked:
+        if config.bits <= 4 or (fuse and options.granularity == "block"):
             changes = _raise_opset(model, 21)
         elif fuse:
             changes = _raise_opset(model, 13)
         return changes + weights.quantize_weights(
             model,
             bits=config.bits,
-            options=config.weights,
+            options=options,
             include=config.include,
             exclude=config.exclude,
             fuse_matmul=fuse,
             progress=progress,
         )
 
-    def _has_dynamic(self) -> bool:
+    def _reads_weights(self, *ops: str) -> bool:
+        """Whether a node of these types multiplies by a constant."""
         return any(
-            node.op_type in ("MatMul", "Gemm", "LSTM")
-            and node.inputs[1] is not None
-            and node.inputs[1].is_initializer()
+            node.op_type in ops and node.inputs[1] is not None and node.inputs[1].is_initializer()
             for node in self.model.graph.all_nodes()
         )
 
@@ -163,66 +174,11 @@ class Quantizer:
         # What stays float here was decided, or made, by the step before: saying it again would only confuse.
         return [decision for decision in made if decision.action != "kept"]
 
-    def _static(self) -> list[Candidate]:
-        methods: tuple[RangeMethod, ...] = ("minmax", "mse")
-        if self.config.activations.range != "auto":
-            methods = (self.config.activations.range,)
-        found = [Candidate(f"static {method}", self.static_apply(method, arithmetic=True)) for method in methods]
-        whole, layers = self._plan(True), self._plan(False)
-        if not layers.nodes:
-            return []
-        if len(whole.nodes) > len(layers.nodes):
-            found.append(Candidate(f"static {methods[-1]}, layers", self.static_apply(methods[-1], arithmetic=False)))
-        return found
-
-    def _plan(self, arithmetic: bool, keep_float: frozenset[str] = frozenset()) -> Plan:
-        return make_plan(
-            self.model,
-            include=self.config.include,
-            exclude=self.config.exclude,
-            arithmetic=arithmetic,
-            keep_float=keep_float,
-        )
-
-    def static_apply(
-        self, method: RangeMethod, *, arithmetic: bool, keep_float: frozenset[str] = frozenset()
-    ) -> Callable[[ir.Model, Progress], list[Decision]]:
-        """Return a transform to static int8.
-
-        Args:
-            method: How ranges are cut.
-            arithmetic: Whether pools and sums compute with integers too.
-            keep_float: Names of nodes that stay float.
-        """
-
-        def apply(model: ir.Model, progress: Progress) -> list[Decision]:
-            changes = _raise_opset(model, 13)
-            plan = make_plan(
-                model,
-                include=self.config.include,
-                exclude=self.config.exclude,
-                arithmetic=arithmetic,
-                keep_float=keep_float,
-            )
-            histograms = self._observed([str(value.name) for value in plan.activations], progress)
-            ranges = {
-                name: choose_range(histogram, method, percentile=self.config.activations.percentile)
-                for name, histogram in histograms.items()
-            }
-            apply_static(model, plan, ranges, self._activation_type, self.config.weights)
-            return changes + plan.decisions + self._leftover(model, progress)
-
-        return apply
-
-    def _observed(self, names: Sequence[str], progress: Progress) -> dict[str, Histogram]:
-        missing = [name for name in names if name not in self._histograms]
-        if missing:
-            assert self.calibration is not None
-            data = self.calibration
-            self._histograms.update(
-                observe(self.model, missing, lambda: data.batches(8), count=data.count, progress=progress)
-            )
-        return {name: self._histograms[name] for name in names}
+    @cached_property
+    def _static(self) -> StaticMode | None:
+        if self.calibration is None:
+            return None
+        return StaticMode(self.model, self.config, self.calibration, self._activation_type, self._leftover)
 
     @cached_property
     def _activation_type(self) -> ActivationType:
@@ -243,8 +199,8 @@ class Quantizer:
         return audit(path, decisions, providers=[self.config.measure.provider])
 
     def refine(self, trials: list[Trial]) -> list[Candidate]:
-        """Return what to try next, given what came of the first candidates (nothing yet)."""
-        return []
+        """Return what to try next, given what came of the candidates so far."""
+        return [] if self._static is None else self._static.refine(trials)
 
 
 def _matches(uses: Sequence[WeightUse], pattern: str) -> bool:

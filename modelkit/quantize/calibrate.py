@@ -79,6 +79,7 @@ def observe(
     *,
     count: int,
     threads: int = 0,
+    also: Callable[[str, np.ndarray], None] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Histogram]:
     """Run the model over data and collect a histogram for each tensor.
@@ -89,6 +90,7 @@ def observe(
         batches: Starts a new pass over the data; called once for each part the outputs are taken in.
         count: Samples in a pass, for the progress.
         threads: Threads of the forward pass.
+        also: Shown each tensor's values batch by batch, for what else one wants to know of them.
         progress: Called after each batch.
 
     Raises:
@@ -107,11 +109,17 @@ def observe(
         for batch in batches():
             progress("calibrating", done + seen, count * len(parts))
             for name, values in zip(wanted, session.run(wanted, batch.inputs), strict=True):
-                _add(histograms[name], name, _real_rows(values, batch), seen)
+                rows = _real_rows(values, batch)
+                _add(histograms[name], name, rows, seen)
+                if also is not None:
+                    also(name, rows)
             if number == 0:
                 for name in batch.inputs:
                     if name in histograms:
-                        _add(histograms[name], name, batch.inputs[name][: batch.valid], seen)
+                        rows = batch.real(name)
+                        _add(histograms[name], name, rows, seen)
+                        if also is not None:
+                            also(name, rows)
             seen += batch.valid
         done += seen
     progress("calibrating", count * len(parts), count * len(parts))

@@ -99,4 +99,6 @@ class QuantizeConfig(Block):
             raise ValueError(f"mode {self.mode} means bits 16, not {self.bits}")
         if self.mode == "weights" and self.bits == 16:
             raise ValueError("mode weights takes 2 to 8 bits; for 16 use mode float16 or bfloat16")
+        if self.float16.compute and not (self.mode == "float16" or (self.mode == "auto" and self.bits == 16)):
+            raise ValueError(f"float16.compute needs bits 16 or mode float16, not {self.bits} and {self.mode}")
         return self

@@ -6,12 +6,14 @@ import numpy as np
 import onnx_ir as ir
 
 from modelkit.decision import Decision
+from modelkit.errors import ModelError
 from modelkit.graph.edit import Namer
 from modelkit.progress import Progress, silent
 from modelkit.quantize import encode
 from modelkit.quantize.select import float_weights, role_name
 
 _NODE_OVERHEAD = 90
+_CONVERTER_LIMIT = 2**31 - 2**24
 
 
 def store_half(
@@ -63,3 +65,44 @@ def store_half(
             )
         )
     return sorted(decisions, key=lambda decision: decision.target)
+
+
+def compute_half(model: ir.Model) -> list[Decision]:
+    """Convert a whole graph to float16 arithmetic, in place; inputs and outputs stay float32.
+
+    Uses onnxruntime's own converter, which knows the operators that have no float16 kernel and puts casts
+    around them. On processors without 16-bit arithmetic the result is slower than the original.
+
+    Args:
+        model: A normalised model of less than 2 GB.
+
+    Raises:
+        ModelError: The model is too large for the converter, or has an operator that it cannot convert.
+    """
+    total = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    if total > _CONVERTER_LIMIT:
+        raise ModelError(
+            "a model over 2 GB cannot be converted to float16 arithmetic",
+            "without float16.compute its weights are stored in 16 bits at any size",
+        )
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    try:
+        converted = convert_float_to_float16(ir.to_proto(model), keep_io_types=True)
+        graph = ir.from_proto(converted).graph
+    except Exception as error:  # the converter raises ValueError, KeyError and others
+        raise ModelError(f"the graph cannot be converted to float16: {str(error)[:200]}") from error
+    model.graph = graph
+    casts = sum(node.op_type == "Cast" for node in graph.all_nodes())
+    kept = sum(
+        value.dtype == ir.DataType.FLOAT and value.const_value is not None and value.const_value.size > 1
+        for value in graph.initializers.values()
+    )
+    return [
+        Decision(
+            "model",
+            "float16",
+            "the graph computes in 16 bits; inputs and outputs stay float32",
+            {"casts": casts, "float32_tensors": kept},
+        )
+    ]

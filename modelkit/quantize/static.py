@@ -129,16 +129,9 @@ def _quantize_layer(
     activation = str(node.inputs[0].name)  # type: ignore[union-attr]
     array = weight.const_value.numpy()  # type: ignore[union-attr]
     per_channel = options.granularity != "tensor"
-    reduce_axes = tuple(i for i in range(array.ndim) if i != axis) if per_channel else None
     key = (str(weight.name), axis)
     if key not in done:
-        quantized = quantize_array(
-            array,
-            bits=kind.weight_bits,
-            reduce_axes=reduce_axes,
-            search=options.scale,
-            rounding=options.rounding,
-        )
+        quantized = quantize_weight(node, array, kind, options)
         if bias is not None:
             floor = _smallest_scale(bias, parameters[activation][0], array.shape[axis])
             quantized = _widen(array, quantized, floor, kind.weight_bits)
@@ -147,6 +140,26 @@ def _quantize_layer(
     node.replace_input_with(1, restored)
     if bias is not None:
         _quantize_bias(node, bias, parameters[activation][0], quantized.scale.reshape(-1), namer)
+
+
+def quantize_weight(node: ir.Node, array: np.ndarray, kind: ActivationType, options: WeightOptions) -> Quantized:
+    """Quantize a layer's weight as ``apply_static`` does: symmetric, one scale for each output channel.
+
+    Args:
+        node: The Conv, Gemm or MatMul that reads it.
+        array: Its numbers.
+        kind: Integer types.
+        options: Granularity, scale search and rounding.
+    """
+    axis = _channel_axis(node)
+    per_channel = options.granularity != "tensor"
+    return quantize_array(
+        array,
+        bits=kind.weight_bits,
+        reduce_axes=tuple(i for i in range(array.ndim) if i != axis) if per_channel else None,
+        search=options.scale,
+        rounding=options.rounding,
+    )
 
 
 def _channel_axis(node: ir.Node) -> int:

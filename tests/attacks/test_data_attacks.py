@@ -1,4 +1,4 @@
-"""Hostile and broken data sets: each is refused with one clear error, before memory or code is given to it."""
+"""Hostile and broken data sets: each is refused with one clear error before it gets memory or runs code."""
 
 import io
 import os
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 from PIL import Image
 
+from modelkit.data import npz
 from modelkit.data.open import open_dataset
 from modelkit.errors import DataError, ModelkitError, UnsafeError
 from modelkit.runtime import TensorSpec
@@ -113,7 +114,7 @@ def test_a_pickle_is_not_run(tmp_path, protocol):
         ("(10000000000, 3)", "<f4"),
         ("(2, 99999999999999999999999999)", "<f4"),
         ("(9223372036854775807, 9223372036854775807, 4)", "<f4"),
-        ("(2, 3)", "<U1000000000"),
+        ("(2, 3)", "<U1000000"),
         ("(1, 3)", "<f4"),
         ("()", "<f8"),
     ],
@@ -162,9 +163,10 @@ def test_a_newer_npy_version_and_no_npy_at_all(tmp_path):
     assert message.startswith("'x' in d.npz is not a readable npy array")
 
 
-def test_a_decompression_bomb(tmp_path):
+def test_a_decompression_bomb(tmp_path, monkeypatch):
+    monkeypatch.setattr(npz, "_BOMB_BYTES", 64 << 20)
     path = tmp_path / "d.npz"
-    rows = 100_000_000
+    rows = 10_000_000
     text = header(f"({rows}, 3)").encode() + b"\n"
     start = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("x.npy", "w") as member:
@@ -258,9 +260,10 @@ def test_flipped_bytes_never_raise_anything_else(tmp_path_factory, data):
 
 def test_a_flipped_value_is_caught_by_the_checksum_before_work(tmp_path):
     path = tmp_path / "d.npz"
-    np.savez(path, x=np.ones((4, 3), np.float32))
+    np.savez(path, x=np.ones((40_000, 3), np.float32))
     raw = path.read_bytes()
-    path.write_bytes(raw.replace(np.float32(1).tobytes(), np.float32(2).tobytes(), 1))
+    place = raw.rfind(np.float32(1).tobytes())
+    path.write_bytes(raw[:place] + np.float32(2).tobytes() + raw[place + 4 :])
     with pytest.raises(DataError, match=r"'x' in d.npz is damaged: Bad CRC-32"):
         open_dataset(path, SPECS)
 
@@ -458,7 +461,8 @@ def test_opening_data_imports_nothing_heavy(tmp_path):
         "import sys, numpy as np; from pathlib import Path; from modelkit.runtime import TensorSpec\n"
         "from modelkit.data.open import open_dataset; from modelkit.data.synthetic import synthetic_dataset\n"
         f"open_dataset(Path({str(tmp_path / 'd.npz')!r}), [TensorSpec('x', np.dtype('f4'), ('n', 3))])\n"
-        "heavy = {'torch', 'onnx', 'onnxruntime', 'onnx_ir', 'pyarrow', 'PIL', 'pydantic'} & sys.modules.keys()\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'onnx_ir', 'pyarrow', 'PIL', 'pydantic'}\n"
+        "heavy &= sys.modules.keys()\n"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,5 +1,8 @@
 """Image folders and the preprocess block, compared with the same steps done by hand."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -79,7 +82,10 @@ def test_numbered_folders_are_sorted_as_text_with_a_note(tmp_path):
     for name in ("1", "2", "10"):
         picture(tmp_path / name / "a.png")
     dataset = open_dataset(tmp_path, [spec()])
-    assert dataset.notes == ("classes are numbered by sorted folder name, so '10' is class 1",)
+    assert dataset.notes == (
+        "classes are numbered by sorted folder name, so '10' is class 1",
+        "no preprocess block was given: rgb in nchw, pixels times 0.003922",
+    )
 
 
 def test_guessed_preprocess_follows_the_input(tmp_path):
@@ -155,6 +161,14 @@ def test_announced_size_is_the_size(resize, crop, size):
 def test_wrong_blocks_are_refused(block, complaint):
     with pytest.raises(ValidationError, match=complaint):
         Preprocess.model_validate(block)
+
+
+def test_a_block_from_strict_json_and_without_numpy():
+    text = '{"resize": [9, 8], "crop": [8, 8], "scale": 1, "mean": [0.5], "std": [1, 2, 3]}'
+    block = Preprocess.model_validate_json(text, strict=True)
+    assert (block.resize, block.crop, block.scale, block.std) == ((9, 8), (8, 8), 1, [1, 2, 3])
+    code = "import sys, modelkit.data.preprocess; assert not {'numpy', 'PIL'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_sizes_that_do_not_fit(tmp_path):

@@ -65,7 +65,7 @@ def test_sets_without_a_common_batch_axis_stay_whole(tmp_path):
     assert [(b.valid, b.inputs["y"].shape) for b in batches] == [(3, (5, 4)), (3, (5, 4))]
     assert dataset.count == 6
     assert [b.valid for b in dataset.batches(1, 4)] == [3, 1]
-    with pytest.raises(DataError, match="samples cannot be picked from .*: the inputs of a set share no batch axis"):
+    with pytest.raises(DataError, match=r"samples cannot be picked from .*: the inputs of a set share no batch axis"):
         list(dataset.subset([5]).batches(1))
 
 
