@@ -214,9 +214,7 @@ def _config_error(problems: list[Problem], more: int, yaml_path: Path | None) ->
         subject = "what the options give"
     elif from_file == {True} and yaml_path is not None:
         subject = f"'{printable(str(yaml_path))}'"
-    lines = list(
-        dict.fromkeys(problem.text for problem in sorted(problems, key=lambda problem: problem.order))
-    )
+    lines = list(dict.fromkeys(problem.text for problem in sorted(problems, key=lambda problem: problem.order)))
     total = len(lines) + more
     count = "1 problem" if total == 1 else f"{total} problems"
     if total > MAX_PROBLEMS:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from modelkit.data.dataset import Batch
 from modelkit.errors import DataError
 from modelkit.graph.run import session_of
+from modelkit.graph.stripped import strip
 from modelkit.progress import Progress, silent
 
 BINS = 8192
+# Far below any activation that matters, and far enough from float32's end that bins have a width.
+_SMALLEST_REACH = 2.0**-100
 # Activations of one run that may stand in memory at once; a model with more of them is run in several parts.
 CHUNK_BYTES = 192 * 1024 * 1024
+_UNKNOWN_BYTES = 8 << 20
 
 
 @dataclass
 class Histogram:
-    """Counts of values in bins over (-reach, reach), where reach is a power of two.
+    """Counts of values in bins over [-reach, reach), where reach is a power of two.
 
     When a value lies outside, reach doubles and bins merge in pairs, so the counts do not depend on the order or
     the batches in which values came, and one pass is enough.
@@ -59,8 +65,9 @@ class Histogram:
 
     def _grow(self, peak: float) -> None:
         if self.reach == 0.0:
-            self.reach = float(2.0 ** np.ceil(np.log2(peak)))
-        while self.reach < peak:
+            self.reach = max(math.ldexp(1.0, math.frexp(peak)[1]), _SMALLEST_REACH)
+        # A value that equals reach lies outside: counted in the last bin it would lie elsewhere after a merge.
+        while self.reach <= peak:
             quarter = BINS // 4
             merged = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts = np.zeros(BINS, dtype=np.int64)
@@ -99,39 +106,40 @@ def observe(
     inputs = {str(value.name) for value in model.graph.inputs}
     inner = [name for name in dict.fromkeys(tensors) if name not in inputs]
     histograms = {name: Histogram() for name in dict.fromkeys(tensors)}
-    parts = _parts(model, inner)
+    first = next(iter(batches()), None)
+    if first is None or not histograms:
+        return histograms
+    parts = _parts(model, inner, first.inputs)
     done = 0
-    own_outputs = {str(value.name) for value in model.graph.outputs}
     for number, part in enumerate(parts):
         session = session_of(model, extra_outputs=part, threads=threads)
-        wanted = [name for name in part if name not in own_outputs] + [name for name in part if name in own_outputs]
         seen = 0
         for batch in batches():
             progress("calibrating", done + seen, count * len(parts))
-            for name, values in zip(wanted, session.run(wanted, batch.inputs), strict=True):
-                rows = _real_rows(values, batch)
-                _add(histograms[name], name, rows, seen)
-                if also is not None:
-                    also(name, rows)
+            # An empty list would mean all outputs to onnxruntime.
+            found = dict(zip(part, session.run(part, batch.inputs) if part else [], strict=True))
+            padded = _padded_rows(batch)
+            found = {
+                name: values[: batch.valid] if padded and values.ndim and len(values) == padded else values
+                for name, values in found.items()
+            }
             if number == 0:
-                for name in batch.inputs:
-                    if name in histograms:
-                        rows = batch.real(name)
-                        _add(histograms[name], name, rows, seen)
-                        if also is not None:
-                            also(name, rows)
+                found.update((name, batch.real(name)) for name in batch.inputs if name in histograms)
+            for name, values in found.items():
+                _add(histograms[name], name, values, seen)
+                if also is not None:
+                    also(name, values)
             seen += batch.valid
         done += seen
     progress("calibrating", count * len(parts), count * len(parts))
     return histograms
 
 
-def _real_rows(values: np.ndarray, batch: Batch) -> np.ndarray:
-    """Cut rows that only pad a fixed batch."""
-    rows = max((array.shape[0] for array in batch.inputs.values() if array.ndim), default=0)
-    if batch.valid < rows and values.ndim and values.shape[0] == rows:
-        return values[: batch.valid]
-    return values
+def _padded_rows(batch: Batch) -> int:
+    """Rows of a batch that was filled up by repeating its last sample; 0 where it was not."""
+    axes = {name: batch.axes.get(name, 0 if array.ndim else None) for name, array in batch.inputs.items()}
+    rows = max((batch.inputs[name].shape[axis] for name, axis in axes.items() if axis is not None), default=0)
+    return rows if rows > batch.valid else 0
 
 
 def _add(histogram: Histogram, name: str, values: np.ndarray, sample: int) -> None:
@@ -143,15 +151,13 @@ def _add(histogram: Histogram, name: str, values: np.ndarray, sample: int) -> No
     histogram.update(values)
 
 
-def _parts(model: ir.Model, names: Sequence[str]) -> list[list[str]]:
-    """Split the tensors so that the outputs of one run stay within CHUNK_BYTES for a batch of 8."""
-    sizes = {
-        str(value.name): _bytes(value) for node in model.graph for value in node.outputs if value.name is not None
-    }
+def _parts(model: ir.Model, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[list[str]]:
+    """Split the tensors so that the outputs of one run stay within CHUNK_BYTES for batches like the first."""
+    sizes = _sizes(model, feeds)
     parts: list[list[str]] = [[]]
     room = CHUNK_BYTES
     for name in names:
-        size = sizes.get(name, 1 << 20) * 8
+        size = sizes.get(name, _UNKNOWN_BYTES)
         if parts[-1] and size > room:
             parts.append([])
             room = CHUNK_BYTES
@@ -160,8 +166,25 @@ def _parts(model: ir.Model, names: Sequence[str]) -> list[list[str]]:
     return parts
 
 
-def _bytes(value: ir.Value) -> int:
-    if value.shape is None:
-        return 1 << 20
-    # An unnamed dimension counts 1: the batch is accounted for by the caller.
-    return 4 * int(np.prod([d if isinstance(d, int) else 1 for d in value.shape.dims], dtype=np.int64))
+def _sizes(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Bytes of each value for given inputs, as far as they can be inferred."""
+    proto, _ = strip(model)
+    del proto.graph.value_info[:]
+    for entry in proto.graph.input:
+        if entry.name in feeds:
+            entry.type.tensor_type.ClearField("shape")
+            for length in feeds[entry.name].shape:
+                entry.type.tensor_type.shape.dim.add().dim_value = length
+    for entry in proto.graph.output:
+        # Declared for other inputs: it would only contradict.
+        entry.type.tensor_type.ClearField("shape")
+    try:
+        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    except Exception:  # the C++ code raises many classes; without sizes the guess has to do
+        return {}
+    sizes: dict[str, int] = {}
+    for entry in [*proto.graph.value_info, *proto.graph.output]:
+        shape = entry.type.tensor_type.shape
+        if entry.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in shape.dim):
+            sizes[entry.name] = 4 * math.prod(dim.dim_value for dim in shape.dim)
+    return sizes

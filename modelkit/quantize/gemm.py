@@ -31,13 +31,20 @@ def gemms_to_matmul(model: ir.Model) -> int:
     """
     namer = Namer(model)
     turned: dict[int, ir.Value] = {}
-    count = 0
-    for node in list(model.graph.all_nodes()):
-        if is_plain_gemm(node):
-            _rewrite(node, namer, turned)
-            count += 1
+    nodes = [node for node in model.graph.all_nodes() if is_plain_gemm(node) and _can_turn(node)]
+    for node in nodes:
+        _rewrite(node, namer, turned)
     drop_unused_initializers(model)
-    return count
+    return len(nodes)
+
+
+def _can_turn(node: ir.Node) -> bool:
+    """Whether the weight lies right, or every reader wants it turned: two copies would cost bytes."""
+    weight = node.inputs[1]
+    assert weight is not None
+    return not node.attributes.get_int("transB", 0) or all(
+        is_plain_gemm(use.node) and use.idx == 1 and use.node.attributes.get_int("transB", 0) for use in weight.uses()
+    )
 
 
 def keep_apart(model: ir.Model) -> int:
@@ -110,21 +117,11 @@ def _rewrite(node: ir.Node, namer: Namer, turned: dict[int, ir.Value]) -> None:
 
 
 def _transposed(weight: ir.Value, namer: Namer, turned: dict[int, ir.Value]) -> ir.Value:
-    """Return the transposed twin of a weight, made once; it takes the name where it has the only reader."""
-    if id(weight) in turned:
-        return turned[id(weight)]
-    graph, name = owner_of(weight), str(weight.name)
-    array = weight.const_value.numpy().T  # type: ignore[union-attr]
-    alone = all(
-        use.node.op_type == "Gemm" and is_plain_gemm(use.node) and use.node.attributes.get_int("transB", 0)
-        for use in weight.uses()
-    )
-    if alone:
-        # Every reader is turned too: the twin may carry the name, the old value leaves the graph unread.
+    """Return the transposed twin of a weight, made once; it takes the name, as every reader is turned too."""
+    if id(weight) not in turned:
+        graph, name = owner_of(weight), str(weight.name)
+        array = weight.const_value.numpy().T  # type: ignore[union-attr]
         del graph.initializers[name]
         weight.name = None
-        twin = add_initializer(graph, name, np.ascontiguousarray(array))
-    else:
-        twin = add_initializer(graph, namer(f"{name}.T"), np.ascontiguousarray(array))
-    turned[id(weight)] = twin
-    return twin
+        turned[id(weight)] = add_initializer(graph, name, np.ascontiguousarray(array))
+    return turned[id(weight)]

@@ -93,11 +93,11 @@ def _quantize_one(use: WeightUse, bits: int, options: WeightOptions, fuse_matmul
 
 
 def _fusable(use: WeightUse) -> bool:
-    """MatMulNBits takes a constant 2-D right operand that only MatMul reads."""
+    """MatMulNBits takes a constant 2-D right operand that one MatMul alone reads."""
     return (
         use.role is Role.MATMUL_WEIGHT
         and len(use.value.shape or ()) == 2
-        and all(index == 1 and node.op_type == "MatMul" for node, index in use.consumers)
+        and [(node.op_type, index) for node, index in use.consumers] == [("MatMul", 1)]
     )
 
 

@@ -194,7 +194,7 @@ def survives(path, content: bytes, sets=()):
         assert all(line and line.isprintable() for line in error.problems)
 
 
-loose = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+loose = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @loose

@@ -1,0 +1,81 @@
+"""Static int8 of a ResNet-18, side by side with the float original and other tools.
+
+Run: python sample_models/make.py resnet18 && python benchmarks/static.py
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from harness import SAMPLES, table, verdict, write_section
+from tools import static_tools
+
+from modelkit.api import evaluate
+from modelkit.quantize.audit import audit
+from modelkit.report.units import decibel, factor, milliseconds, percent, size
+
+MIN_SPEEDUP = 4.0
+
+
+def main() -> None:
+    """Measure and write the section."""
+    model, data = SAMPLES / "made" / "resnet18.onnx", SAMPLES / "made" / "resnet18.calib.npz"
+    test = SAMPLES / "made" / "resnet18.eval.npz"
+    if not model.exists():
+        sys.exit(f"{model} is missing: run python sample_models/make.py resnet18")
+    rows = []
+    bar = ""
+    with tempfile.TemporaryDirectory() as folder:
+        paths, seconds, names = [model], [0.0], ["original"]
+        for index, tool in enumerate(static_tools()):
+            target = Path(folder) / f"{index}.onnx"
+            seconds.append(tool.timed(model, data, target))
+            paths.append(target)
+            names.append(tool.name)
+        found = evaluate(paths, data=test, config={"measure.seconds": 8.0})
+        for name, path, took, entry in zip(names, paths, seconds, found["models"], strict=True):
+            kernels = audit(path)
+            ratio = entry["speedup"]
+            fidelity = entry["fidelity"] or {}
+            rows.append(
+                (
+                    name,
+                    size(entry["size"]["file_bytes"]),
+                    milliseconds(entry["latency"]["median_ms"]),
+                    f"{factor(ratio['value'])} [{ratio['low']:.2f}, {ratio['high']:.2f}]" if ratio else "1",
+                    percent(entry["quality"]["accuracy"]) if entry["quality"] else "-",
+                    percent(fidelity.get("top1_agreement")),
+                    decibel(fidelity.get("sqnr_db")),
+                    f"{kernels['integer']} / {kernels['float']}",
+                    f"{took:.0f} s" if took else "",
+                )
+            )
+            if name.startswith("modelkit"):
+                ok = ratio["value"] >= MIN_SPEEDUP and kernels["float"] == 0
+                bar = (
+                    f"Bar: at least {MIN_SPEEDUP:.0f}x faster than float with every Conv and Gemm in an integer kernel: "
+                    f"{factor(ratio['value'])}, {kernels['float']} float layers: {verdict(ok)}."
+                )
+    head = [
+        "model",
+        "size",
+        "latency",
+        "speed-up [95 %]",
+        "accuracy",
+        "same labels",
+        "SQNR",
+        "integer / float layers",
+        "tool time",
+    ]
+    write_section(
+        "static",
+        "Static int8, ResNet-18 at 224 x 224",
+        "python benchmarks/static.py",
+        f"{bar}\n\n{table(head, rows)}",
+    )
+
+
+if __name__ == "__main__":
+    main()
