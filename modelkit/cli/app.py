@@ -81,10 +81,10 @@ def run(argv: list[str]) -> int:
     except Exception as error:
         if state.debug and not _is_click(error):
             traceback.print_exception(error)
-        return _explain(error)
+        return _explain(error, argv)
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: Exception, argv: list[str]) -> int:
     """Show an exception as an error line and a hint; returns the exit code."""
     if isinstance(error, ModelkitError):
         return fail(error)
@@ -94,7 +94,7 @@ def _explain(error: Exception) -> int:
         name = f" '{error.filename}'" if error.filename else ""
         return fail(ResourceError(f"the system refuses{name}: {error.strerror}"))
     if _is_click(error):
-        return _usage(error)
+        return _usage(error, argv)
     if type(error).__name__ in ("Abort", "Exit"):
         return int(getattr(error, "exit_code", 130))
     # One line, like every error: what an exception says may span many.
@@ -108,13 +108,14 @@ def _is_click(error: Exception) -> bool:
     return any(kind.__name__ in ("TyperException", "ClickException") for kind in type(error).__mro__)
 
 
-def _usage(error: Exception) -> int:
+def _usage(error: Exception, argv: list[str]) -> int:
     """Show a wrong option or argument in the same form as every other error."""
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         print(context.get_help() if context else "", file=sys.stderr)
         return 2
-    path = context.command_path if context is not None else "modelkit"
+    known = {command.name for command in app.registered_commands}
+    path = f"modelkit {argv[0]}" if argv and argv[0] in known else "modelkit"
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     return fail(UsageError(message.rstrip("."), f"{path} --help shows what there is"))
 

@@ -26,7 +26,7 @@ def render(report: Report) -> str:
             "",
         ]
     lines += _table(["", "original", "artifact", "change"], rows.before_after(report))
-    lines += ["", "## What was tried", ""]
+    lines += ["", f"## {rows.tried_title(report)}", ""]
     lines += _table(*rows.tried(report))
     reasons = [f"- {escape(e['name'])}: {escape(e['reason'])}" for e in report.candidates if e["reason"]]
     lines += ["", *reasons] if reasons else []

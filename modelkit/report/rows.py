@@ -81,6 +81,14 @@ def tried(report: Report) -> tuple[list[str], list[list[str]]]:
     return head, body
 
 
+def tried_title(report: Report) -> str:
+    """What the figures of the candidates are about: not the samples that the final figures are about."""
+    data, title = report.data, "What was tried"
+    if not isinstance(data.get("selection"), dict) or "test" not in data:
+        return title
+    return f"{title} (agreement and quality on {data['selection']['count']} other samples)"
+
+
 def kernels(audit: dict[str, Any]) -> str:
     """How onnxruntime runs the artifact, in one line."""
     conversions = f"{audit['conversions']} conversion{'' if audit['conversions'] == 1 else 's'}"

@@ -13,6 +13,8 @@ from modelkit.report.plan import Plan
 from modelkit.report.report import Report
 from modelkit.report.text import add_row, cell, new_table, notes, pairs, stack, titled
 
+_STYLES = {"chosen": "green", "rejected": "dim", "failed": "red"}
+
 
 def render(report: Report, *, explain: bool = False) -> RenderableType:
     """Lay the report out for rich.
@@ -46,11 +48,10 @@ def _tried(report: Report) -> RenderableType:
     head, body = rows.tried(report)
     table = new_table(*head, numbers=head[1:-1], whole=head[-1:])
     for row in body:
-        style = "green" if row[-1] == "chosen" else "red" if row[-1] in ("rejected", "failed") else None
-        add_row(table, *row, style=style)
+        add_row(table, *row, style=_STYLES.get(row[-1]))
     reasons = [(entry["name"], entry["reason"]) for entry in report.candidates if entry["reason"]]
     shown = [pairs(reasons, indent=2, style="dim")] if reasons else []
-    return Group(titled("What was tried", table), *shown)
+    return Group(titled(rows.tried_title(report), table), *shown)
 
 
 def _gates(report: Report) -> RenderableType:
