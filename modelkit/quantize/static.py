@@ -135,7 +135,10 @@ def _quantize_layer(
         if bias is not None:
             floor = _smallest_scale(bias, parameters[activation][0], array.shape[axis])
             quantized = _widen(array, quantized, floor, kind.weight_bits)
-        done[key] = (_dequantized(weight, quantized, axis if per_channel else None, namer), quantized)
+        written = _dequantized(
+            weight, quantized, axis if per_channel else None, namer, zero_point=node.op_type != "Conv"
+        )
+        done[key] = (written, quantized)
     restored, quantized = done[key]
     node.replace_input_with(1, restored)
     if bias is not None:
@@ -185,16 +188,17 @@ def _widen(array: np.ndarray, quantized: Quantized, floor: np.ndarray, bits: int
     return Quantized(np.clip(np.rint(array / scale), -top, top).astype(np.int8), scale, None, bits)
 
 
-def _dequantized(weight: ir.Value, quantized: Quantized, axis: int | None, namer: Namer) -> ir.Value:
+def _dequantized(
+    weight: ir.Value, quantized: Quantized, axis: int | None, namer: Namer, *, zero_point: bool
+) -> ir.Value:
+    """Store a weight. A zero point of 0 may be left out, but onnxruntime fuses no Gemm or MatMul without it."""
     graph, name = owner_of(weight), str(weight.name)
     stored = add_initializer(graph, namer(f"{name}.q"), quantized.values)
     scale = quantized.scale.reshape(-1) if axis is not None else quantized.scale.reshape(())
-    zero = np.zeros(scale.shape, dtype=np.int8)
-    inputs = [
-        stored,
-        add_initializer(graph, namer(f"{name}.scale"), scale),
-        add_initializer(graph, namer(f"{name}.zero"), zero),
-    ]
+    inputs = [stored, add_initializer(graph, namer(f"{name}.scale"), scale)]
+    if zero_point:
+        zero = np.zeros(scale.shape, dtype=np.int8)
+        inputs.append(add_initializer(graph, namer(f"{name}.zero"), zero))
     return _front(graph, inputs, axis, f"{name}.restored", weight.shape, namer)
 
 
@@ -209,11 +213,7 @@ def _quantize_bias(
     stored = add_initializer(graph, namer(f"{name}.q"), integers.astype(np.int32))
     per_channel = scale.size > 1
     scale = scale if per_channel else scale.reshape(())
-    inputs = [
-        stored,
-        add_initializer(graph, namer(f"{name}.scale"), scale),
-        add_initializer(graph, namer(f"{name}.zero"), np.zeros(scale.shape, dtype=np.int32)),
-    ]
+    inputs = [stored, add_initializer(graph, namer(f"{name}.scale"), scale)]
     restored = _front(graph, inputs, 0 if per_channel else None, f"{name}.restored", ir.Shape(integers.shape), namer)
     node.replace_input_with(2, restored)
 
