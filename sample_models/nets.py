@@ -107,7 +107,7 @@ class Encoder(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
         self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-        self.gelu, self.drop = nn.GELU(), nn.Dropout(0.1)
+        self.gelu, self.drop = nn.GELU(), nn.Dropout(0.2)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """`x`: `(batch, time, width)`; `mask`: added to the scores, `(batch, 1, 1, time)`."""
