@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -30,7 +32,7 @@ from modelkit.options import Budget, Measure, Objective, Synthetic
 from modelkit.progress import Progress, silent
 from modelkit.report import markdown
 from modelkit.report.plan import Plan
-from modelkit.report.report import Report, Side
+from modelkit.report.report import SCHEMA, Report, Side
 from modelkit.runtime import class_count, input_specs, make_session, output_specs
 
 if TYPE_CHECKING:
@@ -140,7 +142,7 @@ def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:
     options: Options = job.options.value
     loaded = load(job.model)
     inputs = [job.model, *loaded.external, *(p for p in (job.data, job.test) if p is not None)]
-    check_outputs(outputs_of(job.output), inputs, force=job.force)
+    check_outputs(outputs_of(job.output), inputs, force=job.force or _only_failed(job.output))
     session = make_session(job.model, providers=[options.measure.provider])
     specs = input_specs(session)
     classes = class_count(output_specs(session))
@@ -201,7 +203,8 @@ def transform(job: Job, make: Maker, progress: Progress = silent) -> Report:
         write_json(stage.path(reports[0]), report.to_dict())
         stage.path(reports[1]).write_text(markdown.render(report), encoding="utf-8")
         # A failed run may replace its own earlier report: only artifacts are precious.
-        stage.publish([*names, *reports], force=job.force or report.status != "done")
+        failed_before = _only_failed(job.output)
+        stage.publish([*names, *reports], force=job.force or failed_before or report.status != "done")
     if report.status != "done":
         raise BudgetError(
             _missed(report, chosen),
@@ -223,7 +226,6 @@ def plan(job: Job, make: Maker, progress: Progress = silent) -> Plan:
         ModelkitError: Whatever ``transform`` would refuse before it starts.
     """
     prepared = prepare(job, make, progress)
-    frame = max(prepared.loaded.size_bytes - _tensor_bytes(load(job.model).model), 0)
     entries: list[dict[str, Any]] = []
     best: tuple[int, list[Decision]] | None = None
     for candidate in prepared.candidates:
@@ -233,7 +235,7 @@ def plan(job: Job, make: Maker, progress: Progress = silent) -> Plan:
         except ModelError as error:
             entries.append({"name": candidate.name, "bytes": None, "reason": error.message})
             continue
-        predicted = _tensor_bytes(model) + frame
+        predicted = _saved_bytes(model)
         entries.append({"name": candidate.name, "bytes": predicted, "reason": ""})
         if best is None or predicted < best[0]:
             best = predicted, decisions
@@ -249,13 +251,10 @@ def plan(job: Job, make: Maker, progress: Progress = silent) -> Plan:
     )
 
 
-def _tensor_bytes(model: ir.Model) -> int:
-    return sum(
-        value.const_value.nbytes
-        for graph in model.graphs()
-        for value in graph.initializers.values()
-        if value.const_value is not None
-    )
+def _saved_bytes(model: ir.Model) -> int:
+    """How large the file would be; in a small model the graph itself weighs more than the weights."""
+    with tempfile.TemporaryDirectory(prefix="modelkit-") as folder:
+        return sum(path.stat().st_size for path in save(model, Path(folder) / "plan.onnx"))
 
 
 def save_as(trial: Trial, stage: Staging, name: str) -> list[str]:
@@ -470,6 +469,18 @@ def _entry(trial: Trial) -> dict[str, Any]:
     found = asdict(trial)
     del found["path"], found["decisions"]
     return found
+
+
+def _only_failed(output: Path) -> bool:
+    """Whether all that is there is the report of a run that missed its budget: it may be replaced unasked."""
+    data, artifact, report, _ = outputs_of(output)
+    if os.path.lexists(data) or os.path.lexists(artifact):
+        return False
+    try:
+        found = json.loads(report.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("schema") == SCHEMA and found.get("status") == "budget not met"
 
 
 def _missed(report: Report, chosen: Trial | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,10 +70,10 @@ def make_session(
     try:
         return ort.InferenceSession(source, options, providers=list(providers))
     except Exception as error:  # onnxruntime raises many classes with no common base of its own
-        raise _explain(error) from error
+        raise _explain(error, "the model" if isinstance(model, bytes) else f"'{model.name}'") from error
 
 
-def _explain(error: Exception) -> ModelError | ResourceError:
+def _explain(error: Exception, name: str) -> ModelError | ResourceError:
     """Turn what onnxruntime says on loading into one line and a hint."""
     text = re.sub(r"\s+", " ", str(error)).strip()
     missing = re.search(r"No Op registered for (\S+) with domain_version of (\d+)", text) or re.search(
@@ -81,18 +81,31 @@ def _explain(error: Exception) -> ModelError | ResourceError:
     )
     if missing:
         return ModelError(
-            f"the operator {missing.group(1)} is not known to onnxruntime",
+            f"the operator {missing.group(1)} in {name} is not known to onnxruntime",
             "modelkit measures with stock onnxruntime: export the model without custom operators",
         )
     not_implemented = re.search(r"Could not find an implementation for (\S+?)\((\d+)\) node", text)
     if not_implemented:
         return ModelError(
-            f"onnxruntime has no kernel for {not_implemented.group(1)} (opset {not_implemented.group(2)})",
+            f"onnxruntime has no kernel for {not_implemented.group(1)} (opset {not_implemented.group(2)}) in {name}",
             "export the model with another opset or operator",
         )
     if "bad_alloc" in text or "Failed to allocate memory" in text:
-        return ResourceError("onnxruntime ran out of memory while loading the model")
-    return ModelError(f"onnxruntime cannot load the model: {text[:300]}")
+        return ResourceError(f"onnxruntime ran out of memory while loading {name}")
+    return ModelError(f"onnxruntime cannot load {name}: {text[:300]}")
+
+
+def check_run(session: ort.InferenceSession, feeds: Mapping[str, np.ndarray], name: str) -> None:
+    """Run a session once, so that what is timed afterwards is known to work.
+
+    Raises:
+        ResourceError: onnxruntime failed; names the model.
+    """
+    try:
+        session.run(None, dict(feeds))
+    except Exception as error:  # onnxruntime raises many classes with no common base of its own
+        text = re.sub(r"\s+", " ", str(error)).strip()
+        raise ResourceError(f"onnxruntime failed while running '{name}': {text[:300]}") from error
 
 
 _ORT_DTYPES = {
