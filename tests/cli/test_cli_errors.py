@@ -331,7 +331,9 @@ def test_values_that_no_model_can_use(capsys: Capsys, unchanged: Watch, command:
 
 def test_config_tells_all_problems_with_their_lines(capsys: Capsys, unchanged: Watch, folder: Path) -> None:
     mlp()
-    (folder / "q.yaml").write_text("mode: weights\nbitz: 4\nbits: eight\nweights:\n  scale: 3\nmode: auto\nseed: -1\n")
+    (folder / "q.yaml").write_text(
+        "mode: weights\nbitz: 4\nbits: eight\nweights:\n  scale: 3\nmode: auto\nseed: -1\n"
+    )
     unchanged()
     ran = cli(capsys, "quantize", "m.onnx", "--config", "q.yaml")
     lines = ran.err.splitlines()
