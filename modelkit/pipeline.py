@@ -13,6 +13,7 @@ from modelkit.candidate import Trial
 from modelkit.decision import Decision
 from modelkit.errors import BudgetError, ModelError
 from modelkit.files import Staging, file_record, write_json
+from modelkit.graph.load import load
 from modelkit.graph.save import save
 from modelkit.job import Job, Maker, only_failed, outputs_of, prepare
 from modelkit.progress import Progress, silent
