@@ -278,6 +278,17 @@ def test_static_without_data(capsys: Capsys, unchanged: Watch) -> None:
     )
 
 
+def test_execution_provider_that_is_not_there(capsys: Capsys, unchanged: Watch) -> None:
+    mlp()
+    unchanged()
+    for command in ("quantize", "evaluate"):
+        ran = cli(capsys, command, "m.onnx", "--set", "measure.provider=FooProvider")
+        first, hint = ran.err.splitlines()
+        assert first == "error: this onnxruntime has no execution provider 'FooProvider'"
+        assert "CPUExecutionProvider" in hint
+        assert (ran.code, ran.out) == (2, "")
+
+
 # --- the data -------------------------------------------------------------------------------------------------
 
 
@@ -331,7 +342,9 @@ def test_values_that_no_model_can_use(capsys: Capsys, unchanged: Watch, command:
 
 def test_config_tells_all_problems_with_their_lines(capsys: Capsys, unchanged: Watch, folder: Path) -> None:
     mlp()
-    (folder / "q.yaml").write_text("mode: weights\nbitz: 4\nbits: eight\nweights:\n  scale: 3\nmode: auto\nseed: -1\n")
+    (folder / "q.yaml").write_text(
+        "mode: weights\nbitz: 4\nbits: eight\nweights:\n  scale: 3\nmode: auto\nseed: -1\n"
+    )
     unchanged()
     ran = cli(capsys, "quantize", "m.onnx", "--config", "q.yaml")
     lines = ran.err.splitlines()
