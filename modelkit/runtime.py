@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modelkit.errors import ModelError, ResourceError
+from modelkit.errors import ModelError, ResourceError, UsageError
+from modelkit.staging import shown
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -51,11 +52,18 @@ def make_session(
         optimize: False switches all graph optimisations off.
 
     Raises:
+        UsageError: This onnxruntime does not have an execution provider.
         ModelError: The graph is invalid or uses an operator that onnxruntime lacks.
-        ResourceError: onnxruntime failed for another reason.
+        ResourceError: An execution provider does not work here, or onnxruntime failed for another reason.
     """
     import onnxruntime as ort
 
+    available = ort.get_available_providers()
+    for provider in providers:
+        if provider not in available:
+            raise UsageError(
+                f"this onnxruntime has no execution provider '{provider}'", f"it has {', '.join(available)}"
+            )
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -66,11 +74,27 @@ def make_session(
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if optimized_path is not None:
         options.optimized_model_filepath = str(optimized_path)
-    source = model if isinstance(model, bytes) else str(model)
+    source = model if isinstance(model, bytes) else _utf8(model)
     try:
-        return ort.InferenceSession(source, options, providers=list(providers))
+        # Its fallback would print on stdout, and measure something else than what was asked for.
+        session = ort.InferenceSession(source, options, providers=list(providers), enable_fallback=0)
     except Exception as error:  # onnxruntime raises many classes with no common base of its own
         raise _explain(error, "the model" if isinstance(model, bytes) else f"'{model.name}'") from error
+    for provider in providers:
+        if provider not in session.get_providers():
+            raise ResourceError(f"the execution provider {provider} does not work on this machine")
+    return session
+
+
+def _utf8(path: Path) -> str:
+    """The path as onnxruntime takes it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"onnxruntime cannot open '{shown(path)}': the name is not valid UTF-8", "rename the file or its folder"
+        ) from error
+    return str(path)
 
 
 def _explain(error: Exception, name: str) -> ModelError | ResourceError:

@@ -5,9 +5,11 @@ Nothing here may import numpy, onnx or torch: `modelkit --help` answers at once.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
+import warnings
 from typing import Annotated
 
 import typer
@@ -53,6 +55,12 @@ app.command("schema", short_help="Print the JSON Schema of a command's config.")
 def main(argv: list[str] | None = None) -> None:
     """Run the program and exit with the codes of modelkit.errors."""
     _catch_signals()
+    if not sys.warnoptions:
+        # Warnings of libraries are about this code, not about the user's model.
+        warnings.simplefilter("ignore")
+    # A program started with these closed has none, and prints nothing.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # What a terminal cannot show (an old encoding, a broken file name) is spelled out, not an error.
@@ -69,8 +77,12 @@ def run(argv: list[str]) -> int:
     """Run one command line and return its exit code."""
     state.debug, state.wrote = "--debug" in argv, False
     try:
-        code = app(args=argv, prog_name="modelkit", standalone_mode=False)
-        return int(code or 0)
+        code = int(app(args=argv, prog_name="modelkit", standalone_mode=False) or 0)
+        # typer makes an exit code of Ctrl-C, and ends the program itself where nobody reads its help.
+        return _stopped("interrupted", code) if code == 130 else code
+    except SystemExit:
+        drop_stdout()
+        return 0
     except KeyboardInterrupt:
         return _stopped("interrupted", 130)
     except _TerminatedError as stop:
@@ -79,7 +91,7 @@ def run(argv: list[str]) -> int:
         drop_stdout()
         return 0
     except Exception as error:
-        if state.debug and not _is_click(error):
+        if state.debug and not _is_click(error) and type(error).__name__ not in ("Abort", "Exit"):
             traceback.print_exception(error)
         return _explain(error, argv)
 
@@ -95,8 +107,10 @@ def _explain(error: Exception, argv: list[str]) -> int:
         return fail(ResourceError(f"the system refuses{name}: {error.strerror}"))
     if _is_click(error):
         return _usage(error, argv)
-    if type(error).__name__ in ("Abort", "Exit"):
-        return int(getattr(error, "exit_code", 130))
+    if type(error).__name__ == "Abort":  # what typer makes of Ctrl-C
+        return _stopped("interrupted", 130)
+    if type(error).__name__ == "Exit":
+        return int(getattr(error, "exit_code", 0))
     # One line, like every error: what an exception says may span many.
     said = " ".join(str(error).split())
     defect = f"this is a defect in modelkit: {type(error).__name__}{f': {said}' if said else ''}"

@@ -27,7 +27,8 @@ def render(found: dict[str, Any], *, layers: int) -> RenderableType:
         blockers = [Decision(**entry) for entry in facts["blockers"]]
         parts.append(decisions("What would stop or limit quantization", blockers))
     if facts["macs_unknown"]:
-        parts.append(notes([f"the MACs of {len(facts['macs_unknown'])} layers are unknown"]))
+        unknown = len(facts["macs_unknown"])
+        parts.append(notes([f"the MACs of {unknown} layer{' is' if unknown == 1 else 's are'} unknown"]))
     return stack(parts)
 
 

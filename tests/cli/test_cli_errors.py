@@ -278,6 +278,17 @@ def test_static_without_data(capsys: Capsys, unchanged: Watch) -> None:
     )
 
 
+def test_execution_provider_that_is_not_there(capsys: Capsys, unchanged: Watch) -> None:
+    mlp()
+    unchanged()
+    for command in ("quantize", "evaluate"):
+        ran = cli(capsys, command, "m.onnx", "--set", "measure.provider=FooProvider")
+        first, hint = ran.err.splitlines()
+        assert first == "error: this onnxruntime has no execution provider 'FooProvider'"
+        assert "CPUExecutionProvider" in hint
+        assert (ran.code, ran.out) == (2, "")
+
+
 # --- the data -------------------------------------------------------------------------------------------------
 
 
