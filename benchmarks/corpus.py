@@ -39,11 +39,11 @@ from modelkit.graph.tensors import constant_of
 from modelkit.quantize.affine import sqnr_db
 from modelkit.quantize.audit import audit
 from modelkit.quantize.calibrate import observe
+from modelkit.quantize.canonical import canonicalise
 from modelkit.quantize.config import WeightOptions
 from modelkit.quantize.dynamic import quantize_dynamic
 from modelkit.quantize.float16 import store_half
 from modelkit.quantize.plan import make_plan
-from modelkit.quantize.prepare import prepare
 from modelkit.quantize.ranges import choose_range
 from modelkit.quantize.static import ActivationType, apply_static
 from modelkit.quantize.weights import quantize_weights
@@ -107,7 +107,7 @@ def static(signed: bool, arithmetic: bool, method: str) -> Transform:
 
     def apply(model: ir.Model) -> list[Decision]:
         ensure_opset(model, 13)
-        prepare(model)
+        canonicalise(model)
         plan = make_plan(model, include=[], exclude=[], arithmetic=arithmetic)
         data = dataset(model)
         names = [str(value.name) for value in plan.activations]

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from modelkit.alike import check_outputs_match, common_inputs
 from modelkit.data.open import open_dataset
 from modelkit.data.preprocess import Preprocess
 from modelkit.data.synthetic import synthetic_dataset
@@ -21,7 +22,7 @@ from modelkit.measure.size import measure_size
 from modelkit.options import Measure, Synthetic
 from modelkit.progress import Progress
 from modelkit.report.comparison import SCHEMA
-from modelkit.runtime import class_count, input_specs, make_session, output_specs
+from modelkit.runtime import check_run, class_count, input_specs, make_session, output_specs
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -50,35 +51,40 @@ def compare_models(paths: list[Path], data: Path | None, options: Options, progr
         progress: Told how far the work is.
 
     Raises:
-        UsageError: Two paths are the same file, or no model is named.
+        UsageError: No model is named, two paths are the same file, or the models do not have the same inputs
+            and outputs.
         ModelkitError: A model or the data cannot be used.
     """
     if not paths:
         raise UsageError("no model is named", "give one file, or several to compare")
     if len({path.resolve() for path in paths}) < len(paths):
         raise UsageError("the same model is named twice", "its figures would be the same but for noise")
-    models = [load(path) for path in paths]
-    keys = [str(path) for path in paths]
+    reference = load(paths[0]).model
+    for path in paths[1:]:
+        load(path)
+    keys = _names(paths)
 
     def session(path: Path) -> ort.InferenceSession:
         return make_session(path, threads=options.measure.threads, providers=[options.measure.provider])
 
     sessions = {key: session(path) for key, path in zip(keys, paths, strict=True)}
-    first = sessions[keys[0]]
-    specs = input_specs(first)
+    specs = common_inputs({key: input_specs(each) for key, each in sessions.items()})
+    outputs = {key: output_specs(each) for key, each in sessions.items()}
+    check_outputs_match(outputs)
+    notes = []
     if data is not None:
-        classes = class_count(output_specs(first))
+        classes = class_count(outputs[keys[0]])
         dataset = open_dataset(data, specs, preprocess=options.preprocess, classes=classes)
-        notes = []
     else:
         dataset = synthetic_dataset(
             specs,
             count=options.synthetic.samples,
             seed=options.seed,
-            vocabulary=input_vocabulary(models[0].model),
+            vocabulary=input_vocabulary(reference),
             dims=dict(options.synthetic.dims),
         )
-        notes = ["without data, outputs were compared on made-up inputs; --data gives real ones"]
+        what = "outputs were compared" if len(keys) > 1 else "latency was measured"
+        notes.append(f"without data, {what} on made-up inputs; --data gives real ones")
     found = evaluate_sessions(
         sessions,
         dataset.batches(32),
@@ -86,11 +92,13 @@ def compare_models(paths: list[Path], data: Path | None, options: Options, progr
         progress=progress,
         total=dataset.count,
     )
-    feeds = next(iter(dataset.batches(options.measure.batch))).inputs
+    inputs = next(iter(dataset.batches(options.measure.batch))).inputs
 
     def factory(path: Path) -> Callable[[], Callable[[], object]]:
         def make() -> Callable[[], object]:
             made = session(path)
+            feeds = {spec.name: inputs[spec.name].astype(spec.dtype, copy=False) for spec in input_specs(made)}
+            check_run(made, feeds, path.name)
             return lambda: made.run(None, feeds)
 
         return make
@@ -104,6 +112,7 @@ def compare_models(paths: list[Path], data: Path | None, options: Options, progr
         ratio = timed.ratios.get(key)
         entries.append(
             {
+                "name": key,
                 "file": file_record(path),
                 "size": asdict(measure_size(path)),
                 "quality": found[key].quality,
@@ -120,3 +129,9 @@ def compare_models(paths: list[Path], data: Path | None, options: Options, progr
         "seed": options.seed,
         "machine": machine_facts(),
     }
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """What to call each model: its file's name, or the path as it was given where names repeat."""
+    names = [path.name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modelkit.errors import ModelError, ResourceError
+from modelkit.errors import ModelError, ResourceError, UsageError
+from modelkit.staging import shown
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -51,11 +52,18 @@ def make_session(
         optimize: False switches all graph optimisations off.
 
     Raises:
+        UsageError: This onnxruntime does not have an execution provider.
         ModelError: The graph is invalid or uses an operator that onnxruntime lacks.
-        ResourceError: onnxruntime failed for another reason.
+        ResourceError: An execution provider does not work here, or onnxruntime failed for another reason.
     """
     import onnxruntime as ort
 
+    available = ort.get_available_providers()
+    for provider in providers:
+        if provider not in available:
+            raise UsageError(
+                f"this onnxruntime has no execution provider '{provider}'", f"it has {', '.join(available)}"
+            )
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -66,14 +74,30 @@ def make_session(
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if optimized_path is not None:
         options.optimized_model_filepath = str(optimized_path)
-    source = model if isinstance(model, bytes) else str(model)
+    source = model if isinstance(model, bytes) else _utf8(model)
     try:
-        return ort.InferenceSession(source, options, providers=list(providers))
+        # Its fallback would print on stdout, and measure something else than what was asked for.
+        session = ort.InferenceSession(source, options, providers=list(providers), enable_fallback=0)
     except Exception as error:  # onnxruntime raises many classes with no common base of its own
-        raise _explain(error) from error
+        raise _explain(error, "the model" if isinstance(model, bytes) else f"'{model.name}'") from error
+    for provider in providers:
+        if provider not in session.get_providers():
+            raise ResourceError(f"the execution provider {provider} does not work on this machine")
+    return session
 
 
-def _explain(error: Exception) -> ModelError | ResourceError:
+def _utf8(path: Path) -> str:
+    """The path as onnxruntime takes it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"onnxruntime cannot open '{shown(path)}': the name is not valid UTF-8", "rename the file or its folder"
+        ) from error
+    return str(path)
+
+
+def _explain(error: Exception, name: str) -> ModelError | ResourceError:
     """Turn what onnxruntime says on loading into one line and a hint."""
     text = re.sub(r"\s+", " ", str(error)).strip()
     missing = re.search(r"No Op registered for (\S+) with domain_version of (\d+)", text) or re.search(
@@ -81,18 +105,31 @@ def _explain(error: Exception) -> ModelError | ResourceError:
     )
     if missing:
         return ModelError(
-            f"the operator {missing.group(1)} is not known to onnxruntime",
+            f"the operator {missing.group(1)} in {name} is not known to onnxruntime",
             "modelkit measures with stock onnxruntime: export the model without custom operators",
         )
     not_implemented = re.search(r"Could not find an implementation for (\S+?)\((\d+)\) node", text)
     if not_implemented:
         return ModelError(
-            f"onnxruntime has no kernel for {not_implemented.group(1)} (opset {not_implemented.group(2)})",
+            f"onnxruntime has no kernel for {not_implemented.group(1)} (opset {not_implemented.group(2)}) in {name}",
             "export the model with another opset or operator",
         )
     if "bad_alloc" in text or "Failed to allocate memory" in text:
-        return ResourceError("onnxruntime ran out of memory while loading the model")
-    return ModelError(f"onnxruntime cannot load the model: {text[:300]}")
+        return ResourceError(f"onnxruntime ran out of memory while loading {name}")
+    return ModelError(f"onnxruntime cannot load {name}: {text[:300]}")
+
+
+def check_run(session: ort.InferenceSession, feeds: Mapping[str, np.ndarray], name: str) -> None:
+    """Run a session once, so that what is timed afterwards is known to work.
+
+    Raises:
+        ResourceError: onnxruntime failed; names the model.
+    """
+    try:
+        session.run(None, dict(feeds))
+    except Exception as error:  # onnxruntime raises many classes with no common base of its own
+        text = re.sub(r"\s+", " ", str(error)).strip()
+        raise ResourceError(f"onnxruntime failed while running '{name}': {text[:300]}") from error
 
 
 _ORT_DTYPES = {

@@ -1,45 +1,22 @@
-"""Config templates that `modelkit init` writes, and the schemas that editors check them with."""
+"""Config templates that `modelkit init` writes, each with the schema that editors check it with."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from modelkit.config import json_schema
 from modelkit.errors import UsageError
-from modelkit.files import Staging, check_outputs, write_json
+from modelkit.files import Staging, check_outputs, shown, write_json
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
 
-def _schemas() -> dict[str, type[BaseModel]]:
-    from modelkit.quantize.config import QuantizeConfig
-
-    return {"quantize": QuantizeConfig}
-
-
-def _folder(command: str) -> Path:
-    """Templates lie in the package once installed, and in configs/ of a source tree."""
-    installed = Path(__file__).parent / "configs" / command
-    return installed if installed.is_dir() else Path(__file__).parent.parent / "configs" / command
-
-
-def _known(command: str) -> type[BaseModel]:
-    schemas = _schemas()
-    if command not in schemas:
-        raise UsageError(f"'{command}' has no config", f"commands with one: {', '.join(sorted(schemas))}")
-    return schemas[command]
-
-
 def available(command: str) -> list[tuple[str, str]]:
-    """List the templates of a command: name and first comment line.
-
-    Raises:
-        UsageError: The command has none.
-    """
-    _known(command)
+    """List the templates of a command: name and summary (the second line), the default first."""
     found = []
-    for path in sorted(_folder(command).glob("*.yaml")):
+    for path in sorted(_folder(command).glob("*.yaml"), key=lambda path: (path.stem != "default", path.stem)):
         lines = path.read_text(encoding="utf-8").splitlines()
         found.append((path.stem, lines[1].lstrip("# ") if len(lines) > 1 else ""))
     return found
@@ -49,40 +26,44 @@ def read(command: str, name: str) -> str:
     """Return the text of a template.
 
     Raises:
-        UsageError: There is no such command or template.
+        UsageError: There is no such template.
     """
     names = [known for known, _ in available(command)]
     if name not in names:
-        raise UsageError(f"modelkit {command} has no template '{name}'", f"there are {', '.join(names)}; see --list")
+        raise UsageError(
+            f"modelkit {command} has no template '{shown(name)}'", f"there are {', '.join(names)}; see --list"
+        )
     return (_folder(command) / f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def schema(command: str) -> dict[str, Any]:
-    """Return the JSON Schema of a command's config.
-
-    Raises:
-        UsageError: The command has none.
-    """
-    from modelkit.config import json_schema
-
-    return json_schema(_known(command), command)
-
-
-def write(command: str, text: str, target: Path, *, force: bool) -> list[Path]:
+def write(command: str, text: str, schema: type[BaseModel], target: Path, *, force: bool) -> list[Path]:
     """Write a template, and the schema that its first line points editors to, beside each other.
 
+    Args:
+        command: Name of the command.
+        text: The template.
+        schema: The command's config.
+        target: Where the template goes.
+        force: Whether to overwrite a file that exists.
+
     Raises:
-        UsageError: The target exists.
+        UsageError: The target exists, or has the schema's name.
         ResourceError: The folder cannot be written.
     """
+    beside = target.with_name(f"{command}.schema.json")
+    check_outputs([target, beside], [], force=True)
     check_outputs([target], [], force=force)
-    schema_name = f"{command}.schema.json"
     with Staging(target.parent) as stage:
         stage.path(target.name).write_text(text, encoding="utf-8")
-        write_json(stage.path(schema_name), schema(command))
+        write_json(stage.path(beside.name), json_schema(schema, command))
         names = [target.name]
-        same = target.parent / schema_name
-        if not same.exists() or same.read_bytes() != stage.path(schema_name).read_bytes():
-            names.append(schema_name)
+        if not beside.exists() or beside.read_bytes() != stage.path(beside.name).read_bytes():
+            names.append(beside.name)
         # The schema is generated: replacing an older one loses nothing.
         return stage.publish(names, force=True)
+
+
+def _folder(command: str) -> Path:
+    """Templates lie in the package once installed, and in configs/ of a source tree."""
+    installed = Path(__file__).parent / "configs" / command
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "configs" / command

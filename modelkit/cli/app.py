@@ -5,15 +5,18 @@ Nothing here may import numpy, onnx or torch: `modelkit --help` answers at once.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import traceback
+import warnings
 from typing import Annotated
 
 import typer
 
 from modelkit.cli import evaluate, init, inspect, quantize
-from modelkit.cli.console import fail, state
-from modelkit.errors import ModelkitError
+from modelkit.cli.console import drop_stdout, fail, state
+from modelkit.errors import ModelkitError, ResourceError, UsageError
 from modelkit.version import VERSION
 
 app = typer.Typer(
@@ -22,7 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
@@ -42,63 +45,119 @@ def _root(
     pass
 
 
-app.command("quantize")(quantize.command)
-app.command("inspect")(inspect.command)
-app.command("evaluate")(evaluate.command)
-app.command("init")(init.init)
-app.command("schema")(init.schema)
+app.command("quantize", short_help="Store a model's numbers in fewer bits.")(quantize.command)
+app.command("inspect", short_help="Show what is in a model, and what would stop quantization.")(inspect.command)
+app.command("evaluate", short_help="Compare models: quality, agreement, size and latency.")(evaluate.command)
+app.command("init", short_help="Write a commented YAML template for a command.")(init.init)
+app.command("schema", short_help="Print the JSON Schema of a command's config.")(init.schema)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the program and exit with the codes of modelkit.errors."""
-    # A terminated run cleans up like an interrupted one.
-    signal.signal(signal.SIGTERM, _terminated)
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
+    _catch_signals()
+    if not sys.warnoptions:
+        # Warnings of libraries are about this code, not about the user's model.
+        warnings.simplefilter("ignore")
+    # A program started with these closed has none, and prints nothing.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # What a terminal cannot show (an old encoding, a broken file name) is spelled out, not an error.
+            stream.reconfigure(errors="backslashreplace")
+    code = run(sys.argv[1:] if argv is None else argv)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_stdout()
+    sys.exit(code)
 
 
 def run(argv: list[str]) -> int:
     """Run one command line and return its exit code."""
-    state.debug = "--debug" in argv
+    state.debug, state.wrote = "--debug" in argv, False
     try:
-        code = app(args=argv, prog_name="modelkit", standalone_mode=False)
-        return int(code or 0)
-    except ModelkitError as error:
-        if state.debug:
-            raise
-        return fail(error)
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
+        code = int(app(args=argv, prog_name="modelkit", standalone_mode=False) or 0)
+        # typer makes an exit code of Ctrl-C, and ends the program itself where nobody reads its help.
+        return _stopped("interrupted", code) if code == 130 else code
+    except SystemExit:
+        drop_stdout()
         return 0
-    except MemoryError:
-        print("error: out of memory", file=sys.stderr)
-        print("hint: a smaller --set measure.batch or fewer samples need less", file=sys.stderr)
-        return 5
+    except KeyboardInterrupt:
+        return _stopped("interrupted", 130)
+    except _TerminatedError as stop:
+        return _stopped("terminated", 128 + stop.signal)
+    except BrokenPipeError:
+        drop_stdout()
+        return 0
     except Exception as error:
-        if any(kind.__name__ in ("TyperException", "ClickException") for kind in type(error).__mro__):
-            return _usage(error)
-        if type(error).__name__ in ("Abort", "Exit"):
-            return int(getattr(error, "exit_code", 130))
-        if state.debug:
-            raise
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-        print("hint: this is a defect in modelkit; run again with --debug and report it", file=sys.stderr)
-        return 5
+        if state.debug and not _is_click(error) and type(error).__name__ not in ("Abort", "Exit"):
+            traceback.print_exception(error)
+        return _explain(error, argv)
 
 
-def _usage(error: Exception) -> int:
+def _explain(error: Exception, argv: list[str]) -> int:
+    """Show an exception as an error line and a hint; returns the exit code."""
+    if isinstance(error, ModelkitError):
+        return fail(error)
+    if isinstance(error, MemoryError):
+        return fail(ResourceError("out of memory", "a smaller --set measure.batch or fewer samples need less"))
+    if isinstance(error, OSError) and error.strerror:
+        name = f" '{error.filename}'" if error.filename else ""
+        return fail(ResourceError(f"the system refuses{name}: {error.strerror}"))
+    if _is_click(error):
+        return _usage(error, argv)
+    if type(error).__name__ == "Abort":  # what typer makes of Ctrl-C
+        return _stopped("interrupted", 130)
+    if type(error).__name__ == "Exit":
+        return int(getattr(error, "exit_code", 0))
+    # One line, like every error: what an exception says may span many.
+    said = " ".join(str(error).split())
+    defect = f"this is a defect in modelkit: {type(error).__name__}{f': {said}' if said else ''}"
+    return fail(ResourceError(defect, "run again with --debug and report what it shows"))
+
+
+def _is_click(error: Exception) -> bool:
+    """Whether typer found fault with the arguments; it brings its own copy of click, hence by name."""
+    return any(kind.__name__ in ("TyperException", "ClickException") for kind in type(error).__mro__)
+
+
+def _usage(error: Exception, argv: list[str]) -> int:
     """Show a wrong option or argument in the same form as every other error."""
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         print(context.get_help() if context else "", file=sys.stderr)
         return 2
-    path = context.command_path if context is not None else "modelkit"
+    known = {command.name for command in app.registered_commands}
+    path = f"modelkit {argv[0]}" if argv and argv[0] in known else "modelkit"
     message = error.format_message() if hasattr(error, "format_message") else str(error)
-    print(f"error: {message.rstrip('.')}", file=sys.stderr)
-    print(f"hint: {path} --help shows what there is", file=sys.stderr)
-    return 2
+    return fail(UsageError(message.rstrip("."), f"{path} --help shows what there is"))
 
 
-def _terminated(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
+def _stopped(how: str, code: int) -> int:
+    """Tell that the user or the system ended the run, and what became of it."""
+    print(f"{how}; {'the results are complete' if state.wrote else 'nothing was written'}", file=sys.stderr)
+    return code
+
+
+class _TerminatedError(BaseException):
+    """A signal that ends the program; like KeyboardInterrupt it must not be taken for a failure of the work."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
+
+
+def _catch_signals() -> None:
+    """Let a terminated run clean up like an interrupted one."""
+    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # nohup starts its programs with SIGHUP ignored, and means it.
+    caught = [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
+
+    def terminated(number: int, frame: object) -> None:
+        for each in caught:
+            signal.signal(each, signal.SIG_IGN)  # a second one must not end the cleaning up
+        raise _TerminatedError(number)
+
+    for number in caught:
+        signal.signal(number, terminated)

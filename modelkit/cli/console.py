@@ -7,13 +7,14 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modelkit.errors import ModelkitError
+from modelkit.errors import ConfigError, ModelkitError
+from modelkit.staging import shown
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -26,19 +27,22 @@ _LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 
 @dataclass
 class State:
-    """How this run talks.
+    """How this run talks, and how far it is.
 
     Attributes:
-        debug: Tracebacks instead of one-line errors.
+        debug: Show the traceback of an error above its line.
+        wrote: Whether the results are in place, so that an interruption must not say otherwise.
     """
 
     debug: bool = False
+    wrote: bool = False
 
 
 state = State()
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+VerboseFlag = Annotated[bool, typer.Option("--verbose", "-v", help="Print every stage of the work, with times.")]
 DebugFlag = Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")]
 
 
@@ -48,43 +52,77 @@ def console(*, stderr: bool = False) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or os.environ.get("COLUMNS") else 80
-    return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
 
 
 def show(what: RenderableType) -> None:
     """Print a table or text on stdout."""
-    console().print(what)
+    writer = console()
+    with writer.capture() as captured:
+        writer.print(what)
+    # Tables are padded to their width: of no use in a log, and in the way when a line is copied.
+    _write("".join(f"{line.rstrip()}\n" for line in captured.get().removesuffix("\n").split("\n")))
 
 
 def show_json(value: Any) -> None:
-    """Print one JSON document on stdout; the same values always give the same text."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write("\n")
+    """Print one JSON document on stdout; the same values always give the same text, what is not finite is null."""
+    from modelkit.report.report import finite
+
+    _write(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def show_text(text: str) -> None:
+    """Print text on stdout as it is."""
+    _write(text if text.endswith("\n") else f"{text}\n")
+
+
+def _write(text: str) -> None:
+    """Write to stdout at once; a reader that has seen enough (``| head``) does not change how the run ends."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_stdout()
+
+
+def drop_stdout() -> None:
+    """Send whatever else is printed nowhere, so that Python does not complain about it when it ends."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def say(text: str, *, quiet: bool = False) -> None:
     """Print a note on stderr."""
     if not quiet:
-        print(text, file=sys.stderr)
+        print(shown(text), file=sys.stderr)
 
 
 def fail(error: ModelkitError) -> int:
     """Print an error with all its problems and the hint; returns the exit code."""
-    print(f"error: {error.message}", file=sys.stderr)
-    for problem in getattr(error, "problems", []):
-        print(f"  {problem}", file=sys.stderr)
+    message, problems = error.message, list(getattr(error, "problems", []))
+    if isinstance(error, ConfigError) and len(problems) == 1:
+        message, problems = problems[0], []
+    print(f"error: {shown(message)}", file=sys.stderr)
+    for problem in problems:
+        # A single problem is part of the message already.
+        if len(problems) > 1 or problem not in message:
+            print(f"  {shown(problem)}", file=sys.stderr)
     if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        print(f"hint: {shown(error.hint)}", file=sys.stderr)
     return error.exit_code
 
 
 @contextmanager
-def progress(*, quiet: bool) -> Iterator[Progress]:
+def progress(*, quiet: bool, verbose: bool = False) -> Iterator[Progress]:
     """Give a Progress that draws a bar with an estimate on a terminal, and prints lines elsewhere."""
     from modelkit.progress import silent
 
     if quiet:
         yield silent
+    elif verbose:
+        yield _Stages()
     elif sys.stderr.isatty():
         with _bar() as draw:
             yield draw
@@ -98,10 +136,11 @@ def _bar() -> Iterator[Progress]:
 
     bar = Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=20),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("·"),
         TimeRemainingColumn(),
+        TextColumn("left"),
         console=console(stderr=True),
         transient=True,
     )
@@ -142,4 +181,16 @@ class _Lines:
         if total and done:
             left = (now - self._began) * (total - done) / done
             text += f" {100 * done / total:.0f} %, about {left:.0f} s left"
-        print(text, file=sys.stderr, flush=True)
+        print(shown(text), file=sys.stderr, flush=True)
+
+
+class _Stages:
+    """Progress for those who want to see all of it: a line for each stage, with the seconds since the start."""
+
+    def __init__(self) -> None:
+        self._stage, self._began = "", time.monotonic()
+
+    def __call__(self, stage: str, done: float, total: float) -> None:
+        if stage != self._stage:
+            self._stage = stage
+            print(f"{time.monotonic() - self._began:8.1f} s  {shown(stage)}", file=sys.stderr, flush=True)

@@ -8,35 +8,42 @@ from typing import Annotated
 import typer
 
 from modelkit.cli import flags as f
-from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, progress, show, show_json
+from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag, progress, show, show_json
 
 
 def command(
     models: Annotated[
         list[Path],
-        typer.Argument(metavar="MODEL...", help="ONNX files; the first is the reference.", show_default=False),
+        typer.Argument(metavar="MODEL", help="ONNX files; the first is the reference.", show_default=False),
     ],
-    data: f.DataOption = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="PATH",
+            help="Inputs to run the models on, with labels for quality: npz, folder of npy, images or ONNX test "
+            "sets, csv, parquet. Made-up inputs without.",
+        ),
+    ] = None,
     seconds: Annotated[
         str | None,
-        typer.Option(
-            "--seconds", metavar="S", help="Time spent on timing each model (2).", rich_help_panel="Measuring"
-        ),
+        typer.Option("--seconds", metavar="S", help="Time spent on timing each model (2)."),
     ] = None,
     batch: Annotated[
         str | None,
-        typer.Option("--batch", metavar="N", help="Samples in one timed batch (1).", rich_help_panel="Measuring"),
+        typer.Option("--batch", metavar="N", help="Samples in one timed batch (1)."),
     ] = None,
     threads: f.ThreadsOption = None,
     config: f.ConfigOption = None,
     sets: f.SetOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    verbose: VerboseFlag = False,
     debug: DebugFlag = False,
 ) -> None:
     """Compare models: accuracy on labelled data, agreement with the first model, size and latency.
 
-    **Examples**
+    For example:
 
         modelkit evaluate model.onnx --data labelled.npz
 
@@ -48,6 +55,7 @@ def command(
     from modelkit.report import comparison
 
     options = f.resolve_config(
+        "evaluate",
         api.EvaluateConfig,
         config=config,
         sets=sets,
@@ -57,7 +65,7 @@ def command(
             "measure.threads": ("--threads", threads),
         },
     )
-    with progress(quiet=quiet) as listener:
+    with progress(quiet=quiet, verbose=verbose) as listener:
         found = api.evaluate(models, data=data, config=options, progress=listener)
     if as_json:
         show_json(found)

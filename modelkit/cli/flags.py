@@ -17,7 +17,7 @@ T = TypeVar("T", bound="BaseModel")
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
 OutputOption = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Where the artifact goes.", rich_help_panel="Files"),
+    typer.Option("--output", "-o", metavar="FILE", help="Where the artifact goes."),
 ]
 DataOption = Annotated[
     Path | None,
@@ -26,74 +26,71 @@ DataOption = Annotated[
         metavar="PATH",
         help="Inputs to calibrate with and to compare candidates on: npz, folder of npy, images or ONNX test sets, "
         "csv, parquet. With labels, half of it is kept for the final figures.",
-        rich_help_panel="Files",
     ),
 ]
 TestOption = Annotated[
     Path | None,
     typer.Option(
-        "--test",
-        metavar="PATH",
-        help="Labelled inputs for the final figures only; nothing is chosen by them.",
-        rich_help_panel="Files",
+        "--test", metavar="PATH", help="Labelled inputs for the final figures only; nothing is chosen by them."
     ),
 ]
-ForceFlag = Annotated[
-    bool, typer.Option("--force", "-f", help="Overwrite an artifact that exists.", rich_help_panel="Files")
-]
+ForceFlag = Annotated[bool, typer.Option("--force", "-f", help="Overwrite an artifact that exists.")]
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", "-c", metavar="YAML", help="Options from a file.", rich_help_panel="Options in files"),
+    typer.Option("--config", "-c", metavar="YAML", help="Options from a file."),
 ]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Any key of the config, such as weights.scale=mse; may be repeated.",
-        rich_help_panel="Options in files",
+        "--set", metavar="KEY=VALUE", help="Any key of the config, such as weights.scale=mse; may be repeated."
     ),
 ]
 MaxDropOption = Annotated[
     str | None,
-    typer.Option(
-        "--max-drop",
-        metavar="SHARE",
-        help="Largest loss of accuracy allowed: 0.5% or 0.005.",
-        rich_help_panel="Budget",
-    ),
+    typer.Option("--max-drop", metavar="SHARE", help="Largest loss of accuracy allowed: 0.5% or 0.005."),
 ]
 MinRatioOption = Annotated[
     str | None,
-    typer.Option("--min-ratio", metavar="X", help="At least this many times smaller.", rich_help_panel="Budget"),
+    typer.Option("--min-ratio", metavar="X", help="At least this many times smaller."),
 ]
 MinSpeedupOption = Annotated[
     str | None,
-    typer.Option("--min-speedup", metavar="X", help="At least this many times faster.", rich_help_panel="Budget"),
+    typer.Option("--min-speedup", metavar="X", help="At least this many times faster."),
 ]
 MaxLatencyOption = Annotated[
     str | None,
-    typer.Option("--max-latency", metavar="TIME", help="Longest median latency: 5ms.", rich_help_panel="Budget"),
+    typer.Option("--max-latency", metavar="TIME", help="Longest median latency: 5ms."),
 ]
 ThreadsOption = Annotated[
     str | None,
-    typer.Option("--threads", metavar="N", help="Threads of a timed inference (1).", rich_help_panel="Measuring"),
+    typer.Option("--threads", metavar="N", help="Threads of a timed inference (1)."),
 ]
 SeedOption = Annotated[str | None, typer.Option("--seed", metavar="N", help="Seed of everything random (0).")]
 
 
 def resolve_config(
-    schema: type[T], *, config: Path | None, sets: list[str] | None, flags: dict[str, tuple[str, object]]
+    command: str,
+    schema: type[T],
+    *,
+    config: Path | None,
+    sets: list[str] | None,
+    flags: dict[str, tuple[str, object]],
 ) -> Resolved[T]:
     """Turn options into a config, flags over --set over YAML over defaults.
 
     Args:
-        schema: The command's config.
+        command: Name of the command.
+        schema: Its config.
         config: The YAML file.
         sets: The --set options.
         flags: For each dotted key, the flag's name and its value (text is read as a YAML scalar; None is left out).
+
+    Raises:
+        ConfigError: Values that the command does not take, all at once.
+        UsageError: The YAML file is not there.
     """
     from modelkit.config import resolve
+    from modelkit.errors import ConfigError
     from modelkit.yaml_strict import core_scalar
 
     given = {
@@ -101,4 +98,8 @@ def resolve_config(
         for key, (name, value) in flags.items()
         if value is not None
     }
-    return resolve(schema, yaml_path=config, sets=sets or (), flags=given)
+    try:
+        return resolve(schema, yaml_path=config, sets=sets or (), flags=given)
+    except ConfigError as error:
+        error.hint = f"modelkit schema {command} lists every key and what it takes"
+        raise

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modelkit.cli.console import DebugFlag, say, show_json
+from modelkit.cli.console import DebugFlag, say, show, show_json, show_text
+from modelkit.errors import UsageError
+from modelkit.staging import shown
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 CommandArgument = Annotated[
     str,
-    typer.Argument(metavar="COMMAND", help="The command whose config is wanted: quantize.", show_default=False),
+    typer.Argument(
+        metavar="COMMAND", help="The command whose config is wanted: quantize or evaluate.", show_default=False
+    ),
 ]
 
 
@@ -30,7 +37,7 @@ def init(
 ) -> None:
     """Write a commented YAML template for a command.
 
-    **Examples**
+    For example:
 
         modelkit init quantize
 
@@ -40,28 +47,43 @@ def init(
     """
     from modelkit import templates
 
+    schema = _schema_of(command)
     if list_:
-        for name, summary in templates.available(command):
-            typer.echo(f"{name:<14}{summary}")
+        from modelkit.report.text import pairs
+
+        show(pairs(templates.available(command)))
         return
     text = templates.read(command, template)
     if output == Path("-"):
-        typer.echo(text, nl=False)
+        show_text(text)
         return
     target = output if output is not None else Path(f"{command}.yaml")
-    templates.write(command, text, target, force=force)
+    templates.write(command, text, schema, target, force=force)
     say(f"wrote {target}; run: modelkit {command} MODEL --config {target}")
 
 
 def schema(command: CommandArgument, debug: DebugFlag = False) -> None:
     """Print the JSON Schema of a command's config, for editors and validators.
 
-    **Examples**
+    For example:
 
         modelkit schema quantize
 
         modelkit schema quantize > quantize.schema.json
     """
-    from modelkit import templates
+    from modelkit.config import json_schema
 
-    show_json(templates.schema(command))
+    show_json(json_schema(_schema_of(command), command))
+
+
+def _schema_of(command: str) -> type[BaseModel]:
+    """The config of a command."""
+    if command == "quantize":
+        from modelkit.quantize.config import QuantizeConfig
+
+        return QuantizeConfig
+    if command == "evaluate":
+        from modelkit.api import EvaluateConfig
+
+        return EvaluateConfig
+    raise UsageError(f"'{shown(command)}' has no config", "commands with one: quantize, evaluate")

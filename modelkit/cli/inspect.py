@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from modelkit.cli import flags as f
-from modelkit.cli.console import DebugFlag, JsonFlag, show, show_json
+from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, show, show_json
 
 
 def command(
@@ -17,11 +17,12 @@ def command(
         typer.Option("--layers", metavar="N", min=0, help="How many layers to list, largest first; 0 for all."),
     ] = 15,
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
     debug: DebugFlag = False,
 ) -> None:
     """Show inputs, outputs, operators, parameters, MACs and bytes by layer, and what would stop quantization.
 
-    **Examples**
+    For example:
 
         modelkit inspect model.onnx
 
@@ -35,5 +36,5 @@ def command(
     found = inspect(model)
     if as_json:
         show_json(found)
-    else:
+    elif not quiet:
         show(inspection.render(found, layers=layers))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modelkit.cli import flags as f
-from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, progress, say, show, show_json
+from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag, progress, say, show, show_json, state
 
 if TYPE_CHECKING:
     from modelkit.report.report import Report
@@ -57,6 +57,7 @@ def command(
     seed: f.SeedOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
+    verbose: VerboseFlag = False,
     debug: DebugFlag = False,
 ) -> None:
     """Store a model's numbers in fewer bits, and prove that it still works.
@@ -64,7 +65,7 @@ def command(
     Every way that the inputs allow is tried and measured on this machine; the best one inside the budget is
     written as MODEL.int8.onnx, with a report beside it.
 
-    **Examples**
+    For example:
 
     The best safe result without data:
 
@@ -83,6 +84,7 @@ def command(
     from modelkit.quantize.config import QuantizeConfig
 
     options = f.resolve_config(
+        "quantize",
         QuantizeConfig,
         config=config,
         sets=sets,
@@ -102,22 +104,24 @@ def command(
     )
     job = api.quantize_job(model, output=output, data=data, test=test, config=options, force=force)
     if dry_run:
-        with progress(quiet=quiet) as listener:
+        with progress(quiet=quiet, verbose=verbose) as listener:
             plan = api.dry_run(job, listener)
         if as_json:
             show_json(plan.to_dict())
-        else:
+        elif not quiet:
             from modelkit.report import table
 
             show(table.render_plan(plan, explain=explain))
         return
     try:
-        with progress(quiet=quiet) as listener:
+        with progress(quiet=quiet, verbose=verbose) as listener:
             report = api.run(job, listener)
     except BudgetError as error:
+        state.wrote = True
         if error.report is not None:
             _print(error.report, explain, as_json, quiet)  # type: ignore[arg-type]
         raise
+    state.wrote = True
     _print(report, explain, as_json, quiet)
     say(f"wrote {job.output} and its report", quiet=quiet or as_json)
 

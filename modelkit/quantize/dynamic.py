@@ -193,7 +193,8 @@ class _Rewriter:
             name=label,
         )
         new.attributes.update(attributes)
-        graph = node.graph  # type: ignore[assignment]
+        graph = node.graph
+        assert graph is not None
         self._model.opset_imports.setdefault(MICROSOFT, 1)
         self._model.graph.opset_imports.setdefault(MICROSOFT, 1)
         ir.convenience.replace_nodes_and_values(graph, node, [node], [new], node.outputs, new.outputs)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.text import Text
+from rich.console import RenderableType
 
 from modelkit.decision import Decision
 from modelkit.report import units
-from modelkit.report.table import decisions, new_table
+from modelkit.report.table import decisions
+from modelkit.report.text import add_row, new_table, notes, pairs, stack, titled
 
 SCHEMA = "modelkit.inspection/1"
 
@@ -23,69 +22,53 @@ def render(found: dict[str, Any], *, layers: int) -> RenderableType:
         layers: How many layers to list, largest first; 0 for all in graph order.
     """
     facts = found["facts"]
-    parts: list[RenderableType] = [_head(found), Text(""), _ports(facts), Text(""), _operators(facts)]
-    parts += [Text(""), _layers(facts["layers"], layers)]
-    if facts["macs_unknown"]:
-        parts.append(Text(f"note: the MACs of {len(facts['macs_unknown'])} layers are unknown", style="yellow"))
-    parts += [Text(""), _quantized(facts["quantized"])]
+    parts = [_head(found), _ports(facts), _layers(facts["layers"], layers)]
     if facts["blockers"]:
-        parts += [
-            Text(""),
-            decisions("What would stop or limit quantization", [Decision(**entry) for entry in facts["blockers"]]),
-        ]
-    return Group(*parts)
+        blockers = [Decision(**entry) for entry in facts["blockers"]]
+        parts.append(decisions("What would stop or limit quantization", blockers))
+    if facts["macs_unknown"]:
+        unknown = len(facts["macs_unknown"])
+        parts.append(notes([f"the MACs of {unknown} layer{' is' if unknown == 1 else 's are'} unknown"]))
+    return stack(parts)
 
 
 def _head(found: dict[str, Any]) -> RenderableType:
     facts, size = found["facts"], found["size"]
-    table = new_table(found["file"]["name"])
-    table.add_column("")
-    table.add_column("")
     others = ", ".join(f"{name} {version}" for name, version in facts["domains"].items())
-    rows = [
-        ("bytes", f"{units.size(size['file_bytes'])} ({units.size(size['deflated_bytes'])} deflated)"),
+    rows: list[tuple[object, object]] = [
+        ("file size", f"{units.size(size['file_bytes'])} ({units.size(size['deflated_bytes'])} deflated)"),
         ("parameters", f"{units.number(facts['parameters'])} in {units.size(facts['parameter_bytes'])}"),
         ("MACs of one sample", units.number(facts["macs"]) if facts["macs"] is not None else "unknown"),
         ("opset", f"{facts['opset']}{f' ({others})' if others else ''}, IR version {facts['ir_version']}"),
+        ("operators", _counted(facts["op_counts"]) or "none"),
+        ("quantized", _quantized(facts["quantized"])),
         ("producer", facts["producer"] or "-"),
         ("sha256", found["file"]["sha256"][:16] + "…"),
     ]
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return titled(found["file"]["name"], pairs(rows))
 
 
 def _ports(facts: dict[str, Any]) -> RenderableType:
-    table = new_table("Inputs and outputs")
-    for name in ("", "name", "type", "shape"):
-        table.add_column(name)
+    table = new_table("", "name", "type", "shape")
     for kind in ("inputs", "outputs"):
         for port in facts[kind]:
             shape = "?" if port["shape"] is None else " x ".join(str(d) for d in port["shape"]) or "scalar"
-            table.add_row(kind[:-1], port["name"], port["dtype"], shape)
-    return table
-
-
-def _operators(facts: dict[str, Any]) -> RenderableType:
-    counted = ", ".join(f"{op} {count}" for op, count in facts["op_counts"].items())
-    return Text(f"Operators: {counted or 'none'}")
+            add_row(table, kind[:-1], port["name"], port["dtype"], shape)
+    return titled("Inputs and outputs", table)
 
 
 def _layers(layers: list[dict[str, Any]], limit: int) -> RenderableType:
-    shown: Iterable[dict[str, Any]] = layers
-    title = f"All {len(layers)} layers"
+    shown = layers
+    title = f"All {len(layers)} layers" if len(layers) > 1 else "The layer" if layers else "No layers"
     if limit and len(layers) > limit:
         shown = sorted(layers, key=lambda layer: -layer["bytes"])[:limit]
-        title = f"The {limit} largest of {len(layers)} layers"
-    table = new_table(title)
-    table.add_column("layer", overflow="fold")
-    table.add_column("operator")
-    table.add_column("weights", overflow="fold")
-    for name in ("parameters", "bytes", "MACs"):
-        table.add_column(name, justify="right")
+        title = f"The {f'{limit} ' if limit > 1 else ''}largest of {len(layers)} layers"
+    figures = ("parameters", "bytes", "MACs")
+    table = new_table("layer", "operator", "weights", *figures, numbers=figures)
     for layer in shown:
         shapes = ", ".join("x".join(str(d) for d in shape) for shape in layer["weight_shapes"][:1])
-        table.add_row(
+        add_row(
+            table,
             layer["name"],
             layer["op"],
             f"{shapes} {layer['weight_dtype']}".strip(),
@@ -93,11 +76,16 @@ def _layers(layers: list[dict[str, Any]], limit: int) -> RenderableType:
             units.size(layer["bytes"]),
             units.number(layer["macs"]),
         )
-    return table
+    return titled(title, table)
 
 
-def _quantized(state: dict[str, Any]) -> RenderableType:
+def _quantized(state: dict[str, Any]) -> str:
     if state["scheme"] == "none":
-        return Text("Quantized: nothing")
-    counted = ", ".join(f"{op} {count}" for op, count in state["counts"].items())
-    return Text(f"Quantized: {state['scheme']}, {state['weights']} integer weights ({counted})")
+        return "nothing"
+    counted = _counted(state["counts"])
+    weights = f"{state['weights']} integer weight{'' if state['weights'] == 1 else 's'}"
+    return f"{state['scheme']}, {weights}{f' ({counted})' if counted else ''}"
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{op} {count}" for op, count in counts.items())

@@ -2,91 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from modelkit.decision import Decision
-from modelkit.report import rows
+from modelkit.report import rows, units
 from modelkit.report.report import Report
+from modelkit.report.text import safe
+
+# What begins markup, HTML, formulas and what GitHub makes links and mentions of; nothing in a page needs an entity
+# that does not have to be one.
+_MARKUP = re.compile(
+    r"[\\`*<>|~$]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|\](?=[(\[:])|&(?=#?\w+;)|[@#](?=\w)|(?<=://)|(?<=www)(?=\.)"
+)
 
 
 def render(report: Report) -> str:
-    """Return the page; names from the model are escaped."""
-    lines = [f"# {report.before.file['name']}: {report.command}, {report.method}", ""]
+    """Return the page; names from the model are shown as they are, never as markup."""
+    lines = [f"# {code(report.before.file['name'])}: {report.command}, {escape(report.method)}", ""]
     if report.status != "done":
         lines += [
             f"**{report.status}**: no artifact was written; the figures are those of the best found.",
             "",
         ]
     lines += _table(["", "original", "artifact", "change"], rows.before_after(report))
-    lines += ["", "## What was tried", ""]
-    lines += _table(["method", "size", "speed", "agreement", "quality", "verdict"], rows.tried(report))
-    reasons = [f"- {e['name']}: {e['reason']}" for e in report.candidates if e["reason"]]
+    lines += ["", f"## {rows.tried_title(report)}", ""]
+    lines += _table(*rows.tried(report))
+    reasons = [f"- {escape(e['name'])}: {escape(e['reason'])}" for e in report.candidates if e["reason"]]
     lines += ["", *reasons] if reasons else []
     if report.gates:
-        gates = [(g.name, g.asked, g.got, "met" if g.ok else "**missed**") for g in report.gates]
+        gates = [(g.name, g.asked, g.got, "met" if g.ok else "missed") for g in report.gates]
         lines += ["", "## Budget", "", *_table(["what", "asked", "got", ""], gates)]
     if report.audit:
-        lines += [
-            "",
-            "## Kernels",
-            "",
-            f"{report.audit['integer']} integer, {report.audit['float']} float, "
-            f"{report.audit['conversions']} conversions between them.",
-        ]
+        lines += ["", "## Kernels", "", f"{rows.kernels(report.audit)}."]
         unfused = [(e["node"], e["op"], e["reason"]) for e in report.audit["unfused"]]
         if unfused:
-            lines += ["", *_table(["node", "operator", "why it runs in float"], unfused)]
-    lines += ["", "## Data", ""]
-    lines += [f"- {key}: {_data(value)}" for key, value in report.data.items()]
-    lines += ["", *[f"- note: {note}" for note in report.notes]] if report.notes else []
-    lines += ["", "## Decisions", ""]
-    lines += _table(["target", "action", "reason", "numbers"], _decisions(report.decisions))
+            lines += ["", *_table(["layer", "operator", "why it runs in float"], unfused, names=2)]
+    lines += ["", "## Data", "", *_data(report.data)]
+    lines += ["", *[f"- note: {escape(note)}" for note in report.notes]] if report.notes else []
+    lines += ["", "## Decisions", "", *_decisions(report.decisions)]
     if report.normalisation:
-        lines += ["", "## Clean-up before", ""]
-        lines += _table(["target", "action", "reason", "numbers"], _decisions(report.normalisation))
-    lines += ["", "## Provenance", ""]
-    lines += [f"- original: `{report.before.file['name']}` sha256 `{report.before.file['sha256']}`"]
-    lines += [f"- artifact: `{report.after.file['name']}` sha256 `{report.after.file['sha256']}`"]
-    lines += [f"- seed: {report.seed}"]
-    lines += [f"- {key.replace('_', ' ')}: {_plain(value)}" for key, value in report.machine.items()]
-    lines += [
-        f"- option {key}: {_plain(value)} ({report.origins.get(key, 'default')})"
-        for key, value in _flat(report.config)
-    ]
-    return "\n".join(lines) + "\n"
+        lines += ["", "## Clean-up before", "", *_decisions(report.normalisation)]
+    return "\n".join([*lines, *_provenance(report)]) + "\n"
 
 
 def escape(text: object) -> str:
-    """Make any text safe inside a Markdown table cell."""
-    cleaned = "".join(c if c.isprintable() else " " for c in str(text))
-    for mark in ("\\", "|", "<", "`", "*", "_", "["):
-        cleaned = cleaned.replace(mark, f"\\{mark}")
-    return cleaned
+    """Any text on one line, so that Markdown shows it as it is, inside a table cell too."""
+    # An entity means the character itself everywhere; a backslash would mean something else before a pipe.
+    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};" if found[0] else "&#8203;", safe(text))
 
 
-def _table(head: Sequence[str], body: Sequence[Sequence[object]]) -> list[str]:
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    return lines + ["| " + " | ".join(escape(cell) for cell in row) + " |" for row in body]
+def code(text: object) -> str:
+    """A name as code: no part of it can be a link, a mention or an image."""
+    cleaned = safe(text)
+    if not cleaned.strip() or "|" in cleaned:  # no code span can hold these, or not within a table
+        return escape(cleaned)
+    longest = max((len(run) for run in re.findall(r"`+", cleaned)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if cleaned[0] in "` " or cleaned[-1] in "` " else ""
+    return f"{fence}{pad}{cleaned}{pad}{fence}"
 
 
-def _decisions(decisions: Sequence[Decision]) -> list[tuple[str, str, str, str]]:
-    return [
-        (d.target, d.action, d.reason, ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in d.numbers.items()))
-        for d in decisions
-    ]
+def _table(head: Sequence[str], body: Iterable[Sequence[object]], *, names: int = 0) -> list[str]:
+    """A table; its first ``names`` columns are names from the model."""
+    lines = ["| " + " | ".join(escape(name) for name in head) + " |", "|" + " --- |" * len(head)]
+    for row in body:
+        cells = [code(cell) if index < names else escape(cell) for index, cell in enumerate(row)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
 
 
-def _data(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items() if item not in (None, False))
-    return str(value)
+def _decisions(decisions: Sequence[Decision]) -> list[str]:
+    if not decisions:
+        return ["None."]
+    body = [(d.target, d.action, d.reason, units.figures(d.numbers)) for d in decisions]
+    return _table(["target", "action", "reason", "figures"], body, names=1)
+
+
+def _data(data: dict[str, object]) -> list[str]:
+    lines = []
+    for role, facts in data.items():
+        if not isinstance(facts, dict):
+            lines.append(f"- {escape(role)}: {escape(facts)}")
+            continue
+        source = "made-up inputs" if facts.get("synthetic") else code(facts.get("path") or facts.get("name"))
+        labelled = ", labelled" if facts.get("labelled") else ""
+        lines.append(
+            f"- {escape(role)}: {facts.get('count')} samples of {source}{labelled}, "
+            f"sha256 {code(facts.get('sha256'))}"
+        )
+        lines += [f"  - {escape(note)}" for note in facts.get("notes") or ()]
+    return lines
+
+
+def _provenance(report: Report) -> list[str]:
+    before, after = report.before.file, report.after.file
+    lines = ["", "## Provenance", ""]
+    lines += [f"- original: {code(before['name'])} sha256 {code(before['sha256'])}"]
+    if report.status == "done":
+        lines += [f"- artifact: {code(after['name'])} sha256 {code(after['sha256'])}"]
+    lines += [f"- seed: {report.seed}"]
+    lines += [f"- {escape(key.replace('_', ' '))}: {escape(_plain(value))}" for key, value in report.machine.items()]
+    options = [(key, _plain(value), report.origins.get(key, "default")) for key, value in _flat(report.config)]
+    return [*lines, "", "## Options", "", *_table(["option", "value", "from"], options)]
 
 
 def _plain(value: object) -> str:
     if isinstance(value, list):
-        return ", ".join(str(item) for item in value)
+        return ", ".join(str(item) for item in value) or "none"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
+        return ", ".join(f"{key} {item}" for key, item in value.items()) or "none"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
     return str(value)
 
 

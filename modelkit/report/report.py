@@ -97,16 +97,19 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, schema first; numbers that are not finite become None."""
         plain = {"schema": SCHEMA, **asdict(self), "size_ratio": round(self.size_ratio, 4)}
-        result = _finite(plain)
+        result = finite(plain)
         assert isinstance(result, dict)
         return result
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Plain values for JSON: numbers that are not finite become None, numpy's become Python's."""
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
+    if hasattr(value, "dtype") and getattr(value, "shape", None) == ():
+        value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -60,25 +60,39 @@ def fidelity(found: dict[str, Any] | None) -> list[tuple[str, str]]:
     return rows
 
 
-def tried(report: Report) -> list[tuple[str, str, str, str, str, str]]:
-    """Rows (method, size, speed-up, agreement, quality, verdict) of all candidates."""
-    rows = []
+def tried(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Headers and rows of all candidates: method, size, speed, agreement, quality where there are labels, verdict."""
+    metric = next((next(iter(e["quality"]), "") for e in report.candidates if e.get("quality")), "")
+    head = ["method", "size", "speed", "agreement", *([label(metric)] if metric else []), "verdict"]
+    body = []
     for entry in report.candidates:
-        size = entry.get("size") or {}
         latency, quality = entry.get("latency"), entry.get("quality") or {}
-        name = next(iter(quality), "")
         agreement = next((text for _, text in fidelity(entry.get("fidelity"))), "-")
-        rows.append(
-            (
+        body.append(
+            [
                 str(entry["name"]),
-                units.size(size.get("file_bytes")),
+                units.size((entry.get("size") or {}).get("file_bytes")),
                 units.factor(latency["speedup"]["value"]) if latency else "-",
                 agreement,
-                units.metric(name, quality.get(name)) if name else "-",
+                *([units.metric(metric, quality.get(metric))] if metric else []),
                 str(entry["status"]),
-            )
+            ]
         )
-    return rows
+    return head, body
+
+
+def tried_title(report: Report) -> str:
+    """What the figures of the candidates are about: not the samples that the final figures are about."""
+    data, title = report.data, "What was tried"
+    if not isinstance(data.get("selection"), dict) or "test" not in data:
+        return title
+    return f"{title} (agreement and quality on {data['selection']['count']} other samples)"
+
+
+def kernels(audit: dict[str, Any]) -> str:
+    """How onnxruntime runs the artifact, in one line."""
+    conversions = f"{audit['conversions']} conversion{'' if audit['conversions'] == 1 else 's'}"
+    return f"{audit['integer']} integer, {audit['float']} float, {conversions} between them"
 
 
 def speed(ratio: dict[str, float] | None) -> str:

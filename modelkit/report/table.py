@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from modelkit.decision import Decision
 from modelkit.report import rows, units
 from modelkit.report.plan import Plan
 from modelkit.report.report import Report
+from modelkit.report.text import add_row, cell, new_table, notes, pairs, stack, titled
+
+_STYLES = {"chosen": "green", "rejected": "dim", "failed": "red"}
 
 
 def render(report: Report, *, explain: bool = False) -> RenderableType:
@@ -24,73 +25,51 @@ def render(report: Report, *, explain: bool = False) -> RenderableType:
     """
     parts: list[RenderableType] = [_main(report)]
     if len(report.candidates) > 1 or report.status != "done":
-        parts += [Text(""), _tried(report)]
-        parts += _reasons(report)
+        parts.append(_tried(report))
     if report.gates:
-        parts += [Text(""), _gates(report)]
+        parts.append(_gates(report))
     if report.audit:
-        parts += [Text(""), *_audit(report, explain)]
+        parts.append(_audit(report.audit, explain))
     if explain:
-        parts += [Text(""), decisions("What was done, and why", [*report.normalisation, *report.decisions])]
-    for note in report.notes:
-        parts.append(Text(f"note: {note}", style="yellow"))
-    return Group(*parts)
+        parts.append(decisions("What was done, and why", [*report.normalisation, *report.decisions]))
+    if report.notes:
+        parts.append(notes(report.notes))
+    return stack(parts)
 
 
-def _main(report: Report) -> Table:
-    table = new_table(f"{report.before.file['name']}: {report.method}")
-    table.add_column("")
-    table.add_column("original", justify="right")
-    table.add_column("artifact", justify="right")
-    table.add_column("change")
+def _main(report: Report) -> RenderableType:
+    table = new_table("", "original", "artifact", "change", numbers=("original", "artifact"))
     for row in rows.before_after(report):
-        table.add_row(*row)
-    return table
+        add_row(table, *row)
+    return titled(f"{report.before.file['name']}: {report.method}", table)
 
 
-def _tried(report: Report) -> Table:
-    table = new_table("What was tried")
-    for name, justify in (
-        ("method", "left"),
-        ("size", "right"),
-        ("speed", "right"),
-        ("agreement", "right"),
-        ("quality", "right"),
-        ("", "left"),
-    ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for row in rows.tried(report):
-        style = "green" if row[-1] == "chosen" else "red" if row[-1] in ("rejected", "failed") else None
-        table.add_row(*row, style=style)
-    return table
+def _tried(report: Report) -> RenderableType:
+    head, body = rows.tried(report)
+    table = new_table(*head, numbers=head[1:-1], whole=head[-1:])
+    for row in body:
+        add_row(table, *row, style=_STYLES.get(row[-1]))
+    reasons = [(entry["name"], entry["reason"]) for entry in report.candidates if entry["reason"]]
+    shown = [pairs(reasons, indent=2, style="dim")] if reasons else []
+    return Group(titled(rows.tried_title(report), table), *shown)
 
 
-def _reasons(report: Report) -> Iterable[RenderableType]:
-    for entry in report.candidates:
-        if entry["status"] in ("rejected", "failed", "chosen") and entry["reason"]:
-            yield Text(f"  {entry['name']}: {entry['reason']}", style="dim")
-
-
-def _gates(report: Report) -> Table:
-    table = new_table("Budget")
-    for name in ("what", "asked", "got", ""):
-        table.add_column(name)
+def _gates(report: Report) -> RenderableType:
+    table = new_table("what", "asked", "got", "", numbers=("asked", "got"), whole=("",))
     for gate in report.gates:
-        table.add_row(
-            gate.name, gate.asked, gate.got, "met" if gate.ok else "missed", style=None if gate.ok else "red"
-        )
-    return table
+        style = None if gate.ok else "red"
+        add_row(table, gate.name, gate.asked, gate.got, "met" if gate.ok else "missed", style=style)
+    return titled("Budget", table)
 
 
-def _audit(report: Report, explain: bool) -> Iterable[RenderableType]:
-    audit = report.audit or {}
-    yield Text(
-        f"Kernels: {audit['integer']} integer, {audit['float']} float, "
-        f"{audit['conversions']} conversions between them"
-    )
-    if explain:
-        for entry in audit["unfused"]:
-            yield Text(f"  {entry['node']} ({entry['op']}): {entry['reason']}", style="dim")
+def _audit(audit: dict[str, Any], explain: bool) -> RenderableType:
+    summary = cell(f"Kernels: {rows.kernels(audit)}")
+    if not explain or not audit["unfused"]:
+        return summary
+    table = new_table("layer", "operator", "why it runs in float")
+    for entry in audit["unfused"]:
+        add_row(table, entry["node"], entry["op"], entry["reason"])
+    return stack([summary, titled("Layers in float", table)])
 
 
 def render_plan(plan: Plan, *, explain: bool) -> RenderableType:
@@ -98,40 +77,33 @@ def render_plan(plan: Plan, *, explain: bool) -> RenderableType:
 
     Args:
         plan: The plan.
-        explain: Whether to list the decisions of the first candidate.
+        explain: Whether to list the decisions of the smallest candidate.
     """
-    table = new_table(f"{plan.model}: what would be tried (nothing is written)")
-    for name, justify in (
-        ("method", "left"),
-        ("predicted size", "right"),
-        ("smaller by", "right"),
-        ("", "left"),
-    ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for entry in plan.candidates:
-        predicted = entry["bytes"]
-        ratio = plan.original_bytes / predicted if predicted else None
-        table.add_row(str(entry["name"]), units.size(predicted), units.factor(ratio), str(entry["reason"]))
-    parts: list[RenderableType] = [table, Text(f"artifact: {plan.output}")]
-    if explain:
-        parts += [Text(""), decisions("What would be done, and why", plan.decisions)]
-    return Group(*parts)
-
-
-def decisions(title: str, found: Iterable[Decision]) -> Table:
-    """A table of decisions: target, action, reason."""
-    table = new_table(title)
-    table.add_column("target", overflow="fold", ratio=3)
-    table.add_column("action", ratio=2)
-    table.add_column("reason", ratio=5)
-    for decision in found:
-        figures = ", ".join(
-            f"{key.replace('_', ' ')} {value}" for key, value in decision.numbers.items() if value is not None
+    possible = [entry for entry in plan.candidates if entry["bytes"] is not None]
+    table = new_table("method", "predicted size", "smaller by", numbers=("predicted size", "smaller by"))
+    for entry in possible:
+        add_row(
+            table,
+            entry["name"],
+            units.size(entry["bytes"]),
+            units.factor(plan.original_bytes / max(entry["bytes"], 1)),
         )
-        table.add_row(decision.target, decision.action, decision.reason + (f" ({figures})" if figures else ""))
-    return table
+    parts: list[RenderableType] = []
+    title = f"{plan.model}: what would be tried (nothing is written)"
+    parts.append(titled(title, table) if possible else cell(title, style="bold"))
+    refused = [(entry["name"], f"not possible: {entry['reason']}") for entry in plan.candidates if entry["reason"]]
+    if refused:
+        parts.append(pairs(refused))
+    parts.append(pairs([("original", units.size(plan.original_bytes)), ("artifact", plan.output)]))
+    if explain:
+        parts.append(decisions("What would be done, and why", plan.decisions))
+    return stack(parts)
 
 
-def new_table(title: str) -> Table:
-    """An empty table in the style of all of them."""
-    return Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+def decisions(title: str, found: Iterable[Decision]) -> RenderableType:
+    """A table of decisions: target, action, reason."""
+    table = new_table("target", "action", "reason", whole=("action",))
+    for decision in found:
+        figures = units.figures(decision.numbers)
+        add_row(table, decision.target, decision.action, decision.reason + (f" ({figures})" if figures else ""))
+    return titled(title, table)

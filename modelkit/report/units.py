@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 def size(count: float | int | None) -> str:
     """Bytes in decimal units: 123 B, 45.6 kB, 7.89 MB."""
@@ -71,3 +73,30 @@ def _digits(value: float) -> str:
     if value >= 9.995:
         return f"{value:.1f}"
     return f"{value:.2f}"
+
+
+def figures(numbers: Mapping[str, object]) -> str:
+    """The figures of a decision in one line: ``8 bits, 65.5 kB to 17.4 kB, SQNR 45.0 dB``."""
+    found = {key: value for key, value in numbers.items() if value is not None}
+    parts: list[str] = []
+    for key, value in found.items():
+        if key == "bytes_before" and "bytes_after" in found:
+            parts.append(f"{size(_float(value))} to {size(_float(found['bytes_after']))}")
+        elif key == "from" and "to" in found:
+            parts.append(f"{value} to {found['to']}")
+        elif (key == "bytes_after" and "bytes_before" in found) or (key == "to" and "from" in found):
+            continue
+        elif key == "bytes":
+            parts.append(size(_float(value)))
+        elif key == "sqnr_db":
+            parts.append(f"SQNR {decibel(_float(value))}")
+        elif key in ("bits", "runs"):
+            parts.append(f"{value} {key}")
+        else:
+            shown = f"{value:.3g}" if isinstance(value, float) else str(value)
+            parts.append(f"{key.replace('_', ' ')} {shown}")
+    return ", ".join(parts)
+
+
+def _float(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

@@ -116,7 +116,9 @@ def test_entropy_is_near_onnxruntimes(name):
     from onnxruntime.quantization.calibrate import HistogramCollector
 
     array = DATA[name]
-    collector = HistogramCollector("entropy", scenario="same", symmetric=True, num_bins=2048, num_quantized_bins=128, percentile=99.99)
+    collector = HistogramCollector(
+        "entropy", scenario="same", symmetric=True, num_bins=2048, num_quantized_bins=128, percentile=99.99
+    )
     collector.collect({"t": [array]})
     theirs = float(np.abs(collector.compute_collection_result()["t"][:2]).max())
     low, high = choose_range(collect(array), "entropy")
