@@ -158,7 +158,7 @@ def _matmul_add_to_gemm(node: ir.Node, namer: Namer) -> str | None:
             continue
         if tuple(bias.shape) not in ((weight.shape[1],), (1, weight.shape[1])):
             continue
-        if len(product.uses()) != 1 or product.is_graph_output():
+        if not _read_once(product):
             continue
         output = node.outputs[0]
         gemm = make_node(
@@ -207,15 +207,66 @@ def _norm_to_conv(node: ir.Node, namer: Namer) -> str | None:
 
 
 def _read_by_conv(value: ir.Value) -> bool:
-    """Whether a Conv reads a value, directly or behind its only reader, a Relu."""
+    """Whether a Conv reads a value, directly or behind what disappears into the layer before it."""
     readers = list(value.consumers())
-    if len(readers) == 1 and readers[0].op_type in ("Relu", "Clip"):
+    while len(readers) == 1 and readers[0].op_type in ("Relu", "Clip", "Mul", "Add"):
         readers = list(readers[0].outputs[0].consumers())
     return any(reader.op_type == "Conv" for reader in readers)
 
 
+def _read_once(value: ir.Value) -> bool:
+    return len(value.uses()) == 1 and not value.is_graph_output()
+
+
+def _add(node: ir.Node, namer: Namer) -> str | None:
+    return _matmul_add_to_gemm(node, namer) or _into_conv(node, namer)
+
+
+def _into_conv(node: ir.Node, namer: Namer) -> str | None:
+    """A product with, or sum of, one constant a channel right behind a Conv is a part of that Conv."""
+    for index in (0, 1):
+        factor, product = constant_of(node.inputs[index]), node.inputs[1 - index]
+        conv = product.producer() if product is not None else None
+        if (
+            factor is None
+            or product is None
+            or conv is None
+            or conv.op_type != "Conv"
+            or conv.graph is not node.graph
+        ):
+            continue
+        weight = constant_of(conv.inputs[1])
+        biased = len(conv.inputs) > 2 and conv.inputs[2] is not None
+        bias = constant_of(conv.inputs[2]) if biased else None
+        if weight is None or (biased and bias is None) or len(product.uses()) != 1 or product.is_graph_output():
+            continue
+        rank, channels = len(weight.shape), int(weight.shape[0])  # type: ignore[arg-type]
+        shape = (1,) * (rank - len(factor.shape)) + tuple(factor.shape)
+        if len(shape) > rank or shape not in ((1,) * rank, (1, channels, *[1] * (rank - 2))):
+            continue
+        numbers = np.broadcast_to(factor.numpy().astype(np.float64).reshape(-1), (channels,))
+        old = np.zeros(channels) if bias is None else bias.numpy().astype(np.float64)
+        label, graph = str(node.name or node.outputs[0].name), node.graph
+        assert graph is not None
+        if node.op_type == "Mul":
+            scaled = weight.numpy().astype(np.float64) * numbers.reshape(channels, *[1] * (rank - 1))
+            conv.replace_input_with(1, add_initializer(graph, namer(f"{label}.weight"), scaled.astype(np.float32)))
+        new = old * numbers if node.op_type == "Mul" else old + numbers
+        if bias is not None or node.op_type == "Add":
+            if not biased:
+                conv.resize_inputs(3)
+            conv.replace_input_with(2, add_initializer(graph, namer(f"{label}.bias"), new.astype(np.float32)))
+        name = str(node.outputs[0].name)
+        ir.convenience.replace_all_uses_with([node.outputs[0]], [product], replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+        product.name = name
+        return f"one constant a channel is a part of the Conv before it, {conv.name}"
+    return None
+
+
 _REWRITES: dict[str, Callable[[ir.Node, Namer], str | None]] = {
     "Sum": _sum_to_add,
-    "Add": _matmul_add_to_gemm,
+    "Add": _add,
+    "Mul": _into_conv,
     "BatchNormalization": _norm_to_conv,
 }
