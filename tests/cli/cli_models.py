@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import stat
 from collections.abc import Sequence
@@ -57,7 +58,7 @@ def mlp(
     kind = helper.tensor_dtype_to_np_dtype(dtype)
     nodes, constants, value = [], [], inputs
     last = len(sizes) - 2
-    for index, (read, written) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for index, (read, written) in enumerate(itertools.pairwise(sizes)):
         matrix = (random.standard_normal((read, written)) / read**0.5).astype(kind)
         constants += [
             numpy_helper.from_array(matrix, weight.format(index)),

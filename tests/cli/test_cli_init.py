@@ -62,7 +62,7 @@ def test_list(capsys: Capsys) -> None:
     ran = cli(capsys, "init", "quantize", "--list")
     assert ran.code == 0 and ran.err == ""
     lines = ran.out.splitlines()
-    assert lines[0].split() == ["default", *"Every option with its default value".split()]
+    assert lines[0].split() == ["default", *["Every", "option", "with", "its", "default", "value"]]
     names = [line.split()[0] for line in lines if not line.startswith(" ")]
     assert names == ["default", *sorted({name for command, name in TEMPLATES if command == "quantize"} - {"default"})]
 

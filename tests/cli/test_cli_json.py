@@ -25,7 +25,7 @@ def document(ran: Ran, schema: dict[str, Any], code: int = 0) -> dict[str, Any]:
 
     found = json.loads(ran.out, parse_constant=refuse)
     jsonschema.validate(found, schema, cls=jsonschema.Draft202012Validator)
-    assert list(found)[0] == "schema" and list(found) == list(schema["properties"])
+    assert next(iter(found)) == "schema" and list(found) == list(schema["properties"])
     assert ran.out == json.dumps(found, indent=2, ensure_ascii=False) + "\n"
     return found
 
