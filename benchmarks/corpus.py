@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 import tempfile
 import time
@@ -133,7 +132,7 @@ MODES: dict[str, Transform] = {
 DONE = {"quantized", "int8", "float16", "bfloat16"}
 
 
-def dataset(model: ir.Model):  # noqa: ANN201 (modelkit's Dataset)
+def dataset(model: ir.Model):
     """Random inputs that fit a model."""
     specs = input_specs(session_of(model))
     return synthetic_dataset(specs, count=SAMPLES, vocabulary=input_vocabulary(model))
@@ -167,7 +166,9 @@ def read(path: Path) -> ir.Model:
         dims = tuple(int(d) for d in shape.numpy())
         fan_in = math.prod(dims[1:]) if len(dims) > 1 else 0
         # Scales and variances of normalisations stay near 1, everything else small.
-        numbers = random.standard_normal(dims, np.float32) / np.sqrt(fan_in) if fan_in else random.uniform(0.5, 1, dims)
+        numbers = (
+            random.standard_normal(dims, np.float32) / np.sqrt(fan_in) if fan_in else random.uniform(0.5, 1, dims)
+        )
         value = add_initializer(model.graph, f"{node.outputs[0].name}.filled", numbers.astype(np.float32))
         node.outputs[0].replace_all_uses_with(value)
         model.graph.remove(node, safe=True)
@@ -192,7 +193,9 @@ def _attempt(path: Path, apply: Transform) -> tuple[str, str]:
         artifact = make_session(target)
         worst = float("inf")
         for batch in data.batches(2):
-            for expected, actual in zip(session.run(None, batch.inputs), artifact.run(None, batch.inputs), strict=True):
+            for expected, actual in zip(
+                session.run(None, batch.inputs), artifact.run(None, batch.inputs), strict=True
+            ):
                 if expected.shape != actual.shape or expected.dtype != actual.dtype:
                     raise AssertionError(f"{expected.shape} {expected.dtype} became {actual.shape} {actual.dtype}")
                 if np.issubdtype(expected.dtype, np.floating):
@@ -239,7 +242,7 @@ def main() -> int:
             if outcome.status == "refused":
                 reasons[outcome.detail] += 1
             if options.all or outcome.status == "crash":
-                label = os.path.join(*path.parts[-2:])
+                label = "/".join(path.parts[-2:])
                 print(f"{outcome.status:8}{outcome.seconds:6.1f} s  {label}  [{mode}]  {outcome.detail}", flush=True)
     print("\n| mode | works | idle | refused | crash |\n| --- | --- | --- | --- | --- |")
     for mode, counts in table.items():

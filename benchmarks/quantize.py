@@ -75,7 +75,7 @@ def main() -> None:
             print(rows[-1], file=sys.stderr, flush=True)
     head = ["model", "original", "size ratio", "speed-up [95 %]", "same labels", "accuracy", "method, bar"]
     body = (
-        f"Bar: at most {MAX_RATIO} × the bytes, not slower beyond the interval, at least "
+        f"Bar: at most {MAX_RATIO} times the bytes, not slower beyond the interval, at least "
         f"{percent(MIN_AGREEMENT, 0)} of the labels of the evaluation set unchanged. No data was given to choose by; "
         "the evaluation set (from the test split) only judges the result.\n\n" + table(head, rows)
     )

@@ -55,7 +55,7 @@ def main() -> None:
             if name.startswith("modelkit"):
                 ok = ratio["value"] >= MIN_SPEEDUP and kernels["float"] == 0
                 bar = (
-                    f"Bar: at least {MIN_SPEEDUP:.0f}x faster than float with every Conv and Gemm in an integer kernel: "
+                    f"Bar: at least {MIN_SPEEDUP:.0f}x faster than float, every Conv and Gemm in an integer kernel: "
                     f"{factor(ratio['value'])}, {kernels['float']} float layers: {verdict(ok)}."
                 )
     head = [

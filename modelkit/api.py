@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from modelkit.data.dataset import Dataset
-    from modelkit.pipeline import Algorithm, Job
+    from modelkit.job import Algorithm, Job
     from modelkit.report.plan import Plan
     from modelkit.report.report import Report
 
@@ -150,7 +150,7 @@ def quantize_job(
     force: bool = False,
 ) -> Job:
     """Describe a run of ``quantize`` without starting it; the arguments are the same."""
-    from modelkit.pipeline import Job
+    from modelkit.job import Job
 
     if not isinstance(config, Resolved):
         config = resolve(QuantizeConfig, flags={key: (value, key) for key, value in (config or {}).items()})

@@ -132,7 +132,10 @@ def _noise(trial: Trial) -> float:
 def pick(
     trials: Sequence[Trial], problem: Callable[[Trial], str | None], rate: Callable[[Trial], float]
 ) -> Trial | None:
-    """Mark every trial "chosen", "rejected" (with the reason) or "tried"; return the chosen one."""
+    """Mark every trial "chosen", "rejected" (with the reason) or "tried"; return the chosen one.
+
+    Among candidates of the same size whose speed-ups cannot be told apart, the one with the least noise wins.
+    """
     good: list[Trial] = []
     for trial in trials:
         if trial.status == "failed":
@@ -144,8 +147,21 @@ def pick(
     if not good:
         return None
     best = min(good, key=rate)
+    equals = [trial for trial in good if _is_tie(best, trial)]
+    best = min(equals, key=lambda trial: (_noise(trial), rate(trial)))
     best.status = "chosen"
     return best
+
+
+def _is_tie(best: Trial, other: Trial) -> bool:
+    """Whether two trials differ by no more than noise: then the more faithful one is better, not the luckier one."""
+    if best is other:
+        return True
+    small, large = sorted(float(trial.size["file_bytes"]) for trial in (best, other))
+    if large > 1.02 * small or best.latency is None or other.latency is None:
+        return False
+    one, two = best.latency["speedup"], other.latency["speedup"]
+    return bool(one["low"] <= two["high"] and two["low"] <= one["high"])
 
 
 def gates(

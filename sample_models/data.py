@@ -139,8 +139,8 @@ class Texts:
     def windows(self, seed: int) -> Split:
         """One row a text, different in each epoch.
 
-        Most texts are followed by others of their language and cut at a random word, some lose their capitals,
-        and one byte in twenty is another: without that a small net learns the few thousand texts by heart.
+        Most texts are followed by others of their language and cut at a random word, some lose their
+        capitals, and one byte in twenty is another: without that a small net learns the texts by heart.
         """
         generator = np.random.default_rng(seed)
         members = [np.flatnonzero(self.y == label) for label in range(len(LANGUAGES))]

@@ -62,9 +62,7 @@ def make_sample(name: str, out: Path, reuse: bool) -> dict[str, object]:
     right = export.run(target, data.test.x).argmax(1) == data.test.y
     places = {row.tobytes(): i for i, row in enumerate(data.test.x)}
     shipped = [places[row.tobytes()] for row in data.eval.x]
-    floats = [
-        item for item in onnx.load(target).graph.initializer if item.data_type == onnx.TensorProto.FLOAT
-    ]
+    floats = [item for item in onnx.load(target).graph.initializer if item.data_type == onnx.TensorProto.FLOAT]
     return {
         "file": target.relative_to(out).as_posix(),
         "task": sample.task,
@@ -110,9 +108,7 @@ def write_tables(out: Path) -> None:
     text = _between("samples", lines, readme.read_text())
     lines = ["| twin | of | what is awkward | opset | bytes |", "| --- | --- | --- | ---: | ---: |"]
     for name, entry in json.loads(twins.read_text()).items() if twins.exists() else ():
-        lines.append(
-            f"| `{name}` | `{entry['parent']}` | {entry['what']} | {entry['opset']} | {entry['bytes']:,} |"
-        )
+        lines.append(f"| `{name}` | `{entry['parent']}` | {entry['what']} | {entry['opset']} | {entry['bytes']:,} |")
     readme.write_text(_between("twins", lines, text))
 
 
@@ -126,9 +122,7 @@ def _between(name: str, lines: list[str], text: str) -> str:
 def main() -> None:
     """Read the command line and make what it names."""
     parser = argparse.ArgumentParser(description="Train and export the sample models.")
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)} or twins (default: all)"
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)} or twins (default: all)")
     parser.add_argument("--out", type=Path, default=HERE, help="folder to write to (default: sample_models)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="samples made side by side")
     parser.add_argument("--reuse", action="store_true", help="train only where made/weights has no weights")

@@ -130,15 +130,11 @@ SAMPLES: dict[str, Sample] = {
         _fit_digits_mlp,
         _ship_digits,
     ),
-    "fashion_cnn": Sample(
-        "garment, 1x28x28 image", *_FASHION, nets.FashionCnn, _fit_fashion_cnn, _ship_fashion
-    ),
+    "fashion_cnn": Sample("garment, 1x28x28 image", *_FASHION, nets.FashionCnn, _fit_fashion_cnn, _ship_fashion),
     "language_transformer": Sample(
         *_TEXTS, nets.LanguageTransformer, _fit_language(24, 2e-3), _ship_language, "tokens"
     ),
-    "language_gru": Sample(
-        *_TEXTS, nets.LanguageGru, _fit_language(20, 6e-3), _ship_language, "tokens", legacy=True
-    ),
+    "language_gru": Sample(*_TEXTS, nets.LanguageGru, _fit_language(15, 6e-3), _ship_language, "tokens", legacy=True),
     "article_cnn": Sample(
         "garment, 3x32x32 image", *_FASHION, nets.ArticleCnn, _fit_article_cnn, _ship_padded, shipped=False
     ),

@@ -88,9 +88,7 @@ def shared_by_same_op(model: ModelProto, weight: str) -> None:
         twin.input.extend(inputs)
         twin.output.append(f"{half}_product")
         nodes.append(twin)
-    total = helper.make_node(
-        "Add", [f"{half}_product" for half in halves], list(node.output), f"{node.name}_sum"
-    )
+    total = helper.make_node("Add", [f"{half}_product" for half in halves], list(node.output), f"{node.name}_sum")
     _replace(graph, node, [*nodes, total])
 
 
@@ -123,9 +121,7 @@ def shared_with_other_op(model: ModelProto, weight: str, area: int = 1) -> None:
             "flat": [0, inputs, area],
             "image": [0, outputs, side, side],
         }
-        names = {
-            key: _add(graph, f"{node.name}_{key}_shape", np.array(value)) for key, value in shapes.items()
-        }
+        names = {key: _add(graph, f"{node.name}_{key}_shape", np.array(value)) for key, value in shapes.items()}
         nodes += [
             helper.make_node("Reshape", [weight, names["matrix"]], [matrix], f"{node.name}_weight_reshape"),
             helper.make_node("Reshape", [odd, names["flat"]], [flat], f"{node.name}_flatten"),
@@ -152,9 +148,7 @@ def branches(model: ModelProto, weight: str, threshold: float) -> None:
         return helper.make_graph(nodes, name, [], [result], [numpy_helper.from_array(array, "branch_weight")])
 
     bright = [
-        helper.make_node(
-            "Gemm", [source, "branch_weight", bias], ["branch_result"], "branch_product", transB=1
-        )
+        helper.make_node("Gemm", [source, "branch_weight", bias], ["branch_result"], "branch_product", transB=1)
     ]
     dark = [
         helper.make_node("MatMul", [source, "branch_weight"], ["branch_sum"], "branch_product"),

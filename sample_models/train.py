@@ -91,6 +91,4 @@ def fit(
 def predictions(net: nn.Module, x: np.ndarray, batch: int = 256) -> np.ndarray:
     """Logits of all rows of `x`."""
     with torch.no_grad():
-        return np.concatenate(
-            [net(torch.from_numpy(x[i : i + batch])).numpy() for i in range(0, len(x), batch)]
-        )
+        return np.concatenate([net(torch.from_numpy(x[i : i + batch])).numpy() for i in range(0, len(x), batch)])

@@ -109,9 +109,7 @@ def test_defaults_have_an_origin_for_every_leaf(load):
 
 
 def test_layers_and_origins(load):
-    text = (
-        "weights:\n  bits: 4\n  scale: mse\nexclude:\n- a\nlayers:\n  conv.w: {bits: 3}\nsteps:\n- bits: 2\n"
-    )
+    text = "weights:\n  bits: 4\n  scale: mse\nexclude:\n- a\nlayers:\n  conv.w: {bits: 3}\nsteps:\n- bits: 2\n"
     resolved = load(
         text,
         sets=["weights.scale=minmax", 'layers."a.b".bits=5', "max_drop=0.5%"],
@@ -221,9 +219,7 @@ bits: "8"
 
 
 def test_all_problems_at_once(problems):
-    found = problems(
-        ALL_WRONG, sets=["weights.bits=77", "foo", "a.b=3", "steps=[1]"], flags={"bits": (64, "--bits")}
-    )
+    found = problems(ALL_WRONG, sets=["weights.bits=77", "foo", "a.b=3", "steps=[1]"], flags={"bits": (64, "--bits")})
     assert found == [
         "quantize.yaml:1: unknown key 'wieghts' (did you mean 'weights'?)",
         "quantize.yaml:4: weights.scale: 'mze' is not one of 'minmax', 'mse' (did you mean 'mse'?)",
@@ -375,17 +371,13 @@ def test_percent(load, text, value):
     assert load(sets=[f"max_drop={text}"]).value.max_drop == value
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("5ms", 5), ("0.2s", 200), ("5", 5), ("300us", 0.3), ("1 min", 60000)]
-)
+@pytest.mark.parametrize(("text", "value"), [("5ms", 5), ("0.2s", 200), ("5", 5), ("300us", 0.3), ("1 min", 60000)])
 def test_milliseconds(load, text, value):
     assert load(f"max_latency: {text}").value.max_latency == value
     assert load(flags={"max_latency": (text, "--max-latency")}).value.max_latency == value
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("90s", 90), ("2min", 120), ("1h", 3600), ("500ms", 0.5), ("7", 7)]
-)
+@pytest.mark.parametrize(("text", "value"), [("90s", 90), ("2min", 120), ("1h", 3600), ("500ms", 0.5), ("7", 7)])
 def test_seconds(load, text, value):
     assert load(f"max_time: {text}").value.max_time == value
 
@@ -479,8 +471,7 @@ LEAVES = {"bits": (2, 16), "weights.bits": (2, 16), "layers.x.bits": (2, 16), "r
 @given(st.data())
 def test_precedence(tmp_path, data):
     layers = [
-        {k: data.draw(st.integers(*r)) for k, r in LEAVES.items() if data.draw(st.booleans())}
-        for _ in range(3)
+        {k: data.draw(st.integers(*r)) for k, r in LEAVES.items() if data.draw(st.booleans())} for _ in range(3)
     ]
     in_yaml, in_sets, in_flags = layers
     tree = {"ranges": {"kind": "entropy"}}

@@ -218,9 +218,7 @@ def steps(monkeypatch, act):
         wrap(owner, name)
 
 
-@pytest.mark.parametrize(
-    "error", [KeyboardInterrupt(), OSError(errno.EIO, "Input/output error")], ids=["^C", "EIO"]
-)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EIO, "Input/output error")], ids=["^C", "EIO"])
 @pytest.mark.parametrize("force", [False, True])
 def test_an_error_at_every_step_leaves_old_or_new(tmp_path, monkeypatch, force, error):
     before = OLD if force else {}
@@ -446,9 +444,7 @@ def test_backups_are_kept_where_they_cannot_be_put_back(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", failing)
-        with pytest.raises(
-            ResourceError, match=r"cannot put the old files back in .*: Input/output error"
-        ) as caught:
+        with pytest.raises(ResourceError, match=r"cannot put the old files back in .*: Input/output error") as caught:
             publish_set(tmp_path, b"new", force=True)
     (stage,) = hidden(tmp_path)
     assert caught.value.hint == f"they are kept in '{stage / 'old'}'"

@@ -11,7 +11,7 @@ from modelkit.decision import Decision
 from modelkit.graph.layers import Role, role_of, weight_uses
 from modelkit.graph.macs import Shapes, UnknownShape, node_macs
 from modelkit.graph.quantized import QuantizedState, blockers, quantized_state
-from modelkit.graph.shapes import shapes_at_one
+from modelkit.graph.static_shapes import shapes_at_one
 from modelkit.graph.tensors import constant_of, nbytes, opset_of
 
 # Operators between a weight as it is stored and the layer that multiplies by it.

@@ -8,6 +8,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from modelkit.decision import Decision
 from modelkit.graph.fold_batchnorm import fold_batchnorm
 from modelkit.graph.fold_constants import fold_constants
+from modelkit.graph.fold_transpose import fold_transpose
 from modelkit.graph.lift import fix_defaults, lift_constants
 from modelkit.graph.names import make_unique
 from modelkit.graph.passthrough import remove_passthrough
@@ -18,9 +19,10 @@ def normalise(model: ir.Model) -> list[Decision]:
     """Clean a model up without changing what it computes, in place.
 
     In this order: defaults of inputs become constants, ``Constant`` nodes become initializers,
-    ``Identity`` and inference ``Dropout`` go, what only depends on weights is computed,
-    ``BatchNormalization`` is folded, what nothing reads is removed, names are made unique, shapes are
-    inferred. Names, order and declared shapes of inputs and outputs, metadata, and opset stay.
+    ``Identity`` and inference ``Dropout`` go, what only depends on weights is computed, ``Transpose`` of
+    shared weights and ``BatchNormalization`` are folded, what nothing reads is removed, names are made
+    unique, shapes are inferred. Names, order and declared shapes of inputs and outputs, metadata, and
+    opset stay.
 
     Args:
         model: A model from ``load``, its functions inlined.
@@ -33,12 +35,14 @@ def normalise(model: ir.Model) -> list[Decision]:
         *lift_constants(model),
         *remove_passthrough(model),
         *fold_constants(model),
+        *fold_transpose(model),
         *fold_batchnorm(model),
         *remove_unused(model),
         *make_unique(model),
     ]
     infer_shapes(model)
-    return decisions
+    folded = {d.target for d in decisions if d.action == "folded"}
+    return [d for d in decisions if d.action != "kept" or d.target not in folded]
 
 
 def remove_unused(model: ir.Model) -> list[Decision]:

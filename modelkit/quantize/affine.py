@@ -16,6 +16,8 @@ ScaleSearch = Literal["minmax", "mse"]
 
 # Shrink factors tried by the MSE search: below 0.3 of the range clipping never pays, even at 2 bits.
 _SHRINK = np.linspace(1.0, 0.3, 36)
+# A little below float32's largest number, so that integer times scale never rounds to infinity.
+_LARGEST = float(np.finfo(np.float32).max) * (1 - 2.0**-20)
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,8 @@ def quantize_array(
     """
     if not 2 <= bits <= 8:
         raise ValueError(f"bits must be 2 to 8, not {bits}")
-    x = np.ascontiguousarray(array, dtype=np.float32)
-    shape = x.shape
+    shape = array.shape
+    x = np.ascontiguousarray(array, dtype=np.float32).reshape(shape)
     if block is not None:
         axis, size = block
         if shape[axis] % size:
@@ -75,25 +77,17 @@ def quantize_array(
         reduce_axes = (axis + 1,)
     axes = tuple(range(x.ndim)) if reduce_axes is None else reduce_axes
 
-    if center == "zero":
-        top = 2 ** (bits - 1) - 1
-        limit = np.abs(x).max(axis=axes, keepdims=True, initial=0.0)
-        scale = _search_symmetric(x, limit, top, axes) if search == "mse" else _safe(limit / top)
-        values = np.clip(_round(x / scale, rounding), -top, top).astype(np.int8)
-        zero_point = None
-    else:
-        low, high = _limits(x, axes, center)
-        top = 2**bits - 1
-        if search == "mse":
-            low, high = _search_range(x, low, high, top, axes)
-        scale = _safe((high - low) / top)
-        zero = np.clip(np.rint(-low / scale), 0, top)
-        values = np.clip(_round(x / scale + zero, rounding), 0, top).astype(np.uint8)
-        zero_point = zero.astype(np.uint8)
+    low, high = _limits(x, axes, center)
+    if search == "mse":
+        shrink = _best_shrink(x, low, high, bits, axes, center, rounding)
+        low, high = low * shrink, high * shrink
+    grid = _grid(low, high, bits, center)
+    values = _integers(x, grid, rounding).astype(np.int8 if grid.zero is None else np.uint8)
+    scale, zero_point = grid.scale, None if grid.zero is None else grid.zero.astype(np.uint8)
     if block is not None:
         scale = scale.squeeze(axes[0])
         zero_point = None if zero_point is None else zero_point.squeeze(axes[0])
-    return Quantized(values.reshape(shape), scale.astype(np.float32), zero_point, bits, block)
+    return Quantized(values.reshape(shape), scale, zero_point, bits, block)
 
 
 def dequantize(quantized: Quantized) -> np.ndarray:
@@ -116,53 +110,75 @@ def sqnr_db(reference: np.ndarray, approximation: np.ndarray) -> float:
     return float("inf") if error == 0 else 10 * float(np.log10(max(signal, 1e-300) / error))
 
 
-def _round(x: np.ndarray, rounding: Rounding) -> np.ndarray:
-    return np.floor(x) if rounding == "floor" else np.rint(x)
+@dataclass(frozen=True)
+class _Grid:
+    """Where the integers lie: float32 scales and zero points (None when symmetric), and the ends."""
 
-
-def _safe(scale: np.ndarray) -> np.ndarray:
-    """Replace scales of all-zero slices, which would divide by zero, and of subnormal ones, which overflow."""
-    return np.where(scale < 1e-30, np.float32(1.0), scale).astype(np.float32)
+    scale: np.ndarray
+    zero: np.ndarray | None
+    lowest: int
+    highest: int
 
 
 def _limits(x: np.ndarray, axes: tuple[int, ...], center: Center) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper end of the range. Zero always lies inside: padding must stay exact."""
-    low = np.minimum(x.min(axis=axes, keepdims=True, initial=0.0), 0.0)
-    high = np.maximum(x.max(axis=axes, keepdims=True, initial=0.0), 0.0)
-    if center == "mean":
-        mean = x.mean(axis=axes, keepdims=True, dtype=np.float64).astype(np.float32)
+    """Lower and upper end of the range, in float64. Zero always lies inside: padding must stay exact."""
+    low = x.min(axis=axes, keepdims=True, initial=0.0).astype(np.float64)
+    high = x.max(axis=axes, keepdims=True, initial=0.0).astype(np.float64)
+    if center == "zero":
+        high = np.maximum(high, -low)
+        low = -high
+    elif center == "mean":
+        count = x.size // max(low.size, 1)
+        mean = x.sum(axis=axes, keepdims=True, dtype=np.float64) / max(count, 1)
         reach = np.maximum(high - mean, mean - low)
         low, high = np.minimum(mean - reach, 0.0), np.maximum(mean + reach, 0.0)
     return low, high
 
 
-def _search_symmetric(x: np.ndarray, limit: np.ndarray, top: int, axes: tuple[int, ...]) -> np.ndarray:
-    best = np.full(limit.shape, np.inf)
-    best_scale = _safe(limit / top)
-    for shrink in _SHRINK:
-        scale = _safe(limit * np.float32(shrink) / top)
-        error = np.square(np.clip(np.rint(x / scale), -top, top) * scale - x).sum(
-            axis=axes, keepdims=True, dtype=np.float64
-        )
-        better = error < best
-        best = np.where(better, error, best)
-        best_scale = np.where(better, scale, best_scale)
-    return best_scale
+def _grid(low: np.ndarray, high: np.ndarray, bits: int, center: Center) -> _Grid:
+    """Spread the integers over a range."""
+    top = 2 ** (bits - 1) - 1 if center == "zero" else 2**bits - 1
+    scale = (high if center == "zero" else high - low) / top
+    # All-zero slices would divide by zero, subnormal ones overflow; at the other end the ends must stay finite.
+    scale = np.minimum(np.where(scale < 1e-30, 1.0, scale), _LARGEST / top).astype(np.float32)
+    if center == "zero":
+        return _Grid(scale, None, -top, top)
+    return _Grid(scale, np.clip(np.rint(-low / scale), 0, top).astype(np.float32), 0, top)
 
 
-def _search_range(
-    x: np.ndarray, low: np.ndarray, high: np.ndarray, top: int, axes: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    best = np.full(low.shape, np.inf)
-    best_low, best_high = low, high
+def _integers(x: np.ndarray, grid: _Grid, rounding: Rounding, out: np.ndarray | None = None) -> np.ndarray:
+    """The integers that stand for x, still as float32."""
+    out = np.divide(x, grid.scale, out=np.empty_like(x) if out is None else out)
+    if grid.zero is not None:
+        out += grid.zero
+    (np.floor if rounding == "floor" else np.rint)(out, out=out)
+    return np.clip(out, grid.lowest, grid.highest, out=out)
+
+
+def _best_shrink(
+    x: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    bits: int,
+    axes: tuple[int, ...],
+    center: Center,
+    rounding: Rounding,
+) -> np.ndarray:
+    """The part of each range that gives the least squared error, in the shape of ``low``."""
+    # Slices are brought near 1 by powers of two, which changes no digit: squares neither overflow nor vanish.
+    _, exponent = np.frexp(np.maximum(high, -low))
+    x, low, high = np.ldexp(x, -exponent), np.ldexp(low, -exponent), np.ldexp(high, -exponent)
+    best, chosen = np.full(low.shape, np.inf), np.ones(low.shape)
+    work = np.empty_like(x)
     for shrink in _SHRINK:
-        lo, hi = low * np.float32(shrink), high * np.float32(shrink)
-        scale = _safe((hi - lo) / top)
-        zero = np.clip(np.rint(-lo / scale), 0, top)
-        error = np.square((np.clip(np.rint(x / scale + zero), 0, top) - zero) * scale - x).sum(
-            axis=axes, keepdims=True, dtype=np.float64
-        )
+        grid = _grid(low * shrink, high * shrink, bits, center)
+        _integers(x, grid, rounding, out=work)
+        if grid.zero is not None:
+            work -= grid.zero
+        work *= grid.scale
+        work -= x
+        np.square(work, out=work)
+        error = work.sum(axis=axes, keepdims=True, dtype=np.float64)
         better = error < best
-        best = np.where(better, error, best)
-        best_low, best_high = np.where(better, lo, best_low), np.where(better, hi, best_high)
-    return best_low, best_high
+        best, chosen = np.where(better, error, best), np.where(better, shrink, chosen)
+    return chosen

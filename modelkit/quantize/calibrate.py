@@ -60,7 +60,8 @@ class Histogram:
         flat = flat[flat != 0]
         self.zeros += values.size - flat.size
         index = np.floor(flat * np.float32(BINS / 2 / self.reach)).astype(np.int32) + BINS // 2
-        np.clip(index, 0, BINS - 1, out=index)
+        # What underflows to -0 belongs left of the middle.
+        np.minimum(index, BINS // 2 - 1, out=index, where=flat < 0)
         self.counts += np.bincount(index, minlength=BINS)
 
     def _grow(self, peak: float) -> None:

@@ -17,6 +17,7 @@ from modelkit.progress import Progress, silent
 from modelkit.quantize.affine import dequantize
 from modelkit.quantize.bias import ChannelMeans, shift_of, subtract_from_bias
 from modelkit.quantize.calibrate import Histogram, observe
+from modelkit.quantize.canonical import canonicalise
 from modelkit.quantize.config import QuantizeConfig
 from modelkit.quantize.equalize import equalize
 from modelkit.quantize.plan import WEIGHTED, Plan, make_plan
@@ -84,11 +85,14 @@ class StaticMode:
         methods: tuple[RangeMethod, ...] = ("minmax", "mse")
         if self.config.activations.range != "auto":
             methods = (self.config.activations.range,)
-        whole, layers = self.plan(self.model, Variant("minmax")), self.plan(self.model, Variant("minmax", False))
-        if not layers.nodes:
+        whole, layers = Variant(methods[0]), Variant(methods[0], arithmetic=False)
+        model = self.model.clone()
+        self._ready(model, whole)
+        all_nodes, layer_nodes = self.plan(model, whole).nodes, self.plan(model, layers).nodes
+        if not layer_nodes:
             return []
         variants = [Variant(method, equalized=self.config.equalize) for method in methods]
-        if len(whole.nodes) > len(layers.nodes):
+        if len(all_nodes) > len(layer_nodes):
             variants.append(Variant(methods[-1], arithmetic=False, equalized=self.config.equalize))
         return [self.candidate(variant) for variant in variants]
 
@@ -131,11 +135,9 @@ class StaticMode:
 
     def apply(self, model: ir.Model, variant: Variant, progress: Progress = silent) -> list[Decision]:
         """Quantize a model in place."""
-        changes = equalize(model) if variant.equalized else []
-        raised = ensure_opset(model, 13)
-        changes += [] if raised is None else [raised]
+        changes = self._ready(model, variant)
         plan = self.plan(model, variant)
-        seen = self._observed(variant.equalized, plan, progress)
+        seen = self._observed(variant, plan, progress)
         ranges = {
             str(value.name): choose_range(
                 seen.histograms[str(value.name)], variant.method, percentile=self.config.activations.percentile
@@ -146,6 +148,14 @@ class StaticMode:
             self._correct_biases(model, plan, seen.means)
         apply_static(model, plan, ranges, self.kind, self.config.weights)
         return changes + plan.decisions
+
+    @staticmethod
+    def _ready(model: ir.Model, variant: Variant) -> list[Decision]:
+        """Bring a model to the form that is calibrated and quantized; outputs stay the same."""
+        raised = ensure_opset(model, 13)
+        changes = [] if raised is None else [raised]
+        changes += canonicalise(model)
+        return changes + (equalize(model) if variant.equalized else [])
 
     def _correct_biases(self, model: ir.Model, plan: Plan, means: ChannelMeans) -> None:
         namer = Namer(model)
@@ -161,15 +171,13 @@ class StaticMode:
             if shift is not None:
                 subtract_from_bias(node, shift, namer)
 
-    def _observed(self, equalized: bool, plan: Plan, progress: Progress) -> _Seen:
+    def _observed(self, variant: Variant, plan: Plan, progress: Progress) -> _Seen:
         """Calibrate, unless an earlier variant saw the same tensors."""
         names = [str(value.name) for value in plan.activations]
-        seen = self._seen.get(equalized)
+        seen = self._seen.get(variant.equalized)
         if seen is None or any(name not in seen.histograms for name in names):
-            model = self.model
-            if equalized:
-                model = model.clone()
-                equalize(model)
+            model = self.model.clone()
+            self._ready(model, variant)
             means = ChannelMeans(plan)
             histograms = observe(
                 model,
@@ -179,13 +187,15 @@ class StaticMode:
                 also=means.add,
                 progress=progress,
             )
-            seen = self._seen[equalized] = _Seen(histograms, means)
+            seen = self._seen[variant.equalized] = _Seen(histograms, means)
         return seen
 
     @cached_property
     def _ranked(self) -> list[str]:
         plain = Variant("mse")
-        plan = self.plan(self.model, plain)
+        model = self.model.clone()
+        self._ready(model, plain)
+        plan = self.plan(model, plain)
         layers = [str(node.name or node.outputs[0].name) for node in plan.nodes if node.op_type in WEIGHTED]
 
         def quantize_only(model: ir.Model, keep: frozenset[str]) -> None:

@@ -76,10 +76,17 @@ def _decide(node: ir.Node, include: Sequence[str], exclude: Sequence[str], rewri
     weight = node.inputs[1]
     if node.op_type in ("Conv", "ConvTranspose"):
         return Decision(label, "kept float", "a dynamic convolution is slower than a float one in onnxruntime")
-    if node.op_type in ("GRU", "RNN", "Gemm"):
-        return Decision(label, "kept float", f"onnxruntime has no dynamic integer kernel for this {node.op_type}")
+    if node.op_type in ("GRU", "RNN"):
+        return Decision(label, "kept float", f"onnxruntime has no dynamic integer kernel for {node.op_type}")
     if weight is None or not weight.is_initializer():
-        return Decision(label, "kept float", "multiplies two activations")
+        left = node.inputs[0] is not None and node.inputs[0].is_initializer()
+        return Decision(
+            label, "kept float", "its left operand is the constant" if left else "multiplies two activations"
+        )
+    if node.op_type == "Gemm":
+        return Decision(
+            label, "kept float", "a Gemm that scales or transposes, or shares its weight with other layers"
+        )
     if weight.const_value is None or weight.const_value.dtype != ir.DataType.FLOAT:
         return Decision(label, "kept float", "its weight is not float32")
     reason = chosen(_names(node), include, exclude)
@@ -90,6 +97,10 @@ def _decide(node: ir.Node, include: Sequence[str], exclude: Sequence[str], rewri
     if len(weight.const_value.shape) != 2:
         return Decision(label, "kept float", "its weight is not a matrix")
     return rewriter.matmul(node, label)
+
+
+# A weight's integers, scales and zero points in the graph, and the numbers of its decision.
+_Written = tuple[ir.Value, ir.Value, ir.Value, dict[str, float | int | str]]
 
 
 class _Rewriter:
@@ -105,7 +116,8 @@ class _Rewriter:
     def __init__(self, model: ir.Model, weight_bits: int, options: WeightOptions, namer: Namer) -> None:
         self._model, self._bits, self._options, self._namer = model, weight_bits, options, namer
         self._activations: dict[tuple[int, int], tuple[ir.Value, ...]] = {}
-        self._weights: dict[int, tuple[ir.Value, ir.Value, ir.Value, Quantized]] = {}
+        self._weights: dict[int, _Written] = {}
+        self._recurrent: dict[int, _Written] = {}
 
     def matmul(self, node: ir.Node, label: str) -> Decision:
         """x·W becomes MatMulInteger(q(x), q(W)) · (scale_x · scale_W)."""
@@ -115,7 +127,7 @@ class _Rewriter:
             return Decision(label, "kept float", "its input is not float32")
         array = weight.const_value.numpy()  # type: ignore[union-attr]
         xq, xs, xz = self._quantized_activation(graph, node, activation)
-        wq, ws, wz, quantized = self._quantized_weight(weight, array)
+        wq, ws, wz, numbers = self._quantized_weight(weight, array)
         namer = self._namer
         product = make_node(
             "MatMulInteger",
@@ -143,7 +155,7 @@ class _Rewriter:
         )
         new = [product, cast, scale, result]
         ir.convenience.replace_nodes_and_values(graph, node, [node], new, [output], [result.outputs[0]])
-        return Decision(label, "int8", "MatMul with activations quantized at run time", _numbers(array, quantized))
+        return Decision(label, "int8", "MatMul with activations quantized at run time", numbers)
 
     def lstm(self, node: ir.Node, label: str) -> Decision:
         """LSTM becomes DynamicQuantizeLSTM, which takes both weight matrices transposed."""
@@ -167,14 +179,10 @@ class _Rewriter:
         for position in (1, 2):
             weight = inputs[position]
             assert weight is not None
-            array = np.ascontiguousarray(weight.const_value.numpy().transpose(0, 2, 1))  # type: ignore[union-attr]
-            quantized = quantize_array(array, bits=self._bits, reduce_axes=(1,), search=self._options.scale)
-            graph, name = owner_of(weight), str(weight.name)
-            inputs[position] = add_initializer(graph, self._namer(f"{name}.q"), quantized.values)
-            scale = quantized.scale.squeeze(1)
-            extra.append(add_initializer(graph, self._namer(f"{name}.scale"), scale))
-            extra.append(add_initializer(graph, self._namer(f"{name}.zero"), np.zeros(scale.shape, dtype=np.int8)))
-            for key, value in _numbers(array, quantized).items():
+            stored, scale, zero, numbers = self._recurrent_weight(weight)
+            inputs[position] = stored
+            extra += [scale, zero]
+            for key, value in numbers.items():
                 total[key] = value if key in ("bits", "sqnr_db") else int(total.get(key, 0)) + int(value)
         attributes = {k: v for k, v in node.attributes.items() if k != "layout"}
         new = ir.node(
@@ -185,11 +193,26 @@ class _Rewriter:
             name=label,
         )
         new.attributes.update(attributes)
-        graph = node.graph  # type: ignore[assignment]
+        graph = node.graph
+        assert graph is not None
         self._model.opset_imports.setdefault(MICROSOFT, 1)
         self._model.graph.opset_imports.setdefault(MICROSOFT, 1)
         ir.convenience.replace_nodes_and_values(graph, node, [node], [new], node.outputs, new.outputs)
         return Decision(label, "int8", "LSTM with activations quantized at run time", total)
+
+    def _recurrent_weight(self, weight: ir.Value) -> _Written:
+        """Transpose and quantize a weight, [directions, gates, inputs], once for all LSTMs that read it."""
+        if id(weight) not in self._recurrent:
+            array = np.ascontiguousarray(weight.const_value.numpy().transpose(0, 2, 1))  # type: ignore[union-attr]
+            quantized = quantize_array(
+                array,
+                bits=self._bits,
+                reduce_axes=(1,),
+                search=self._options.scale,
+                rounding=self._options.rounding,
+            )
+            self._recurrent[id(weight)] = self._written(weight, array, quantized, quantized.scale.squeeze(1))
+        return self._recurrent[id(weight)]
 
     def _quantized_activation(self, graph: ir.Graph, node: ir.Node, value: ir.Value) -> tuple[ir.Value, ...]:
         """Quantize an activation once for all layers of one graph that read it."""
@@ -208,9 +231,7 @@ class _Rewriter:
             self._activations[key] = tuple(quantize.outputs)
         return self._activations[key]
 
-    def _quantized_weight(
-        self, weight: ir.Value, array: np.ndarray
-    ) -> tuple[ir.Value, ir.Value, ir.Value, Quantized]:
+    def _quantized_weight(self, weight: ir.Value, array: np.ndarray) -> _Written:
         if id(weight) not in self._weights:
             axes = None if self._options.granularity == "tensor" else (0,)
             quantized = quantize_array(
@@ -220,15 +241,18 @@ class _Rewriter:
                 search=self._options.scale,
                 rounding=self._options.rounding,
             )
-            graph, name = owner_of(weight), str(weight.name)
             scale = quantized.scale.reshape(-1) if axes else quantized.scale.reshape(())
-            self._weights[id(weight)] = (
-                add_initializer(graph, self._namer(f"{name}.q"), quantized.values),
-                add_initializer(graph, self._namer(f"{name}.scale"), scale),
-                add_initializer(graph, self._namer(f"{name}.zero"), np.zeros(scale.shape, dtype=np.int8)),
-                quantized,
-            )
+            self._weights[id(weight)] = self._written(weight, array, quantized, scale)
         return self._weights[id(weight)]
+
+    def _written(self, weight: ir.Value, array: np.ndarray, quantized: Quantized, scale: np.ndarray) -> _Written:
+        graph, name = owner_of(weight), str(weight.name)
+        return (
+            add_initializer(graph, self._namer(f"{name}.q"), quantized.values),
+            add_initializer(graph, self._namer(f"{name}.scale"), scale),
+            add_initializer(graph, self._namer(f"{name}.zero"), np.zeros(scale.shape, dtype=np.int8)),
+            _numbers(array, quantized),
+        )
 
 
 def _numbers(array: np.ndarray, quantized: Quantized) -> dict[str, float | int | str]:

@@ -113,7 +113,7 @@ def write_half(value: ir.Value, dtype: ir.DataType, namer: Namer) -> float:
 
     Args:
         value: A float32 initializer.
-        dtype: FLOAT16 or BFLOAT16. Numbers beyond float16's ±65504 are clipped to it.
+        dtype: FLOAT16 or BFLOAT16. Numbers beyond its largest (float16: ±65504) are clipped to it.
         namer: Names of the model.
 
     Returns:
@@ -121,11 +121,9 @@ def write_half(value: ir.Value, dtype: ir.DataType, namer: Namer) -> float:
     """
     graph, name = owner_of(value), str(value.name)
     array = value.const_value.numpy()  # type: ignore[union-attr]
-    half = (
-        array.astype(ml_dtypes.bfloat16)
-        if dtype == ir.DataType.BFLOAT16
-        else np.clip(array, -65504, 65504).astype(np.float16)
-    )
+    kind = ml_dtypes.bfloat16 if dtype == ir.DataType.BFLOAT16 else np.float16
+    most = float(ml_dtypes.finfo(kind).max)
+    half = np.clip(array, -most, most).astype(kind)
     stored = add_initializer(graph, namer(f"{name}.half"), half, dtype)
     del graph.initializers[name]
     node = make_node("Cast", [stored], [name], name=namer(f"{name}.cast"), attributes={"to": int(ir.DataType.FLOAT)})

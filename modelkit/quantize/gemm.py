@@ -11,10 +11,12 @@ from modelkit.graph.edit import Namer, add_initializer, drop_unused_initializers
 def is_plain_gemm(node: ir.Node) -> bool:
     """Tell whether a Gemm is x·W (+ b) with a constant W: no scaling and no transposed input."""
     attributes = node.attributes
+    biased = len(node.inputs) > 2 and node.inputs[2] is not None
     return (
         node.op_type == "Gemm"
+        and not node.domain
         and attributes.get_float("alpha", 1.0) == 1.0
-        and attributes.get_float("beta", 1.0) == 1.0
+        and (not biased or attributes.get_float("beta", 1.0) == 1.0)
         and not attributes.get_int("transA", 0)
         and node.inputs[1] is not None
         and node.inputs[1].is_initializer()
@@ -42,47 +44,38 @@ def _can_turn(node: ir.Node) -> bool:
     """Whether the weight lies right, or every reader wants it turned: two copies would cost bytes."""
     weight = node.inputs[1]
     assert weight is not None
-    return not node.attributes.get_int("transB", 0) or all(
+    if not node.attributes.get_int("transB", 0):
+        return True
+    return not weight.is_graph_output() and all(
         is_plain_gemm(use.node) and use.idx == 1 and use.node.attributes.get_int("transB", 0) for use in weight.uses()
     )
 
 
 def keep_apart(model: ir.Model) -> int:
-    """Rewrite x·W + b as x·W - (-b), in place.
+    """Write x·W + b as Sum, not Add, where W comes from a DequantizeLinear, in place.
 
-    onnxruntime joins MatMul and Add to Gemm before it looks at quantized weights, and has no Gemm that reads them:
-    the weights would be unpacked at each inference. A subtraction is left alone.
+    onnxruntime joins MatMul and Add to Gemm before it looks at quantized weights. Where b is a residual, or the
+    release is old, it then has no kernel that reads them: they would be unpacked at each inference. Sum of two is
+    the same arithmetic and is left alone.
 
     Returns:
         How many were rewritten.
     """
-    namer = Namer(model)
     count = 0
-    for node in list(model.graph.all_nodes()):
-        if node.op_type != "Add" or node.domain:
-            continue
-        for index in (0, 1):
-            bias, product = node.inputs[index], node.inputs[1 - index]
-            producer = product.producer() if product is not None else None
-            if bias is None or not bias.is_initializer() or producer is None or producer.op_type != "MatMul":
-                continue
-            _subtract(node, product, bias, namer)  # type: ignore[arg-type]
+    for node in model.graph.all_nodes():
+        if node.op_type == "Add" and not node.domain and any(_reads_integers(value) for value in node.inputs):
+            node.op_type = "Sum"
             count += 1
-            break
-    drop_unused_initializers(model)
     return count
 
 
-def _subtract(node: ir.Node, product: ir.Value, bias: ir.Value, namer: Namer) -> None:
-    graph, output = node.graph, node.outputs[0]
-    assert graph is not None
-    numbers = -bias.const_value.numpy()  # type: ignore[union-attr]
-    negated = add_initializer(owner_of(bias), namer(f"{bias.name}.negated"), numbers)
-    label = str(node.name or output.name)
-    new = make_node(
-        "Sub", [product, negated], [str(output.name)], name=label, dtype=output.dtype, shapes=[output.shape]
-    )
-    ir.convenience.replace_nodes_and_values(graph, node, [node], [new], [output], [new.outputs[0]])
+def _reads_integers(product: ir.Value | None) -> bool:
+    """Whether a value is the product of a MatMul with dequantized weights."""
+    matmul = product.producer() if product is not None else None
+    if matmul is None or matmul.op_type != "MatMul" or matmul.inputs[1] is None:
+        return False
+    weight = matmul.inputs[1].producer()
+    return weight is not None and weight.op_type == "DequantizeLinear"
 
 
 def _rewrite(node: ir.Node, namer: Namer, turned: dict[int, ir.Value]) -> None:

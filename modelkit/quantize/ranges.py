@@ -27,7 +27,7 @@ def choose_range(histogram: Histogram, method: RangeMethod, *, percentile: float
     if method == "percentile":
         low, high = _percentile(histogram, percentile, low, high)
     elif method == "entropy":
-        threshold = _entropy_threshold(histogram)
+        threshold = _entropy_threshold(histogram, low, high)
         low, high = max(low, -threshold), min(high, threshold)
     elif method == "mse":
         low, high = _least_squares(histogram, low, high)
@@ -65,17 +65,18 @@ def _least_squares(histogram: Histogram, low: float, high: float) -> tuple[float
     return chosen
 
 
-def _entropy_threshold(histogram: Histogram) -> float:
-    """Threshold on |x| whose 128-level quantization is closest to the histogram in KL divergence."""
+def _entropy_threshold(histogram: Histogram, low: float, high: float) -> float:
+    """Threshold on |x| at which the quantized histogram is closest to the original in KL divergence."""
     half = BINS // 2
     magnitude = (histogram.counts[half:] + histogram.counts[:half][::-1]).astype(np.float64)
     # 2,048 bins as in the original: finer ones are mostly empty and make the divergence noisy.
     magnitude = magnitude.reshape(2048, -1).sum(axis=1)
     width = histogram.reach / 2048
     top = int(np.max(np.nonzero(magnitude)[0], initial=0)) + 1
-    levels = 128
+    # Integers on the longer side of zero: 128 where both sides are alike, 255 where there is only one.
+    levels = round(255 * max(-low, high) / (high - low))
     best, best_bins = np.inf, top
-    for bins in range(levels, max(top, levels) + 1, 8):
+    for bins in dict.fromkeys([*range(levels, top, 8), top]):
         clipped = magnitude[:bins].copy()
         clipped[-1] += magnitude[bins:].sum()
         divergence = _kl(clipped, _requantized(magnitude[:bins], levels))

@@ -47,13 +47,14 @@ def quantize_weights(
     """
     if fuse_matmul:
         gemms_to_matmul(model)
-        keep_apart(model)
     uses, decisions = float_weights(model, include, exclude)
     namer = Namer(model)
     for index, use in enumerate(uses):
         progress("quantizing weights", index, len(uses))
         decisions.append(_quantize_one(use, bits, options, fuse_matmul, namer))
     progress("quantizing weights", len(uses), len(uses))
+    if fuse_matmul:
+        keep_apart(model)
     return sorted(decisions, key=lambda decision: decision.target)
 
 

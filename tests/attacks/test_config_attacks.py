@@ -178,9 +178,7 @@ values = st.recursive(
     | st.floats()
     | st.text(max_size=5)
     | st.sampled_from(["other", "another", "0.5%", "list[Inner]", "dict[str,Other]", "int"]),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(keys | st.text(max_size=3), inner, max_size=4)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys | st.text(max_size=3), inner, max_size=4),
     max_leaves=12,
 )
 

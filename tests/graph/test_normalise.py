@@ -370,3 +370,59 @@ def test_normalising_twice_changes_nothing(tmp_path: Path) -> None:
     again = load(tmp_path / "a.onnx")
     assert normalise(again.model) == []
     assert save(again.model, tmp_path / "b.onnx")[0].read_bytes() == first
+
+
+def test_gates_that_are_cut_and_joined_are_folded_together(tmp_path: Path) -> None:
+    """Exporters reorder the gates of a GRU by slices of one weight: only all of them together save nothing."""
+    w = rng().standard_normal((1, 12, 40)).astype(np.float32)
+    inits = [init("w", w), init("r", rng(1).standard_normal((1, 12, 4)).astype(np.float32))]
+    bounds = {"i0": 0, "i4": 4, "i8": 8, "i12": 12, "axis": 1}
+    inits += [init(name, np.array([value], dtype=np.int64)) for name, value in bounds.items()]
+    nodes = [
+        helper.make_node("Slice", ["w", "i0", "i4", "axis"], ["a"]),
+        helper.make_node("Slice", ["w", "i4", "i8", "axis"], ["b"]),
+        helper.make_node("Slice", ["w", "i8", "i12", "axis"], ["c"]),
+        helper.make_node("Concat", ["b", "a", "c"], ["joined"], axis=1),
+        helper.make_node("GRU", ["x", "joined", "r"], ["y"], hidden_size=4),
+    ]
+    result, decisions, _ = cleaned(
+        model(nodes, [info("x", [5, "N", 40])], [info("y", [5, 1, "N", 4])], inits), tmp_path
+    )
+    assert ops(result) == ["GRU"]
+    assert {d.action for d in decisions} == {"folded"}
+    expected = np.concatenate([w[:, 4:8], w[:, :4], w[:, 8:]], axis=1)
+    np.testing.assert_array_equal(result.graph.initializers["joined"].const_value.numpy(), expected)
+
+
+def test_shapes_are_constants_only_where_inputs_are_fixed(tmp_path: Path) -> None:
+    for batch, left in ((3, ["Relu", "Reshape"]), ("N", ["Relu", "Shape", "Gather", "Concat", "Reshape"])):
+        nodes = [
+            helper.make_node("Relu", ["x"], ["r"]),
+            helper.make_node("Shape", ["r"], ["s"]),
+            helper.make_node("Gather", ["s", "zero"], ["n"]),
+            helper.make_node("Concat", ["n", "rest"], ["to"], axis=0),
+            helper.make_node("Reshape", ["r", "to"], ["y"]),
+        ]
+        inits = [init("zero", np.array([0], dtype=np.int64)), init("rest", np.array([-1], dtype=np.int64))]
+        folder = tmp_path / str(batch)
+        folder.mkdir()
+        proto = model(nodes, [info("x", [batch, 3, 4])], [info("y", [batch, 12])], inits)
+        assert ops(cleaned(proto, folder)[0]) == left
+
+
+@pytest.mark.parametrize("op", ["Gemm", "MatMul"])
+def test_a_shared_weight_is_read_transposed(tmp_path: Path, op: str) -> None:
+    w = rng().standard_normal((20, 30)).astype(np.float32)
+    first, last = ({"transB": 1}, {"transB": 1}) if op == "Gemm" else ({}, {})
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["a"], **first),
+        helper.make_node("Transpose", ["w"], ["t"], name="flip"),
+        helper.make_node(op, ["a", "t"], ["y"], **last),
+    ]
+    width = 30 if op == "Gemm" else 20
+    proto = model(nodes, [info("x", ["N", width])], [info("y", ["N", width])], [init("w", w)])
+    result, decisions, _ = cleaned(proto, tmp_path)
+    assert ops(result) == ["Gemm", "Gemm"]
+    assert [(d.target, d.action, d.reason) for d in decisions] == [
+        ("flip", "folded", f"the {op} behind it reads the weight transposed")
+    ]

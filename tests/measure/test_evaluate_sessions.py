@@ -95,16 +95,12 @@ def test_each_batch_runs_once_through_each_session():
         def __getattr__(self, name):
             return getattr(self.session, name)
 
-    evaluate_sessions(
-        {"a": Counting("a"), "b": Counting("b")}, batches(DATA, LABELS, 10, pad=False), reference="a"
-    )
+    evaluate_sessions({"a": Counting("a"), "b": Counting("b")}, batches(DATA, LABELS, 10, pad=False), reference="a")
     assert runs == {"a": 5, "b": 5}
 
 
 def test_without_labels_there_is_fidelity_only():
-    found = evaluate_sessions(
-        {"a": linear(WEIGHT), "b": linear(WEIGHT)}, batches(DATA, None, 16), reference="a"
-    )
+    found = evaluate_sessions({"a": linear(WEIGHT), "b": linear(WEIGHT)}, batches(DATA, None, 16), reference="a")
     assert found["b"].quality is None and found["b"].task is Task.none
     assert found["b"].fidelity["exact"] is True and found["b"].fidelity["top1_agreement"] == 1.0
     assert run_quality(linear(WEIGHT), batches(DATA, None, 16)) is None
@@ -118,9 +114,7 @@ def test_without_a_reference_there_is_quality_only():
 
 def test_regression_is_not_judged_by_argmax():
     targets = DATA @ WEIGHT + 0.5
-    found = evaluate_sessions(
-        {"a": linear(WEIGHT), "b": linear(NEAR)}, batches(DATA, targets, 16), reference="a"
-    )
+    found = evaluate_sessions({"a": linear(WEIGHT), "b": linear(NEAR)}, batches(DATA, targets, 16), reference="a")
     assert found["a"].quality["rmse"] == pytest.approx(0.5, rel=1e-5)
     assert "top1_agreement" not in found["b"].fidelity
 

@@ -37,9 +37,7 @@ def simulated(rng, blocks, rounds, speedup=1.0, session=0.01, drift=0.1, spikes=
     walk = np.cumsum(rng.normal(0, drift / np.sqrt(blocks * rounds), blocks * rounds)).reshape(blocks, rounds)
     pair = []
     for base in (speedup, 1.0):
-        one = (
-            np.log(base) + walk + rng.normal(0, session, (blocks, 1)) + rng.normal(0, 0.02, (blocks, rounds))
-        )
+        one = np.log(base) + walk + rng.normal(0, session, (blocks, 1)) + rng.normal(0, 0.02, (blocks, rounds))
         pair.append(np.exp(one) * np.where(rng.random((blocks, rounds)) < spikes, 1 + rng.exponential(2), 1))
     return pair
 
@@ -234,9 +232,7 @@ def _factory(layers, feed):
         numpy_helper.from_array(rng.normal(0, 0.05, (256, 256)).astype(np.float32), f"w{index}")
         for index in range(layers)
     ]
-    nodes = [
-        helper.make_node("MatMul", [names[index], f"w{index}"], [names[index + 1]]) for index in range(layers)
-    ]
+    nodes = [helper.make_node("MatMul", [names[index], f"w{index}"], [names[index + 1]]) for index in range(layers)]
     graph = helper.make_graph(
         nodes,
         "g",

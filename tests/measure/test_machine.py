@@ -32,9 +32,7 @@ def test_this_machine():
     ],
 )
 def test_linux(flags, kind):
-    name, words = machine._parse_cpuinfo(
-        f"processor\t: 0\nmodel name\t: A CPU @ 3 GHz\n{flags}\n\nprocessor: 1\n"
-    )
+    name, words = machine._parse_cpuinfo(f"processor\t: 0\nmodel name\t: A CPU @ 3 GHz\n{flags}\n\nprocessor: 1\n")
     assert name == "A CPU @ 3 GHz"
     assert machine._int8_kind(machine._known(words)) == kind
 

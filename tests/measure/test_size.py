@@ -283,10 +283,7 @@ def test_unpack_reverses_packing(bits, data):
     )
     numbers = numbers[: len(numbers) // per_byte * per_byte]
     packed = [
-        sum(
-            (number % (1 << bits)) << (bits * place)
-            for place, number in enumerate(numbers[at : at + per_byte])
-        )
+        sum((number % (1 << bits)) << (bits * place) for place, number in enumerate(numbers[at : at + per_byte]))
         for at in range(0, len(numbers), per_byte)
     ]
     assert unpack(np.array(packed, np.uint8), bits, True).tolist() == numbers

@@ -1,0 +1,219 @@
+"""Trying candidates: each is made, saved, loaded again, compared with the original and timed beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelkit import verdict
+from modelkit.candidate import Candidate, Trial
+from modelkit.errors import ModelError
+from modelkit.files import Staging, file_record
+from modelkit.graph.save import save
+from modelkit.job import Job, Options, Prepared
+from modelkit.measure.evaluate import evaluate_sessions
+from modelkit.measure.latency import Latency, compare_fresh
+from modelkit.measure.machine import machine_facts
+from modelkit.measure.size import measure_size
+from modelkit.progress import Progress
+from modelkit.report.report import Report, Side
+from modelkit.runtime import make_session
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+    from modelkit.data.dataset import Dataset
+
+
+class Bench:
+    """Tries candidates one by one and measures them side by side.
+
+    Args:
+        job: The job.
+        prepared: Its loaded inputs.
+        stage: Where models are written.
+        progress: Told how far the work is.
+    """
+
+    def __init__(self, job: Job, prepared: Prepared, stage: Staging, progress: Progress) -> None:
+        self._job, self._prepared, self._stage, self._progress = job, prepared, stage, progress
+        self._options: Options = job.options.value
+        self._roles = prepared.roles
+        self._original = self._session(job.model)
+        self._size = asdict(measure_size(job.model))
+        self._latency: dict[str, Any] | None = None
+        found = evaluate_sessions({"original": self._original}, self._batches(self._roles.selection), reference=None)
+        self._quality = found["original"].quality
+        self._limits = verdict.Limits(
+            budget=self._options.budget,
+            safe=job.safe,
+            synthetic=self._roles.selection.synthetic,
+            original_bytes=int(self._size["file_bytes"]),
+            original_quality=self._quality,
+        )
+
+    def run_all(self) -> list[Trial]:
+        """Try the first candidates and whatever the algorithm wants to try after seeing them."""
+        trials: list[Trial] = []
+        todo: Sequence[Candidate] = self._prepared.candidates
+        while todo:
+            fresh = [self._try(candidate, len(trials) + i) for i, candidate in enumerate(todo)]
+            trials += fresh
+            self._time([trial for trial in fresh if self._worth_timing(trial)])
+            verdict.pick(trials, self.problem, self.rate)
+            todo = self._prepared.algorithm.refine(trials)
+        if all(trial.status == "failed" for trial in trials):
+            raise ModelError(
+                f"none of the {len(trials)} ways that were tried worked: {trials[0].name}: {trials[0].reason}",
+                "modelkit inspect tells what stands in the way",
+            )
+        return trials
+
+    def problem(self, trial: Trial) -> str | None:
+        """Why a trial is outside the budget, or None."""
+        return (
+            verdict.fidelity_problem(trial, self._limits)
+            or verdict.size_problem(trial, self._limits)
+            or verdict.latency_problem(trial, self._limits, self._options.objective)
+        )
+
+    def rate(self, trial: Trial) -> float:
+        """How good a trial is; lower is better."""
+        return verdict.score(trial, self._limits, self._options.objective)
+
+    def report(self, trial: Trial, trials: list[Trial], met: bool) -> Report:
+        """Measure the chosen trial on the test data and put everything together."""
+        assert trial.path is not None
+        quality, after_quality, fidelity = self._quality, trial.quality, trial.fidelity
+        if self._roles.test is not None:
+            self._progress("testing", 0, self._roles.test.count)
+            found = evaluate_sessions(
+                {"original": self._original, "artifact": self._session(trial.path)},
+                self._batches(self._roles.test),
+                reference="original",
+                progress=self._progress,
+                total=self._roles.test.count,
+            )
+            quality, after_quality = found["original"].quality, found["artifact"].quality
+            fidelity = found["artifact"].fidelity
+        speedup = trial.latency["speedup"] if trial.latency else None
+        checks = verdict.gates(
+            self._options.budget,
+            before={**self._size, **(self._latency or {})},
+            after={**trial.size, **(trial.latency or {})},
+            loss=verdict.quality_loss(quality, after_quality),
+            agreement=(fidelity or {}).get("top1_agreement"),
+            speedup=speedup["value"] if speedup else None,
+        )
+        met = met and all(gate.ok for gate in checks)
+        notes = list(self._roles.notes)
+        if speedup and speedup["high"] < 1:
+            notes.append("the artifact is slower than the original on this machine")
+        latency = {k: v for k, v in (trial.latency or {}).items() if k != "speedup"} or None
+        return Report(
+            command=self._job.command,
+            status="done" if met else "budget not met",
+            before=Side(file_record(self._job.model), self._size, self._latency, quality),
+            after=Side(file_record(trial.path), trial.size, latency, after_quality),
+            method=trial.name,
+            speedup=speedup,
+            fidelity=fidelity,
+            gates=checks,
+            candidates=[_entry(item) for item in trials],
+            decisions=trial.decisions,
+            normalisation=self._prepared.changes,
+            audit=self._prepared.algorithm.audit(trial.path, trial.decisions),
+            data=self._roles.describe(),
+            notes=notes,
+            config=self._job.options.value.model_dump(mode="json"),
+            origins=dict(self._job.options.origins),
+            seed=self._options.seed,
+            machine=machine_facts(),
+        )
+
+    def _session(self, path: Path) -> ort.InferenceSession:
+        measure = self._options.measure
+        return make_session(path, threads=measure.threads, providers=[measure.provider])
+
+    def _batches(self, dataset: Dataset) -> Any:
+        return dataset.batches(32)
+
+    def _try(self, candidate: Candidate, number: int) -> Trial:
+        trial = Trial(candidate.name)
+        model = self._prepared.model.clone()
+        try:
+            trial.decisions = candidate.apply(model, self._progress)
+            path = self._stage.path(f"candidate-{number}.onnx")
+            save(model, path)
+            session = self._session(path)
+            self._progress(f"comparing {candidate.name}", 0, self._roles.selection.count)
+            found = evaluate_sessions(
+                {"original": self._original, "candidate": session},
+                self._batches(self._roles.selection),
+                reference="original",
+                progress=self._progress,
+                total=self._roles.selection.count,
+            )["candidate"]
+        except ModelError as error:
+            # One way that does not fit this model must not hide the others that do.
+            trial.status, trial.reason = "failed", error.message
+            return trial
+        trial.path, trial.size = path, asdict(measure_size(path))
+        trial.fidelity, trial.quality = found.fidelity, found.quality
+        return trial
+
+    def _worth_timing(self, trial: Trial) -> bool:
+        return trial.status != "failed" and not (
+            verdict.fidelity_problem(trial, self._limits) or verdict.size_problem(trial, self._limits)
+        )
+
+    def _time(self, trials: list[Trial]) -> None:
+        """Time candidates against the original, interleaved; a close call against one is timed once more."""
+        if not trials:
+            return
+        self._apply(trials, self._compare(trials, self._options.measure.seconds))
+        doubtful = [
+            trial
+            for trial in trials
+            if trial.latency is not None
+            and trial.latency["speedup"]["high"] < 1
+            and trial.latency["speedup"]["value"] > 0.85
+        ]
+        if doubtful:
+            self._apply(doubtful, self._compare(doubtful, 3 * self._options.measure.seconds))
+
+    def _compare(self, trials: list[Trial], seconds: float) -> Latency:
+        feeds = next(iter(self._roles.selection.batches(self._options.measure.batch))).inputs
+        paths = {"original": self._job.model, **{t.name: t.path for t in trials if t.path is not None}}
+
+        def factory(path: Path) -> Callable[[], Callable[[], object]]:
+            def make() -> Callable[[], object]:
+                session = self._session(path)
+                return lambda: session.run(None, feeds)
+
+            return make
+
+        return compare_fresh(
+            {name: factory(path) for name, path in paths.items()},
+            baseline="original",
+            seconds=seconds,
+            seed=self._options.seed,
+            progress=self._progress,
+        )
+
+    def _apply(self, trials: list[Trial], latency: Latency) -> None:
+        self._latency = asdict(latency.stats["original"])
+        for trial in trials:
+            ratio = latency.ratios[trial.name]
+            trial.latency = {
+                **asdict(latency.stats[trial.name]),
+                "speedup": {"value": ratio.value, "low": ratio.low, "high": ratio.high},
+            }
+
+
+def _entry(trial: Trial) -> dict[str, Any]:
+    found = asdict(trial)
+    del found["path"], found["decisions"]
+    return found

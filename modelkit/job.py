@@ -1,0 +1,175 @@
+"""One model to transform, and everything about it that is loaded and checked before any work is done."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from modelkit.candidate import Candidate, Trial
+from modelkit.config import Resolved
+from modelkit.data.open import open_dataset
+from modelkit.data.roles import Roles, assign_roles
+from modelkit.data.synthetic import synthetic_dataset
+from modelkit.decision import Decision
+from modelkit.files import check_outputs
+from modelkit.graph.layers import input_vocabulary
+from modelkit.graph.load import Loaded, load
+from modelkit.graph.normalise import normalise
+from modelkit.graph.save import save
+from modelkit.graph.verify import verify_same
+from modelkit.options import Budget, Measure, Objective, Synthetic
+from modelkit.progress import Progress, silent
+from modelkit.report.report import SCHEMA
+from modelkit.runtime import class_count, input_specs, make_session, output_specs
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from modelkit.data.dataset import Dataset
+    from modelkit.data.preprocess import Preprocess
+
+
+class Options(Protocol):
+    """What the pipeline reads from any command's config."""
+
+    @property
+    def budget(self) -> Budget: ...  # noqa: D102
+    @property
+    def measure(self) -> Measure: ...  # noqa: D102
+    @property
+    def objective(self) -> Objective: ...  # noqa: D102
+    @property
+    def synthetic(self) -> Synthetic: ...  # noqa: D102
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+
+
+class Algorithm(Protocol):
+    """A command's side of the work."""
+
+    def candidates(self) -> list[Candidate]:
+        """Return what to try first."""
+
+    def refine(self, trials: list[Trial]) -> list[Candidate]:
+        """Return what to try next, given what came of the candidates so far; nothing ends the search."""
+
+    def audit(self, path: Path, decisions: Sequence[Decision]) -> dict[str, Any] | None:
+        """Say how onnxruntime runs the artifact."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to transform.
+
+    Attributes:
+        command: Name of the command.
+        model: The model file.
+        output: Where the artifact goes; its report goes beside it.
+        options: The resolved config.
+        safe: Whether the built-in safety limits hold where no budget is set (auto modes).
+        data: Data to work with; None for made-up inputs.
+        test: Data set apart for the final figures.
+        preprocess: How images become inputs.
+        force: Whether to overwrite an artifact that exists.
+    """
+
+    command: str
+    model: Path
+    output: Path
+    options: Resolved[Any]
+    safe: bool
+    data: Path | None = None
+    test: Path | None = None
+    preprocess: Preprocess | None = None
+    force: bool = False
+
+
+@dataclass
+class Prepared:
+    """A job whose inputs are loaded and checked.
+
+    Attributes:
+        loaded: The original.
+        model: The normalised model.
+        changes: What normalising did.
+        roles: The samples by their use.
+        algorithm: The command's side, made for this model.
+        candidates: What will be tried first.
+    """
+
+    loaded: Loaded
+    model: ir.Model
+    changes: list[Decision]
+    roles: Roles
+    algorithm: Algorithm
+    candidates: list[Candidate]
+
+
+Maker = Callable[["ir.Model", "Dataset | None"], Algorithm]
+
+
+def outputs_of(output: Path) -> list[Path]:
+    """Every file that a run may write for this output."""
+    stem = output.name.removesuffix(".onnx")
+    return [
+        output.with_name(f"{output.name}.data"),
+        output,
+        output.with_name(f"{stem}.report.json"),
+        output.with_name(f"{stem}.report.md"),
+    ]
+
+
+def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:
+    """Load and check everything before any work is done.
+
+    Raises:
+        ModelkitError: Whatever is wrong with the model, the data or the paths.
+    """
+    options: Options = job.options.value
+    loaded = load(job.model)
+    inputs = [job.model, *loaded.external, *(p for p in (job.data, job.test) if p is not None)]
+    check_outputs(outputs_of(job.output), inputs, force=job.force or only_failed(job.output))
+    session = make_session(job.model, providers=[options.measure.provider])
+    specs = input_specs(session)
+    classes = class_count(output_specs(session))
+    data = test = None
+    if job.data is not None:
+        data = open_dataset(job.data, specs, preprocess=job.preprocess, classes=classes)
+    if job.test is not None:
+        test = open_dataset(job.test, specs, preprocess=job.preprocess, classes=classes)
+    del session
+    progress("cleaning up the graph", 0, 1)
+    model = loaded.model
+    vocabulary = input_vocabulary(model)
+    changes = normalise(model)
+    with tempfile.TemporaryDirectory(prefix="modelkit-") as folder:
+        cleaned = Path(folder) / "normalised.onnx"
+        save(model, cleaned)
+        changes.append(verify_same(job.model, cleaned, seed=options.seed, vocabulary=vocabulary))
+    made_up = synthetic_dataset(
+        specs,
+        count=options.synthetic.samples,
+        seed=options.seed,
+        vocabulary=vocabulary,
+        dims=dict(options.synthetic.dims),
+    )
+    roles = assign_roles(data, test, made_up, seed=options.seed)
+    algorithm = make(model, roles.calibration)
+    return Prepared(loaded, model, changes, roles, algorithm, algorithm.candidates())
+
+
+def only_failed(output: Path) -> bool:
+    """Whether all that is there is the report of a run that missed its budget: it may be replaced unasked."""
+    data, artifact, report, _ = outputs_of(output)
+    if os.path.lexists(data) or os.path.lexists(artifact):
+        return False
+    try:
+        found = json.loads(report.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("schema") == SCHEMA and found.get("status") == "budget not met"
