@@ -15,14 +15,15 @@ import pytest
 import yaml
 
 from modelkit import templates
-from modelkit.config import resolve
+from modelkit.api import EvaluateConfig
+from modelkit.config import json_schema, resolve
 from modelkit.quantize.config import QuantizeConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "sample_models"
 MODULES = sorted((ROOT / "modelkit").rglob("*.py"))
 TEMPLATES = sorted((ROOT / "configs").glob("*/*.yaml"))
-SCHEMAS = {"quantize": QuantizeConfig}
+SCHEMAS = {"evaluate": EvaluateConfig, "quantize": QuantizeConfig}
 HEAVY = {
     *("numpy", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "torch", "sklearn"),
     *("pydantic", "yaml", "PIL", "pyarrow", "ml_dtypes"),
@@ -117,19 +118,19 @@ def test_template_has_its_head_and_fits_the_schema(path: Path) -> None:
     assert len(lines[1].removeprefix("# ")) > 10, "the second line says what the template is for"
     assert any(line.startswith(f"# Use it with: modelkit {command} ") for line in lines)
     resolve(SCHEMAS[command], yaml_path=path)
-    schema = templates.schema(command)
+    schema = json_schema(SCHEMAS[command], command)
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.Draft202012Validator(schema).validate(yaml.safe_load("\n".join(lines)))
 
 
 @pytest.mark.parametrize("command", SCHEMAS)
 def test_schema_refuses_what_the_command_refuses(command: str) -> None:
-    validator = jsonschema.Draft202012Validator(templates.schema(command))
+    validator = jsonschema.Draft202012Validator(json_schema(SCHEMAS[command], command))
     for wrong in (
         {"no_such_key": 1},
-        {"bits": "eight"},
+        {"seed": "one"},
         {"measure": {"seconds": 0}},
-        {"budget": {"max_drop": "a lot"}},
+        {"synthetic": {"samples": 0}},
     ):
         assert not validator.is_valid(wrong), f"{wrong} is accepted"
     assert validator.is_valid({})
@@ -150,7 +151,20 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("path", TEMPLATES, ids=label)
+def test_schema_of_quantize_refuses_words_for_numbers() -> None:
+    validator = jsonschema.Draft202012Validator(json_schema(QuantizeConfig, "quantize"))
+    assert not validator.is_valid({"bits": "eight"})
+    assert not validator.is_valid({"budget": {"max_drop": "a lot"}})
+
+
+def test_template_of_evaluate_works_on_a_model() -> None:
+    template = ROOT / "configs" / "evaluate" / "default.yaml"
+    argv = ["evaluate", str(SAMPLES / "digits_mlp.onnx"), "--config", str(template), "--json"]
+    exit_code, _, stderr = run_and_list_modules(*argv, "--set", "measure.seconds=0.05")
+    assert exit_code == 0, stderr
+
+
+@pytest.mark.parametrize("path", [path for path in TEMPLATES if path.parent.name == "quantize"], ids=label)
 def test_template_works_on_a_model(path: Path, tmp_path: Path) -> None:
     artifact = tmp_path / "artifact.onnx"
     argv = [path.parent.name, str(SAMPLES / "digits_mlp.onnx"), "--config", str(path), "--output", str(artifact)]
