@@ -196,6 +196,8 @@ class Staging:
         if _space_error(error):
             return _NoSpaceError(f"no space left on the disk of '{name}'", hint)
         reason = (error.strerror or str(error)) + (f": '{shown(str(error.filename))}'" if error.filename else "")
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            reason = "it, or one above it, is a file"
         return ResourceError(f"cannot write in the folder '{name}': {reason}", "choose another folder with -o")
 
 

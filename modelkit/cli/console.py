@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from modelkit.progress import Progress
 
 _SHOW_AFTER = 2.0  # seconds; quicker work needs no progress
+_LONGEST = 4000  # characters of an error's line
 _LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
@@ -104,14 +105,19 @@ def fail(error: ModelkitError) -> int:
     message, problems = error.message, list(getattr(error, "problems", []))
     if isinstance(error, ConfigError) and len(problems) == 1:
         message, problems = problems[0], []
-    print(f"error: {shown(message)}", file=sys.stderr)
+    print(f"error: {_line(message)}", file=sys.stderr)
     for problem in problems:
         # A single problem is part of the message already.
         if len(problems) > 1 or problem not in message:
-            print(f"  {shown(problem)}", file=sys.stderr)
+            print(f"  {_line(problem)}", file=sys.stderr)
     if error.hint:
-        print(f"hint: {shown(error.hint)}", file=sys.stderr)
+        print(f"hint: {_line(error.hint)}", file=sys.stderr)
     return error.exit_code
+
+
+def _line(text: str) -> str:
+    """One line that can be shown: a name in it may come from a hostile file, and be a megabyte long."""
+    return shown(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)")
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def _require_onnx(path: Path) -> None:
         raise ModelError(f"'{path}' is a Git LFS pointer, not the model itself", "run git lfs pull")
     if kind in _TEXT:
         raise ModelError(
-            f"'{path}' is a text file ({kind}), not an ONNX model",
+            f"'{path}' is a text file{'' if kind == 'text' else f' ({kind})'}, not an ONNX model",
             "look into it: a failed download often saves an error page under the model's name",
         )
     if kind == "unknown":

@@ -33,7 +33,7 @@ class WeightOptions(Block):
     @classmethod
     def _power_of_two(cls, value: int) -> int:
         if value not in (16, 32, 64, 128, 256):
-            raise ValueError("must be 16, 32, 64, 128 or 256")
+            raise ValueError(f"must be 16, 32, 64, 128 or 256, not {value}")
         return value
 
 
@@ -88,7 +88,7 @@ class QuantizeConfig(Block):
     @classmethod
     def _known_bits(cls, value: int) -> int:
         if not (2 <= value <= 8 or value == 16):
-            raise ValueError("must be 2 to 8, or 16")
+            raise ValueError(f"must be 2 to 8, or 16, not {value}")
         return value
 
     @model_validator(mode="after")

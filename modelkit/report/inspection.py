@@ -88,4 +88,5 @@ def _quantized(state: dict[str, Any]) -> str:
 
 
 def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{op} {count}" for op, count in counts.items())
+    # Without a space no line ends between an operator and its number.
+    return ", ".join(f"{op}\N{MULTIPLICATION SIGN}{count}" for op, count in counts.items())
