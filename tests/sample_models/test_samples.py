@@ -165,9 +165,7 @@ def test_readme_table_is_what_samples_json_says() -> None:
 
 
 def test_shipped_files_stay_small() -> None:
-    files = [
-        path for path in FOLDER.rglob("*") if path.is_file() and "made" not in path.relative_to(FOLDER).parts
-    ]
+    files = [path for path in FOLDER.rglob("*") if path.is_file() and "made" not in path.relative_to(FOLDER).parts]
     assert sum(path.stat().st_size for path in files) < 12_000_000
 
 
