@@ -75,10 +75,11 @@ def _code(page: Path) -> str:
 
 @pytest.mark.parametrize("name", ["quantize"])
 def test_every_option_of_the_config_is_documented(name: str) -> None:
-    from modelkit.templates import schema
+    from modelkit.config import json_schema
+    from modelkit.quantize.config import QuantizeConfig
 
     page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    text = schema(name)
+    text = json_schema(QuantizeConfig, name)
     blocks = [text, *text.get("$defs", {}).values()]
     keys = {key for block in blocks for key, value in block.get("properties", {}).items() if "$ref" not in value}
     missing = sorted(key for key in keys if not re.search(rf"`(?:\w+\.)*{key}(?::[^`]*)?`", page))

@@ -217,7 +217,7 @@ def test_bits_out_of_range(capsys: Capsys, unchanged: Watch, bits: str) -> None:
     unchanged()
     ran = quantize(capsys, "m.onnx", "--bits", bits)
     first, hint = ran.err.splitlines()
-    assert first.startswith("error: --bits: ") and "2 to 8, or 16" in first
+    assert first.startswith("error: --bits: ") and f"2 to 8, or 16, not {bits}" in first
     assert hint.startswith("hint: ")
     assert (ran.code, ran.out) == (2, "")
 
@@ -457,10 +457,16 @@ def test_folder_that_cannot_be_written(capsys: Capsys, unchanged: Watch) -> None
     mlp()
     mlp("file")
     unchanged()
-    ran = quantize(capsys, "m.onnx", "-o", "file/out.onnx")
-    assert (ran.code, ran.out) == (5, "")
-    first, hint = ran.err.splitlines()[-2:]
-    assert first.startswith("error: cannot write in the folder 'file'")
+    for output, name in (("file/out.onnx", "file"), ("file/deeper/out.onnx", "file/deeper")):
+        refused(
+            quantize(capsys, "m.onnx", "-o", output),
+            5,
+            f"error: cannot write in the folder '{name}': it, or one above it, is a file",
+            "hint: choose another folder with -o",
+        )
+    ran = quantize(capsys, "m.onnx", "-o", "/proc/out.onnx")
+    first, hint = ran.err.splitlines()
+    assert first.startswith("error: cannot write in the folder '/proc'") and ran.code == 5
     assert hint == "hint: choose another folder with -o"
 
 

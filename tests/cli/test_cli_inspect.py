@@ -26,7 +26,7 @@ def test_facts(capsys: Capsys, folder: Path) -> None:
         "parameters          1.74 k in 6.95 kB",
         "MACs of one sample  1.66 k",
         "opset               17, IR version 9",
-        "operators           Gemm 2, Relu 1",
+        "operators           Gemm\N{MULTIPLICATION SIGN}2, Relu\N{MULTIPLICATION SIGN}1",
         "quantized           nothing",
         "input   x     float  N x 16",
         "output  y     float  N x 10",
