@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
@@ -13,6 +13,8 @@ from modelkit.quantize.config import WeightOptions
 from modelkit.quantize.plan import Plan, absorbed_into, channel_axis
 
 _ZERO_SCALE = 1e-6
+# Its product with an activation's scale must not vanish in float32.
+_SMALLEST_SCALE = 1e-20
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,9 @@ def apply_static(
         parameters[name] = _scale_and_zero(*ranges[source], kind)
     # Weights first: a bias needs the scale of the activation that its layer reads.
     layers = [node for node in plan.nodes if node.op_type in ("Conv", "Gemm", "MatMul")]
-    floors = _floors(layers, parameters)
-    written: dict[tuple[str, int], tuple[ir.Value, Quantized]] = {}
+    shared: dict[tuple[str, int], _Shared] = {}
     for node in layers:
-        _quantize_layer(node, parameters, floors, kind, weights, namer, written)
+        _quantize_layer(node, parameters, kind, weights, namer, shared)
     constants: dict[ir.Value, ir.Value] = {}
     for node in plan.nodes:
         if node.op_type in ("Add", "Mul"):
@@ -155,48 +156,44 @@ def _quantize_operands(node: ir.Node, kind: ActivationType, namer: Namer, done: 
         node.replace_input_with(index, done[value])
 
 
-def _floors(layers: list[ir.Node], parameters: dict[str, tuple[float, int]]) -> dict[tuple[str, int], np.ndarray]:
-    """For each weight, the scales below which a bias of one of its layers would not fit."""
-    floors: dict[tuple[str, int], np.ndarray] = {}
-    for node in layers:
-        weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
-        assert weight is not None and weight.shape is not None and node.inputs[0] is not None
-        axis = channel_axis(node)
-        key, channels = (str(weight.name), axis), int(weight.shape[axis])  # type: ignore[arg-type]
-        least = np.zeros(channels)
-        if bias is not None:
-            least = _smallest_scale(bias, parameters[str(node.inputs[0].name)][0], channels)
-        floors[key] = np.maximum(floors.get(key, 0.0), least)
-    return floors
+@dataclass
+class _Shared:
+    """A weight as integers, and the forms in which layers read it (more than one where a bias needs wider steps)."""
+
+    plain: Quantized
+    forms: list[tuple[Quantized, ir.Value]] = field(default_factory=list)
 
 
 def _quantize_layer(
     node: ir.Node,
     parameters: dict[str, tuple[float, int]],
-    floors: dict[tuple[str, int], np.ndarray],
     kind: ActivationType,
     options: WeightOptions,
     namer: Namer,
-    done: dict[tuple[str, int], tuple[ir.Value, Quantized]],
+    shared: dict[tuple[str, int], _Shared],
 ) -> None:
     weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
     assert weight is not None
     axis = channel_axis(node)
-    activation = str(node.inputs[0].name)  # type: ignore[union-attr]
+    activation_scale = parameters[str(node.inputs[0].name)][0]  # type: ignore[union-attr]
     array = weight.const_value.numpy()  # type: ignore[union-attr]
-    per_channel = options.granularity != "tensor"
     key = (str(weight.name), axis)
-    if key not in done:
-        quantized = quantize_weight(node, array, kind, options)
-        quantized = _widen(array, quantized, floors[key], kind.weight_bits)
-        written = _dequantized(
+    if key not in shared:
+        shared[key] = _Shared(quantize_weight(node, array, kind, options))
+    floor = (
+        np.zeros(array.shape[axis]) if bias is None else _smallest_scale(bias, activation_scale, array.shape[axis])
+    )
+    quantized = _fit_bias(array, shared[key].plain, floor, kind.weight_bits)
+    restored = next((form for q, form in shared[key].forms if np.array_equal(q.scale, quantized.scale)), None)
+    if restored is None:
+        per_channel = options.granularity != "tensor"
+        restored = _dequantized(
             weight, quantized, axis if per_channel else None, namer, zero_point=node.op_type != "Conv"
         )
-        done[key] = (written, quantized)
-    restored, quantized = done[key]
+        shared[key].forms.append((quantized, restored))
     node.replace_input_with(1, restored)
     if bias is not None:
-        _quantize_bias(node, bias, parameters[activation][0], quantized.scale.reshape(-1), namer)
+        _quantize_bias(node, bias, activation_scale, quantized.scale.reshape(-1), namer)
 
 
 def quantize_weight(node: ir.Node, array: np.ndarray, kind: ActivationType, options: WeightOptions) -> Quantized:
@@ -225,14 +222,15 @@ def _smallest_scale(bias: ir.Value, activation_scale: float, channels: int) -> n
     return np.broadcast_to(numbers, (channels,)) / (activation_scale * float(2**30))
 
 
-def _widen(array: np.ndarray, quantized: Quantized, floor: np.ndarray, bits: int) -> Quantized:
+def _fit_bias(array: np.ndarray, quantized: Quantized, floor: np.ndarray, bits: int) -> Quantized:
     """Raise scales that are too fine for their bias, and lower those of weights that are all zero."""
     shape = quantized.scale.shape
     least = floor.reshape(shape) if quantized.scale.size > 1 else floor.max().reshape(shape)
     # Any scale suits zeros, but the bias of such a channel is counted in steps of it.
     others = tuple(axis for axis in range(array.ndim) if shape[axis] == 1)
     zero = ~np.any(array, axis=others, keepdims=True)
-    scale = np.maximum(np.where(zero, _ZERO_SCALE, quantized.scale), least).astype(np.float32)
+    scale = np.where(zero, _ZERO_SCALE, np.maximum(quantized.scale, _SMALLEST_SCALE))
+    scale = np.maximum(scale, least).astype(np.float32)
     if (scale == quantized.scale).all():
         return quantized
     top = 2 ** (bits - 1) - 1

@@ -11,9 +11,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from modelkit.data.dataset import Batch
 from modelkit.graph.normalise import normalise
+from modelkit.graph.opset import ensure_opset
 from modelkit.graph.run import session_of
 from modelkit.graph.save import save
 from modelkit.quantize.affine import sqnr_db
+from modelkit.quantize.calibrate import observe
+from modelkit.quantize.canonical import canonicalise
+from modelkit.quantize.config import WeightOptions
+from modelkit.quantize.plan import Plan, make_plan
+from modelkit.quantize.ranges import choose_range
+from modelkit.quantize.static import ActivationType, apply_static
 from modelkit.runtime import make_session
 
 FLOAT, INT64, INT32 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32
@@ -121,3 +128,23 @@ def closeness(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> f
 def batches(*feeds: Mapping[str, np.ndarray], valid: int | None = None):
     """Turn arrays into what the calibrator reads, one batch each."""
     return lambda: iter([Batch(dict(feed), None, valid or len(next(iter(feed.values())))) for feed in feeds])
+
+
+def static(model: ir.Model, *feeds: Mapping[str, np.ndarray], method="minmax", signed=False, bits=8, **how) -> Plan:
+    """Static int8 as the command does it; ``how`` holds options of the plan and of weights."""
+    ensure_opset(model, 13)
+    canonicalise(model)
+    known = {"include": [], "exclude": [], "arithmetic": True, "keep_float": frozenset()}
+    options = {name: how.pop(name, default) for name, default in known.items()}
+    plan = make_plan(model, **options)
+    names = [str(value.name) for value in plan.activations]
+    seen = observe(model, names, batches(*feeds), count=len(feeds))
+    ranges = {name: choose_range(histogram, method) for name, histogram in seen.items()}
+    apply_static(model, plan, ranges, ActivationType(signed, bits), WeightOptions(**how))
+    return plan
+
+
+def conversions(proto: onnx.ModelProto) -> tuple[int, int]:
+    """QuantizeLinear and DequantizeLinear nodes that onnxruntime left."""
+    found = kernels(proto)
+    return found["QuantizeLinear"], found["DequantizeLinear"]
