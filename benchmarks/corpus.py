@@ -39,6 +39,7 @@ from modelkit.graph.tensors import constant_of
 from modelkit.quantize.affine import sqnr_db
 from modelkit.quantize.audit import audit
 from modelkit.quantize.calibrate import observe
+from modelkit.quantize.canonical import canonicalise
 from modelkit.quantize.config import WeightOptions
 from modelkit.quantize.dynamic import quantize_dynamic
 from modelkit.quantize.float16 import store_half
@@ -106,6 +107,7 @@ def static(signed: bool, arithmetic: bool, method: str) -> Transform:
 
     def apply(model: ir.Model) -> list[Decision]:
         ensure_opset(model, 13)
+        canonicalise(model)
         plan = make_plan(model, include=[], exclude=[], arithmetic=arithmetic)
         data = dataset(model)
         names = [str(value.name) for value in plan.activations]

@@ -1,8 +1,8 @@
 """Which nodes of a graph compute with integers in static mode, and which of their tensors are quantized.
 
 onnxruntime runs a node as an integer kernel when its inputs come from DequantizeLinear and its output goes to
-QuantizeLinear. Anything else between two such nodes costs a conversion to float and back, so a node joins only
-when what it reads is quantized already and what it writes is wanted quantized.
+QuantizeLinear. Anything else between two such nodes costs a conversion to float and back, so a node that is no
+layer joins only when something that it reads is quantized already and what it writes is wanted quantized.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx_ir as ir
 
 from modelkit.decision import Decision
+from modelkit.quantize.affine import dequantize, quantize_array, sqnr_db
 from modelkit.quantize.select import chosen
 
 # Nodes that multiply by a constant weight.
@@ -31,12 +33,17 @@ MOVING = {
     "DepthToSpace",
     "SpaceToDepth",
     "Expand",
+    "Tile",
+    "Pad",
+    "Resize",
     "Identity",
 }
 # Nodes that onnxruntime has integer kernels for.
 ARITHMETIC = {"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "LeakyRelu", "Sigmoid"}
 # Activations that disappear into the range of the tensor they write.
 ABSORBED = {"Relu", "Clip"}
+# A constant that 8 bits for the whole tensor hold less well than this, in dB, keeps its sum or product in float.
+_CONSTANT_DB = 35.0
 
 
 @dataclass
@@ -77,22 +84,33 @@ def make_plan(
     joined: set[ir.Node] = set()
     quantized: set[ir.Value] = set()
     for node in model.graph:
-        if node.op_type in WEIGHTED and node.domain in ("", "ai.onnx"):
+        if node.op_type in WEIGHTED and not node.domain:
             reason = _weighted_reason(node, include, exclude, keep_float)
             if reason is not None:
                 plan.decisions.append(Decision(_label(node), "kept float", reason))
                 continue
             joined.add(node)
-            quantized.update(_written(node))
-        elif node.op_type in MOVING | (ARITHMETIC if arithmetic else set()) and node.domain in (
-            "",
-            "ai.onnx",
-        ):
-            reads = _reads(node)
-            joins = _label(node) not in keep_float and reads and all(value in quantized for value in reads)
-            if joins:
-                joined.add(node)
+            quantized.update(_reads(node))
+            if node.op_type == "Conv":
+                # MatMul and Gemm hand out floats at no cost: sums of them lose less in float.
                 quantized.update(_written(node))
+    for node in model.graph:
+        if node.domain or _label(node) in keep_float:
+            continue
+        reads = _reads(node)
+        if node.op_type in MOVING:
+            joins = bool(reads) and reads[0] in quantized and _only_moves(node)
+        else:
+            # Where one operand is quantized, quantizing the others too costs no more than going back to float.
+            joins = (
+                arithmetic
+                and node.op_type in ARITHMETIC
+                and any(value in quantized for value in reads)
+                and all(_keeps_in_8_bits(value) for value in _constants(node))
+            )
+        if joins:
+            joined.add(node)
+            quantized.update(_written(node))
     _drop_loose_ends(model, joined)
     _fill(model, plan, joined)
     return plan
@@ -100,6 +118,8 @@ def make_plan(
 
 def absorbed_into(node: ir.Node) -> ir.Node | None:
     """Return the Relu or Clip that alone reads a node's output and can disappear into its range."""
+    if node.op_type in MOVING:
+        return None  # Its output keeps the scale of its input.
     output = node.outputs[0]
     readers = list(output.consumers())
     if len(readers) != 1 or output.is_graph_output() or readers[0].op_type not in ABSORBED:
@@ -136,17 +156,48 @@ def _label(node: ir.Node) -> str:
 def _written(node: ir.Node) -> list[ir.Value]:
     """The tensor that a node ends in: its outputs, or that of the activation it absorbs."""
     reader = absorbed_into(node)
-    return list(reader.outputs) if reader is not None else [v for v in node.outputs if v.name]
+    if reader is not None:
+        return list(reader.outputs)
+    # The second output of MaxPool holds positions.
+    return [v for v in (node.outputs[:1] if node.op_type == "MaxPool" else node.outputs) if v.name]
 
 
 def _reads(node: ir.Node) -> list[ir.Value]:
-    """Float activations that a node reads (not shapes, indices or constants)."""
-    inputs = [v for v in node.inputs if v is not None and not v.is_initializer()]
+    """Activations that a node reads (not shapes, indices or constants)."""
     if node.op_type in MOVING or node.op_type in WEIGHTED:
-        return inputs[:1]
-    if node.op_type in ("Add", "Mul", "Concat") and len(inputs) != len(node.inputs):
+        first = node.inputs[0] if node.inputs else None
+        return [first] if first is not None and not first.is_initializer() else []
+    if node.op_type == "Concat" and _constants(node):
         return []  # A constant operand has no producer that quantizes it.
-    return inputs
+    return [v for v in node.inputs if v is not None and not v.is_initializer()]
+
+
+def _constants(node: ir.Node) -> list[ir.Value]:
+    return [v for v in node.inputs if v is not None and v.is_initializer()]
+
+
+def _keeps_in_8_bits(value: ir.Value) -> bool:
+    """Whether a constant operand survives one scale for all of its numbers."""
+    if value.const_value is None or value.const_value.dtype != ir.DataType.FLOAT:
+        return False
+    array = value.const_value.numpy()
+    if not np.isfinite(array).all():
+        return False
+    return sqnr_db(array, dequantize(quantize_array(array, center="range"))) >= _CONSTANT_DB
+
+
+def _only_moves(node: ir.Node) -> bool:
+    """Whether a node of MOVING really hands numbers on unchanged, with nothing but zeros between them."""
+    if node.op_type == "MaxPool":
+        return len(node.outputs) == 1 or not node.outputs[1].uses()
+    if node.op_type == "Resize":
+        cropped = node.attributes.get_string("coordinate_transformation_mode", "") == "tf_crop_and_resize"
+        return node.attributes.get_string("mode", "nearest") == "nearest" and not cropped
+    if node.op_type == "Pad" and node.attributes.get_string("mode", "constant") == "constant":
+        value = node.inputs[2] if len(node.inputs) > 2 else None
+        constant = value.const_value if value is not None and value.is_initializer() else None
+        return value is None or (constant is not None and not constant.numpy().any())
+    return True
 
 
 def _weighted_reason(
@@ -171,11 +222,23 @@ def _weighted_reason(
     if node.op_type == "ConvTranspose":
         return "onnxruntime has no integer kernel for ConvTranspose"
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if bias is not None and not bias.is_initializer():
+    if bias is not None and (not bias.is_initializer() or bias.const_value is None):
         return "its bias is computed at run time"
+    if bias is not None and not _one_number_per_output(node, bias.const_value, weight.const_value):  # type: ignore[arg-type]
+        return "its bias is not one number for each output"
     if _label(node) in keep_float:
         return "too sensitive: in integers it cost more fidelity than the budget allows"
     return chosen([_label(node), str(weight.name)], include, exclude)
+
+
+def _one_number_per_output(node: ir.Node, bias: ir.TensorProtocol, weight: ir.TensorProtocol) -> bool:
+    shape, outputs = tuple(bias.shape), weight.shape[channel_axis(node)]
+    return shape in ((), (1,), (1, 1), (outputs,), (1, outputs))
+
+
+def channel_axis(node: ir.Node) -> int:
+    """Axis of a layer's weight that counts its outputs."""
+    return 0 if node.op_type == "Conv" or node.attributes.get_int("transB", 0) else 1
 
 
 def _drop_loose_ends(model: ir.Model, joined: set[ir.Node]) -> None:
@@ -190,12 +253,10 @@ def _drop_loose_ends(model: ir.Model, joined: set[ir.Node]) -> None:
 
 def _wanted(node: ir.Node, value: ir.Value, joined: set[ir.Node]) -> bool:
     """Whether what an integer node writes is to be quantized."""
-    if node.op_type == "Conv":
-        return True  # There is no integer convolution that hands out floats.
-    if value.is_graph_output() and not value.consumers():
-        return False
-    # MatMul and Gemm can hand out floats: only a reader in integers is worth the loss of precision.
-    return node.op_type in MOVING | ARITHMETIC or any(reader in joined for reader in value.consumers())
+    if node.op_type not in ("MatMul", "Gemm"):
+        return True  # There is no integer convolution, pool or sum that hands out floats.
+    # MatMul and Gemm can: only a reader in integers is worth the loss of precision.
+    return any(reader in joined for reader in value.consumers())
 
 
 def _fill(model: ir.Model, plan: Plan, joined: set[ir.Node]) -> None:
@@ -211,7 +272,7 @@ def _fill(model: ir.Model, plan: Plan, joined: set[ir.Node]) -> None:
             if _wanted(node, value, joined):
                 values.setdefault(value)
         if node.op_type in MOVING:
-            for value in node.outputs:
+            for value in _written(node):
                 plan.same_scale[str(value.name)] = str(node.inputs[0].name)  # type: ignore[union-attr]
         plan.decisions.append(Decision(_label(node), "int8", f"{node.op_type} in an integer kernel"))
     plan.activations = list(values)

@@ -10,7 +10,9 @@ import onnx_ir as ir
 from modelkit.graph.edit import Namer, add_initializer, drop_unused_initializers, make_node, owner_of
 from modelkit.quantize.affine import Quantized, quantize_array
 from modelkit.quantize.config import WeightOptions
-from modelkit.quantize.plan import Plan
+from modelkit.quantize.plan import Plan, absorbed_into, channel_axis
+
+_ZERO_SCALE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,18 @@ def apply_static(
             source = plan.same_scale[source]
         parameters[name] = _scale_and_zero(*ranges[source], kind)
     # Weights first: a bias needs the scale of the activation that its layer reads.
-    done: dict[tuple[str, int], tuple[ir.Value, Quantized]] = {}
+    layers = [node for node in plan.nodes if node.op_type in ("Conv", "Gemm", "MatMul")]
+    floors = _floors(layers, parameters)
+    written: dict[tuple[str, int], tuple[ir.Value, Quantized]] = {}
+    for node in layers:
+        _quantize_layer(node, parameters, floors, kind, weights, namer, written)
+    constants: dict[ir.Value, ir.Value] = {}
     for node in plan.nodes:
-        if node.op_type in ("Conv", "Gemm", "MatMul"):
-            _quantize_layer(node, parameters, kind, weights, namer, done)
+        if node.op_type in ("Add", "Mul"):
+            _quantize_operands(node, kind, namer, constants)
+    absorbed = {reader for node in plan.nodes if (reader := absorbed_into(node)) is not None}
     for value in plan.activations:
-        _insert_pair(model.graph, value, *parameters[str(value.name)], kind, namer)
+        _insert_pair(model.graph, value, *parameters[str(value.name)], kind, namer, absorbed)
     drop_unused_initializers(model)
     return {name: scale for name, (scale, _) in parameters.items()}
 
@@ -73,16 +81,26 @@ def _scale_and_zero(low: float, high: float, kind: ActivationType) -> tuple[floa
 
 
 def _insert_pair(
-    graph: ir.Graph, value: ir.Value, scale: float, zero: int, kind: ActivationType, namer: Namer
+    graph: ir.Graph,
+    value: ir.Value,
+    scale: float,
+    zero: int,
+    kind: ActivationType,
+    namer: Namer,
+    absorbed: set[ir.Node],
 ) -> None:
-    """Put Q and DQ behind a value; all its readers, and the graph's output, see the restored floats."""
+    """Put Q and DQ behind a value; all its readers, and the graph's output, see the restored floats.
+
+    A Relu or Clip in ``absorbed`` goes: rounding to a range that ends where it cuts does the same.
+    """
     name = str(value.name)
     scale_value = add_initializer(graph, namer(f"{name}.scale"), np.array(scale, dtype=np.float32))
     zero_value = add_initializer(
         graph, namer(f"{name}.zero"), np.array(zero, dtype=np.int8 if kind.signed else np.uint8)
     )
     readers = [(use.node, use.idx) for use in value.uses()]
-    is_output = value.is_graph_output()
+    # An input that is returned as it is stays exact: renaming it would rename the input.
+    is_output = value.is_graph_output() and not value.is_graph_input()
     quantize = make_node(
         "QuantizeLinear",
         [value, scale_value, zero_value],
@@ -113,11 +131,49 @@ def _insert_pair(
         for index, output in enumerate(graph.outputs):
             if output is value:
                 graph.outputs[index] = restored
+    if producer in absorbed:
+        quantize.replace_input_with(0, producer.inputs[0])
+        graph.remove(producer, safe=True)
+
+
+def _quantize_operands(node: ir.Node, kind: ActivationType, namer: Namer, done: dict[ir.Value, ir.Value]) -> None:
+    """Store the constant operand of a sum or product in the integers of activations, with one scale."""
+    for index, value in enumerate(node.inputs):
+        if value is None or not value.is_initializer():
+            continue
+        if value not in done:
+            quantized = quantize_array(value.const_value.numpy(), center="range")  # type: ignore[union-attr]
+            shift, dtype = (128, np.int8) if kind.signed else (0, np.uint8)
+            zero = (quantized.zero_point.astype(np.int16) - shift).astype(dtype)  # type: ignore[union-attr]
+            graph, name = owner_of(value), str(value.name)
+            inputs = [
+                add_initializer(graph, namer(f"{name}.q"), (quantized.values.astype(np.int16) - shift).astype(dtype)),
+                add_initializer(graph, namer(f"{name}.scale"), quantized.scale.reshape(())),
+                add_initializer(graph, namer(f"{name}.zero"), zero.reshape(())),
+            ]
+            done[value] = _front(graph, inputs, None, f"{name}.restored", value.shape, namer)
+        node.replace_input_with(index, done[value])
+
+
+def _floors(layers: list[ir.Node], parameters: dict[str, tuple[float, int]]) -> dict[tuple[str, int], np.ndarray]:
+    """For each weight, the scales below which a bias of one of its layers would not fit."""
+    floors: dict[tuple[str, int], np.ndarray] = {}
+    for node in layers:
+        weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
+        assert weight is not None and weight.shape is not None and node.inputs[0] is not None
+        axis = channel_axis(node)
+        key, channels = (str(weight.name), axis), int(weight.shape[axis])  # type: ignore[arg-type]
+        least = np.zeros(channels)
+        if bias is not None:
+            least = _smallest_scale(bias, parameters[str(node.inputs[0].name)][0], channels)
+        floors[key] = np.maximum(floors.get(key, 0.0), least)
+    return floors
 
 
 def _quantize_layer(
     node: ir.Node,
     parameters: dict[str, tuple[float, int]],
+    floors: dict[tuple[str, int], np.ndarray],
     kind: ActivationType,
     options: WeightOptions,
     namer: Namer,
@@ -125,16 +181,14 @@ def _quantize_layer(
 ) -> None:
     weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
     assert weight is not None
-    axis = _channel_axis(node)
+    axis = channel_axis(node)
     activation = str(node.inputs[0].name)  # type: ignore[union-attr]
     array = weight.const_value.numpy()  # type: ignore[union-attr]
     per_channel = options.granularity != "tensor"
     key = (str(weight.name), axis)
     if key not in done:
         quantized = quantize_weight(node, array, kind, options)
-        if bias is not None:
-            floor = _smallest_scale(bias, parameters[activation][0], array.shape[axis])
-            quantized = _widen(array, quantized, floor, kind.weight_bits)
+        quantized = _widen(array, quantized, floors[key], kind.weight_bits)
         written = _dequantized(
             weight, quantized, axis if per_channel else None, namer, zero_point=node.op_type != "Conv"
         )
@@ -154,7 +208,7 @@ def quantize_weight(node: ir.Node, array: np.ndarray, kind: ActivationType, opti
         kind: Integer types.
         options: Granularity, scale search and rounding.
     """
-    axis = _channel_axis(node)
+    axis = channel_axis(node)
     per_channel = options.granularity != "tensor"
     return quantize_array(
         array,
@@ -165,12 +219,6 @@ def quantize_weight(node: ir.Node, array: np.ndarray, kind: ActivationType, opti
     )
 
 
-def _channel_axis(node: ir.Node) -> int:
-    if node.op_type == "Conv" or (node.op_type == "Gemm" and node.attributes.get_int("transB", False)):
-        return 0
-    return 1
-
-
 def _smallest_scale(bias: ir.Value, activation_scale: float, channels: int) -> np.ndarray:
     """Weight scale below which a bias would not fit 31 bits in units of both scales (with room to spare)."""
     numbers = np.abs(bias.const_value.numpy()).reshape(-1)  # type: ignore[union-attr]
@@ -178,12 +226,15 @@ def _smallest_scale(bias: ir.Value, activation_scale: float, channels: int) -> n
 
 
 def _widen(array: np.ndarray, quantized: Quantized, floor: np.ndarray, bits: int) -> Quantized:
-    """Raise scales that are too fine for their bias (channels whose weights are nearly zero)."""
+    """Raise scales that are too fine for their bias, and lower those of weights that are all zero."""
     shape = quantized.scale.shape
     least = floor.reshape(shape) if quantized.scale.size > 1 else floor.max().reshape(shape)
-    if (quantized.scale >= least).all():
+    # Any scale suits zeros, but the bias of such a channel is counted in steps of it.
+    others = tuple(axis for axis in range(array.ndim) if shape[axis] == 1)
+    zero = ~np.any(array, axis=others, keepdims=True)
+    scale = np.maximum(np.where(zero, _ZERO_SCALE, quantized.scale), least).astype(np.float32)
+    if (scale == quantized.scale).all():
         return quantized
-    scale = np.maximum(quantized.scale, least).astype(np.float32)
     top = 2 ** (bits - 1) - 1
     return Quantized(np.clip(np.rint(array / scale), -top, top).astype(np.int8), scale, None, bits)
 
