@@ -238,7 +238,7 @@ def _one_number_per_output(node: ir.Node, bias: ir.TensorProtocol, weight: ir.Te
 
 def channel_axis(node: ir.Node) -> int:
     """Axis of a layer's weight that counts its outputs."""
-    return 0 if node.op_type == "Conv" or node.attributes.get_int("transB", 0) else 1
+    return 0 if node.op_type == "Conv" or node.attributes.get_int("transB", False) else 1
 
 
 def _drop_loose_ends(model: ir.Model, joined: set[ir.Node]) -> None:

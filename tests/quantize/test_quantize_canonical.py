@@ -98,7 +98,9 @@ def test_sum_of_two_is_add():
 
 
 @pytest.mark.parametrize("first", [False, True])
-@pytest.mark.parametrize(("rank", "bias", "done"), [(2, (5,), 1), (2, (1, 5), 1), (2, (), 0), (2, (1,), 0), (3, (5,), 0)])
+@pytest.mark.parametrize(
+    ("rank", "bias", "done"), [(2, (5,), 1), (2, (1, 5), 1), (2, (), 0), (2, (1,), 0), (3, (5,), 0)]
+)
 def test_matmul_and_add_are_gemm(rank, bias, done, first):
     net = Net(13)
     net.input("x", ["n", 6] if rank == 2 else ["n", 4, 6])
