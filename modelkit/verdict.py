@@ -15,6 +15,7 @@ from modelkit.report.units import decibel, factor, milliseconds, percent, size
 SAFE_DROP = 0.01  # accuracy lost
 SAFE_CHANGED = 0.02  # predictions that change, on real inputs without labels
 SAFE_SQNR_DB = 20.0  # noise in the outputs, on made-up inputs
+SLOWER_BY = 0.01  # less than this is the memory layout of a session, not the model
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def latency_problem(trial: Trial, limits: Limits, objective: Objective) -> str |
         if ratio["value"] < budget.min_speedup:
             return f"{factor(ratio['value'])} as fast, {factor(budget.min_speedup)} wanted"
         return None
-    if limits.safe and objective != "size" and ratio["high"] < 1:
+    if limits.safe and objective != "size" and ratio["high"] < 1 - SLOWER_BY:
         return f"slower: {factor(ratio['value'])} as fast [{ratio['low']:.2f}, {ratio['high']:.2f}]"
     return None
 
