@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from modelkit.graph.save import save
+from modelkit.graph.tensors import nbytes, slots
 from modelkit.runtime import DEFAULT_PROVIDERS, make_session
 
 if TYPE_CHECKING:
@@ -40,8 +41,10 @@ def session_of(
     if extra_outputs:
         model = model.clone()
         _expose(model, extra_outputs)
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-    if size < _IN_MEMORY_LIMIT:
+    tensors = [slot.tensor for slot in slots(model)]
+    # A model in memory has no folder that external data could be found in.
+    external = any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
+    if not external and sum(nbytes(tensor) for tensor in tensors) < _IN_MEMORY_LIMIT:
         serialized = ir.to_proto(model).SerializeToString()
         return make_session(serialized, threads=threads, providers=providers, optimize=optimize)
     with tempfile.TemporaryDirectory(prefix="modelkit-") as folder:

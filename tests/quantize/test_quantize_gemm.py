@@ -117,12 +117,29 @@ def matmul_add(bias_first, quantized, dtype=np.float32):
 
 
 @pytest.mark.parametrize("bias_first", [False, True])
-def test_keep_apart_writes_sum(bias_first):
+def test_keep_apart_writes_sum(bias_first, tmp_path):
     model = matmul_add(bias_first, quantized=True)
     before = run(model, {"x": X})
     assert keep_apart(model) == 1
     assert ops(model)["Sum"] == 1 and ops(model)["Add"] == 0
     np.testing.assert_allclose(run(model, {"x": X})[0], before[0], rtol=1e-5, atol=1e-6)
+
+
+def test_layers_in_a_row_with_activations_between_all_read_small_weights(tmp_path):
+    net = Net(18)
+    x = net.input("x", ["n", 64])
+    for number in range(3):
+        x = net.add(
+            "Relu", net.add("Add", net.add("MatMul", x, net.weight(64, 64, name=f"w{number}")), net.weight(64))
+        )
+    net.add("Identity", x, out="y")
+    net.output("y", ["n", 64])
+    model = net.build()
+    for number in range(3):
+        value = model.graph.initializers[f"w{number}"]
+        write_dequantized(value, quantize_array(value.const_value.numpy(), reduce_axes=(0,)), 1, Namer(model))
+    assert keep_apart(model) == 3
+    assert kernels(optimised(model, tmp_path))["MatMulNBits"] == 3
 
 
 @pytest.mark.parametrize("shape", [(2, 32), ("n", 32), ("n", 5, 32), (2, 5, 32)])
@@ -138,7 +155,11 @@ def test_no_sum_makes_onnxruntime_unpack_weights_at_run_time(shape, other, tmp_p
     for name in set(model.graph.initializers) & {"w", "v"}:
         value = model.graph.initializers[name]
         write_dequantized(value, quantize_array(value.const_value.numpy(), reduce_axes=(0,)), 1, Namer(model))
-    keep_apart(model)
+    ones = np.ones([2 if size == "n" else size for size in shape], np.float32)
+    before = run(model, {"x": ones})
+    assert keep_apart(model) == 1
+    after = run(model, {"x": ones})
+    np.testing.assert_allclose(after[0], before[0], rtol=1e-5, atol=1e-5)
     assert "DequantizeLinear" not in kernels(optimised(model, tmp_path))
 
 
