@@ -91,12 +91,13 @@ def write_dequantized(value: ir.Value, quantized: Quantized, axis: int, namer: N
     stored = add_initializer(graph, namer(f"{name}.q"), array, dtype)
     scale_array, zero_array = quantized.scale, quantized.zero_point
     attributes: dict[str, object] = {"axis": axis}
-    if scale_array.size == 1:
-        scale_array, attributes = scale_array.reshape(()), {}
-        zero_array = None if zero_array is None else zero_array.reshape(())
-    elif quantized.block is None:
+    # One block is the whole tensor, and onnxruntime takes no block size for that.
+    if quantized.block is None or quantized.scale.size == 1:
         scale_array = scale_array.reshape(-1)
         zero_array = None if zero_array is None else zero_array.reshape(-1)
+        if scale_array.size == 1:
+            scale_array, attributes = scale_array.reshape(()), {}
+            zero_array = None if zero_array is None else zero_array.reshape(())
     else:
         attributes["block_size"] = quantized.block[1]
     inputs = [stored, add_initializer(graph, namer(f"{name}.scale"), scale_array)]
