@@ -37,6 +37,8 @@ def ensure_opset(model: ir.Model, version: int) -> Decision | None:
     if current >= version:
         return None
     _refuse_wrong_steps(model, current, version)
+    # Before version 4 of the format each initializer had to be an input too, and the converter insists on it.
+    model.ir_version = max(model.ir_version, 4)
     proto, kept = strip(model)
     try:
         upgraded = ir.serde.deserialize_model(onnx.version_converter.convert_version(proto, version))
