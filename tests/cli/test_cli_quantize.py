@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import yaml
-from cli_models import cli, conv, listing, mlp, quantize, samples
+from cli_models import QUICK, cli, conv, listing, mlp, quantize, samples
 
 Capsys = pytest.CaptureFixture[str]
 SAMPLES = Path(__file__).parents[2] / "sample_models"
@@ -213,7 +213,7 @@ def test_flags_over_set_over_file_over_defaults(capsys: Capsys, folder: Path) ->
     mlp()
     (folder / "q.yaml").write_text("bits: 4\nseed: 3\nweights:\n  scale: mse\n  center: mean\nobjective: size\n")
     argv = ["--config", "q.yaml", "--set", "bits=5", "--set", "seed=4", "--set", "weights.center=range"]
-    ran = quantize(capsys, "m.onnx", *argv, "--bits", "8", "--mode", "weights")
+    ran = cli(capsys, "quantize", "m.onnx", *argv, "--bits", "8", "--mode", "weights", *QUICK)
     assert ran.code == 0, ran.err
     found = report(folder)
     expected = {

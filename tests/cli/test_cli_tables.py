@@ -193,7 +193,7 @@ def test_markdown_report(capsys: Capsys, folder: Path) -> None:
     options = {row[0]: row[1:] for row in tables[-1]}
     assert options["bits"] == ["8", "default"]
     assert options["budget.max_drop"] == ["0.5", "--max-drop"]
-    assert options["measure.seconds"] == ["0.02", "--set measure.seconds=0.02"]
+    assert options["measure.seconds"] == ["0.001", "--set measure.seconds=0.001"]
     assert "- calibration: 16 samples of `d.npz`, labelled, sha256 `" in page
 
 
