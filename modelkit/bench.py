@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from modelkit.measure.machine import machine_facts
 from modelkit.measure.size import measure_size
 from modelkit.progress import Progress
 from modelkit.report.report import Report, Side
-from modelkit.runtime import make_session
+from modelkit.runtime import make_session, ready_run
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -63,7 +64,7 @@ class Bench:
             trials += fresh
             self._time([trial for trial in fresh if self._worth_timing(trial)])
             verdict.pick(trials, self.problem, self.rate)
-            todo = self._prepared.algorithm.refine(trials)
+            todo = self._prepared.algorithm.refine(trials, self._progress)
         if all(trial.status == "failed" for trial in trials):
             raise ModelError(
                 f"none of the {len(trials)} ways that were tried worked: {trials[0].name}: {trials[0].reason}",
@@ -185,18 +186,14 @@ class Bench:
             self._apply(doubtful, self._compare(doubtful, 3 * self._options.measure.seconds))
 
     def _compare(self, trials: list[Trial], seconds: float) -> Latency:
-        feeds = next(iter(self._roles.selection.batches(self._options.measure.batch))).inputs
+        inputs = next(iter(self._roles.selection.batches(self._options.measure.batch))).inputs
         paths = {"original": self._job.model, **{t.name: t.path for t in trials if t.path is not None}}
 
-        def factory(path: Path) -> Callable[[], Callable[[], object]]:
-            def make() -> Callable[[], object]:
-                session = self._session(path)
-                return lambda: session.run(None, feeds)
-
-            return make
-
         return compare_fresh(
-            {name: factory(path) for name, path in paths.items()},
+            {
+                name: partial(lambda each: ready_run(self._session(each), inputs, each.name), path)
+                for name, path in paths.items()
+            },
             baseline="original",
             seconds=seconds,
             seed=self._options.seed,
@@ -206,10 +203,9 @@ class Bench:
     def _apply(self, trials: list[Trial], latency: Latency) -> None:
         self._latency = asdict(latency.stats["original"])
         for trial in trials:
-            ratio = latency.ratios[trial.name]
             trial.latency = {
                 **asdict(latency.stats[trial.name]),
-                "speedup": {"value": ratio.value, "low": ratio.low, "high": ratio.high},
+                "speedup": asdict(latency.ratios[trial.name]),
             }
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,7 +22,7 @@ from modelkit.measure.size import measure_size
 from modelkit.options import Measure, Synthetic
 from modelkit.progress import Progress
 from modelkit.report.comparison import SCHEMA
-from modelkit.runtime import check_run, class_count, input_specs, make_session, output_specs
+from modelkit.runtime import class_count, input_specs, make_session, output_specs, ready_run
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -94,16 +94,10 @@ def compare_models(paths: list[Path], data: Path | None, options: Options, progr
     )
     inputs = next(iter(dataset.batches(options.measure.batch))).inputs
 
-    def factory(path: Path) -> Callable[[], Callable[[], object]]:
-        def make() -> Callable[[], object]:
-            made = session(path)
-            feeds = {spec.name: inputs[spec.name].astype(spec.dtype, copy=False) for spec in input_specs(made)}
-            check_run(made, feeds, path.name)
-            return lambda: made.run(None, feeds)
-
-        return make
-
-    factories = {key: factory(path) for key, path in zip(keys, paths, strict=True)}
+    factories = {
+        key: partial(lambda each: ready_run(session(each), inputs, each.name), path)
+        for key, path in zip(keys, paths, strict=True)
+    }
     timed = compare_fresh(
         factories, baseline=keys[0], seconds=options.measure.seconds, seed=options.seed, progress=progress
     )
@@ -118,7 +112,7 @@ def compare_models(paths: list[Path], data: Path | None, options: Options, progr
                 "quality": found[key].quality,
                 "fidelity": found[key].fidelity,
                 "latency": asdict(timed.stats[key]),
-                "speedup": None if ratio is None else {k: getattr(ratio, k) for k in ("value", "low", "high")},
+                "speedup": None if ratio is None else asdict(ratio),
             }
         )
     return {

@@ -55,7 +55,7 @@ class Algorithm(Protocol):
     def candidates(self) -> list[Candidate]:
         """Return what to try first."""
 
-    def refine(self, trials: list[Trial]) -> list[Candidate]:
+    def refine(self, trials: list[Trial], progress: Progress) -> list[Candidate]:
         """Return what to try next, given what came of the candidates so far; nothing ends the search."""
 
     def audit(self, path: Path, decisions: Sequence[Decision]) -> dict[str, Any] | None:

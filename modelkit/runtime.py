@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,17 +119,27 @@ def _explain(error: Exception, name: str) -> ModelError | ResourceError:
     return ModelError(f"onnxruntime cannot load {name}: {text[:300]}")
 
 
-def check_run(session: ort.InferenceSession, feeds: Mapping[str, np.ndarray], name: str) -> None:
-    """Run a session once, so that what is timed afterwards is known to work.
+def ready_run(session: ort.InferenceSession, inputs: Mapping[str, np.ndarray], name: str) -> Callable[[], object]:
+    """Bind inputs to a session for timing, and run it once so that what is timed is known to work.
+
+    Args:
+        session: A loaded model.
+        inputs: Arrays by input name; floats are cast to the model's own kind, others are fed as they are.
+        name: What to call the model in an error.
+
+    Returns:
+        A call that runs the session.
 
     Raises:
         ResourceError: onnxruntime failed; names the model.
     """
+    feeds = {spec.name: inputs[spec.name].astype(spec.dtype, copy=False) for spec in input_specs(session)}
     try:
-        session.run(None, dict(feeds))
+        session.run(None, feeds)
     except Exception as error:  # onnxruntime raises many classes with no common base of its own
         text = re.sub(r"\s+", " ", str(error)).strip()
         raise ResourceError(f"onnxruntime failed while running '{name}': {text[:300]}") from error
+    return lambda: session.run(None, feeds)
 
 
 _ORT_DTYPES = {

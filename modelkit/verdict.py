@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelkit.candidate import Trial
+from modelkit.measure.quality import Task, drop, primary
 from modelkit.options import Budget, Objective
 from modelkit.report.report import Gate
 from modelkit.report.units import decibel, factor, milliseconds, percent, size
@@ -38,16 +39,12 @@ class Limits:
 
 
 def quality_loss(before: dict[str, Any] | None, after: dict[str, Any] | None) -> tuple[str, float] | None:
-    """Return the primary metric and how much of it was lost: absolute for shares, relative for errors."""
+    """Return the primary metric and how much of it was lost, as ``modelkit.measure.quality.drop`` counts it."""
     if not before or not after:
         return None
     name = next(iter(before))
-    if before[name] is None or after.get(name) is None:
-        return None
-    old, new = float(before[name]), float(after[name])
-    if name == "accuracy":
-        return name, old - new
-    return name, (new - old) / max(abs(old), 1e-12)
+    task = Task.classification if primary(Task.classification)[0] == name else Task.regression
+    return name, drop(before, after, task)
 
 
 def fidelity_problem(trial: Trial, limits: Limits) -> str | None:

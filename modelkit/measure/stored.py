@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modelkit.errors import ModelError, UnsafeError
+from modelkit.files import contained
 
 if TYPE_CHECKING:
     import onnx
@@ -67,12 +68,13 @@ class StoredTensor:
     def _locate(self, folder: Path, name: str) -> None:
         entries = {entry.key: entry.value for entry in self.proto.external_data}
         location = entries.get("location", "")
-        file = (folder / location).resolve()
-        if not location or not file.is_relative_to(folder.resolve()):
+        try:
+            file = contained(folder, location)
+        except UnsafeError as error:
             raise UnsafeError(
                 f"the external data of '{name}' is at '{location}', outside the model's folder",
                 "external data must lie in the folder of the model or below",
-            )
+            ) from error
         if not file.is_file():
             raise ModelError(f"the external data file '{location}' of '{name}' is missing")
         try:

@@ -17,7 +17,7 @@ from modelkit.decision import Decision
 from modelkit.errors import ModelError, UsageError
 from modelkit.graph.layers import WeightUse
 from modelkit.graph.opset import ensure_opset
-from modelkit.graph.quantized import Scheme, quantized_state
+from modelkit.graph.quantized import QuantizedState, Scheme, quantized_state
 from modelkit.progress import Progress
 from modelkit.quantize import dynamic, float16, weights
 from modelkit.quantize.audit import audit
@@ -55,16 +55,10 @@ class Quantizer:
         config = self.config
         state = quantized_state(self.model)
         if state.scheme in (Scheme.QDQ, Scheme.INTEGER_OPS):
-            raise ModelError(
-                f"the model is already quantized ({state.scheme.value}, {state.weights} integer weights)",
-                "quantize the float original; a second time would only lose accuracy",
-            )
+            raise _already_quantized(state)
         uses, kept = float_weights(self.model, config.include, config.exclude)
         if not uses and state.scheme is not Scheme.NONE:
-            raise ModelError(
-                f"the model is already quantized ({state.scheme.value}, {state.weights} integer weights)",
-                "quantize the float original",
-            )
+            raise _already_quantized(state)
         if not uses:
             raise _nothing_to_do(kept)
         if config.mode == "static" and self.calibration is None:
@@ -90,7 +84,8 @@ class Quantizer:
 
     def _sixteen_bits(self) -> list[Candidate]:
         if self.config.float16.compute:
-            return [Candidate("float16 arithmetic", lambda model, progress: float16.compute_half(model))]
+            include, exclude = self.config.include, self.config.exclude
+            return [Candidate("float16 arithmetic", lambda model, _: float16.compute_half(model, include, exclude))]
         modes = {"auto": ("float16", "bfloat16"), "float16": ("float16",), "bfloat16": ("bfloat16",)}
         return [Candidate(mode, self._half(ir.DataType[mode.upper()])) for mode in modes[self.config.mode]]
 
@@ -159,15 +154,17 @@ class Quantizer:
     def _leftover(self, model: ir.Model, progress: Progress) -> list[Decision]:
         """After layers went to integers: shrink the float weights that are left. Patterns were checked before."""
         uses, _ = float_weights(model, [], [])
-        if not uses:
+        # A pattern whose layers all went to integers has nothing left to match, and is no error here.
+        include = [pattern for pattern in self.config.include if _matches(uses, pattern)]
+        if not uses or (self.config.include and not include):
             return []
         options = self.config.weights.model_copy(update={"granularity": "channel", "center": "zero"})
         made = weights.quantize_weights(
             model,
             bits=8,
             options=options,
-            include=[],
-            exclude=[p for p in self.config.exclude if _matches(uses, p)],
+            include=include,
+            exclude=[pattern for pattern in self.config.exclude if _matches(uses, pattern)],
             fuse_matmul=False,
             progress=progress,
         )
@@ -198,9 +195,9 @@ class Quantizer:
         """Say how onnxruntime runs the artifact."""
         return audit(path, decisions, providers=[self.config.measure.provider])
 
-    def refine(self, trials: list[Trial]) -> list[Candidate]:
+    def refine(self, trials: list[Trial], progress: Progress) -> list[Candidate]:
         """Return what to try next, given what came of the candidates so far."""
-        return [] if self._static is None else self._static.refine(trials)
+        return [] if self._static is None else self._static.refine(trials, progress)
 
 
 def _matches(uses: Sequence[WeightUse], pattern: str) -> bool:
@@ -210,6 +207,13 @@ def _matches(uses: Sequence[WeightUse], pattern: str) -> bool:
 def _raise_opset(model: ir.Model, version: int) -> list[Decision]:
     change = ensure_opset(model, version)
     return [] if change is None else [change]
+
+
+def _already_quantized(state: QuantizedState) -> ModelError:
+    return ModelError(
+        f"the model is already quantized ({state.scheme.value}, {state.weights} integer weights)",
+        "quantize the float original; a second time would only lose accuracy",
+    )
 
 
 def _nothing_to_do(kept: list[Decision]) -> ModelError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import onnx_ir as ir
 
@@ -25,7 +24,6 @@ from modelkit.quantize.ranges import RangeMethod, choose_range
 from modelkit.quantize.sensitivity import rank_layers
 from modelkit.quantize.static import ActivationType, apply_static, quantize_weight
 
-Apply = Callable[[ir.Model, Progress], list[Decision]]
 Finish = Callable[[ir.Model, Progress], list[Decision]]
 
 
@@ -96,7 +94,7 @@ class StaticMode:
             variants.append(Variant(methods[-1], arithmetic=False, equalized=self.config.equalize))
         return [self.candidate(variant) for variant in variants]
 
-    def refine(self, trials: Sequence[Trial]) -> list[Candidate]:
+    def refine(self, trials: Sequence[Trial], progress: Progress = silent) -> list[Candidate]:
         """Return variants that keep more accuracy, where every static one so far lost too much; once."""
         tried = [trial for trial in trials if trial.name in self._variants and trial.status != "failed"]
         # A trial that was never timed was rejected for its outputs or its size.
@@ -104,7 +102,7 @@ class StaticMode:
             return []
         self._refined = True
         best = self._variants[max(tried, key=lambda t: float((t.fidelity or {}).get("sqnr_db") or 0)).name]
-        ranked = self._ranked
+        ranked = self._ranked(progress)
         found = []
         if not best.equalized:
             found.append(Variant(best.method, best.arithmetic, True))
@@ -190,8 +188,8 @@ class StaticMode:
             seen = self._seen[variant.equalized] = _Seen(histograms, means)
         return seen
 
-    @cached_property
-    def _ranked(self) -> list[str]:
+    def _ranked(self, progress: Progress) -> list[str]:
+        """Layers, the most sensitive first."""
         plain = Variant("mse")
         model = self.model.clone()
         self._ready(model, plain)
@@ -201,7 +199,7 @@ class StaticMode:
         def quantize_only(model: ir.Model, keep: frozenset[str]) -> None:
             self.apply(model, Variant("mse", arithmetic=False, keep_float=keep))
 
-        return rank_layers(self.model, layers, quantize_only, self.data)
+        return rank_layers(self.model, layers, quantize_only, self.data, progress=progress)
 
 
 @dataclass(frozen=True)

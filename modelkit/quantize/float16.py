@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -10,7 +12,7 @@ from modelkit.errors import ModelError
 from modelkit.graph.edit import Namer
 from modelkit.progress import Progress, silent
 from modelkit.quantize import encode
-from modelkit.quantize.select import float_weights, role_name
+from modelkit.quantize.select import chosen, float_weights, role_name
 
 _NODE_OVERHEAD = 90
 _CONVERTER_LIMIT = 2**31 - 2**24
@@ -67,7 +69,7 @@ def store_half(
     return sorted(decisions, key=lambda decision: decision.target)
 
 
-def compute_half(model: ir.Model) -> list[Decision]:
+def compute_half(model: ir.Model, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[Decision]:
     """Convert a whole graph to float16 arithmetic, in place; inputs and outputs stay float32.
 
     Uses onnxruntime's own converter, which knows the operators that have no float16 kernel and puts casts
@@ -75,6 +77,8 @@ def compute_half(model: ir.Model) -> list[Decision]:
 
     Args:
         model: A normalised model of less than 2 GB.
+        include: Name patterns of the layers to convert; empty means all.
+        exclude: Name patterns of the layers that go on computing in 32 bits.
 
     Raises:
         ModelError: The model is too large for the converter, or has an operator that it cannot convert.
@@ -87,8 +91,14 @@ def compute_half(model: ir.Model) -> list[Decision]:
         )
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
+    blocked = sorted(
+        str(node.name)
+        for node in model.graph.all_nodes()
+        if (weights := [str(v.name) for v in node.inputs if v is not None and v.is_initializer()])
+        and chosen([str(node.name), *weights], include, exclude) is not None
+    )
     try:
-        converted = convert_float_to_float16(ir.to_proto(model), keep_io_types=True)
+        converted = convert_float_to_float16(ir.to_proto(model), keep_io_types=True, node_block_list=blocked)
         graph = ir.from_proto(converted).graph
     except Exception as error:  # the converter raises ValueError, KeyError and others
         raise ModelError(f"the graph cannot be converted to float16: {str(error)[:200]}") from error

@@ -7,26 +7,22 @@ from collections.abc import Mapping
 
 def size(count: float | int | None) -> str:
     """Bytes in decimal units: 123 B, 45.6 kB, 7.89 MB."""
-    if count is None:
-        return "-"
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 999.5 or unit == "GB":
-            return f"{value:.0f} B" if unit == "B" else f"{_digits(value)} {unit}"
-        value /= 1000
-    raise AssertionError("unreachable")
+    return _scaled(count, ("B", "kB", "MB", "GB"))
 
 
 def number(count: float | int | None) -> str:
     """Counts with k, M or G: 950, 12.3 k, 4.56 M."""
+    return _scaled(count, ("", "k", "M", "G"))
+
+
+def _scaled(count: float | int | None, units: tuple[str, ...]) -> str:
+    """A whole number in the first unit, three digits in the others, each a thousand times the one before."""
     if count is None:
         return "-"
-    value = float(count)
-    for unit in ("", "k", "M", "G"):
-        if value < 999.5 or unit == "G":
-            return f"{value:.0f}" if unit == "" else f"{_digits(value)} {unit}"
-        value /= 1000
-    raise AssertionError("unreachable")
+    value, steps = float(count), 0
+    while value >= 999.5 and steps < len(units) - 1:
+        value, steps = value / 1000, steps + 1
+    return f"{_digits(value) if steps else f'{value:.0f}'} {units[steps]}".rstrip()
 
 
 def milliseconds(value: float | None) -> str:
