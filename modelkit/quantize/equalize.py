@@ -67,6 +67,8 @@ def _layer(node: ir.Node) -> bool:
     ):
         return False
     own = [value for value in node.inputs[1:3] if value is not None]
+    if len(own) > 1 and own[1].const_value is not None and own[1].const_value.size not in (1, _channels(node)):
+        return False  # A Gemm may add a whole matrix.
     return all(
         value.is_initializer() and len(value.uses()) == 1 and value.dtype == ir.DataType.FLOAT for value in own
     )

@@ -1,0 +1,149 @@
+"""What auto tries when static loses too much: layers ranked by measured sensitivity stay float."""
+
+import numpy as np
+import pytest
+from quantize_nets import Net, closeness, run
+
+from modelkit.candidate import Trial
+from modelkit.config import resolve
+from modelkit.data.arrays import from_arrays
+from modelkit.decision import Decision
+from modelkit.errors import ModelError, UsageError
+from modelkit.progress import silent
+from modelkit.quantize.auto import Quantizer
+from modelkit.quantize.calibrated import StaticMode, Variant
+from modelkit.quantize.config import QuantizeConfig
+from modelkit.quantize.static import ActivationType
+from modelkit.runtime import TensorSpec
+
+
+def fragile_net() -> Net:
+    """Three convolutions; the middle one reads an activation whose outlier, which it ignores, takes all 256 steps."""
+    net = Net()
+    net.input("x", ["n", 4, 8, 8])
+    net.output("y")
+    scales = np.ones((1, 8, 1, 1), dtype=np.float32)
+    scales[0, 0] = 3000
+    # Abs has no integer kernel, so that no other layer quantizes what the fragile one reads.
+    wide = net.add("Mul", net.add("Abs", net.conv("x", 4, 8)), net.const(scales))
+    narrow = net.rng.standard_normal((8, 8, 1, 1)).astype(np.float32)
+    narrow[:, 0] = 0
+    b = net.add("Conv", wide, net.const(narrow), name="fragile")
+    net.add("Conv", net.add("Relu", b), net.weight(4, 8, 3, 3), out="y", pads=[1] * 4, name="last")
+    return net
+
+
+@pytest.fixture(scope="module")
+def data():
+    x = np.random.default_rng(5).standard_normal((24, 4, 8, 8)).astype(np.float32)
+    return from_arrays({"x": x}, [TensorSpec("x", np.dtype(np.float32), ("n", 4, 8, 8))])
+
+
+def mode(data, **options) -> StaticMode:
+    config = resolve(QuantizeConfig, flags={key: (value, key) for key, value in options.items()}).value
+    return StaticMode(fragile_net().build(), config, data, ActivationType(False, 8), lambda model, progress: [])
+
+
+def rejected(name: str, sqnr: float) -> Trial:
+    return Trial(name, status="rejected", fidelity={"sqnr_db": sqnr})
+
+
+def test_ranking_finds_the_fragile_layer_and_the_variants_without_it_are_better(data) -> None:
+    static = mode(data)
+    first = [candidate.name for candidate in static.candidates()]
+    assert first[:2] == ["static minmax", "static mse"]
+    stages: list[str] = []
+    made = static.refine([rejected(name, 5.0) for name in first], lambda stage, done, total: stages.append(stage))
+    names = [candidate.name for candidate in made]
+    assert "ranking layers by sensitivity" in stages
+    assert names[0].endswith("equalised") and any(name.endswith("1 layer float") for name in names)
+    chosen = static._variants[next(name for name in names if name.endswith("1 layer float"))]
+    assert chosen.keep_float == {"fragile"}
+    feeds = next(iter(data.batches(8))).inputs
+    expected = run(static.model, feeds)
+    quality = {}
+    for variant in (Variant("minmax"), Variant("minmax", keep_float=chosen.keep_float)):
+        model = static.model.clone()
+        decisions = static.apply(model, variant)
+        quality[variant] = closeness(expected, run(model, feeds))
+    assert quality[Variant("minmax", keep_float=chosen.keep_float)] > quality[Variant("minmax")] + 10
+    assert any(d.target == "fragile" and "too sensitive" in d.reason for d in decisions)
+
+
+def test_refining_happens_once_and_only_when_nothing_was_good_enough(data) -> None:
+    static = mode(data)
+    names = [candidate.name for candidate in static.candidates()]
+    timed = rejected(names[0], 30.0)
+    timed.latency = {"median_ms": 1.0}
+    assert static.refine([timed]) == []
+    assert static.refine([rejected("weights", 30.0)]) == []
+    assert static.refine([rejected(name, 3.0) for name in names])
+    assert static.refine([rejected(name, 3.0) for name in names]) == []
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"correct_bias": False}, {"equalize": True}, {"activations.range": "entropy"}]
+)
+def test_every_option_gives_a_model_that_runs(data, options) -> None:
+    static = mode(data, **options)
+    feeds = next(iter(data.batches(8))).inputs
+    for candidate in static.candidates():
+        model = static.model.clone()
+        assert all(isinstance(d, Decision) for d in candidate.apply(model, silent))
+        assert np.isfinite(run(model, feeds)[0]).all()
+        assert ("equalised" in candidate.name) == bool(options.get("equalize"))
+
+
+def quantizer(net: Net, data=None, **options) -> Quantizer:
+    config = resolve(QuantizeConfig, flags={key: (value, key) for key, value in options.items()}).value
+    return Quantizer(net.build(), config, data, "vnni")
+
+
+def two_layers() -> Net:
+    net = Net()
+    net.input("x", ["n", 4, 8, 8])
+    net.output("y")
+    flat = net.add("Flatten", net.conv("x", 4, 8))
+    net.add("Gemm", flat, net.weight(512, 32, name="head.w"), out="y", name="head")
+    return net
+
+
+@pytest.mark.parametrize(
+    ("options", "stored"),
+    [
+        ({"include": ["head*"]}, {"head.w": True, "conv": False}),
+        ({"exclude": ["head*"]}, {"head.w": False, "conv": True}),
+        ({}, {"head.w": True, "conv": True}),
+    ],
+)
+def test_patterns_hold_for_what_is_stored_after_dynamic(options, stored) -> None:
+    made = quantizer(two_layers(), mode="dynamic", **options)
+    candidate = made.candidates()[0]
+    model = made.model.clone()
+    candidate.apply(model, silent)
+    floats = [
+        value.const_value.shape.numpy()
+        for value in model.graph.initializers.values()
+        if value.const_value.dtype.name == "FLOAT"
+    ]
+    assert ((512, 32) not in floats) is stored["head.w"]
+    assert ((8, 4, 3, 3) not in floats) is stored["conv"]
+
+
+def test_float16_arithmetic_keeps_excluded_layers_in_32_bits() -> None:
+    made = quantizer(two_layers(), mode="float16", exclude=["head*"], **{"float16.compute": True})
+    model = made.model.clone()
+    made.candidates()[0].apply(model, silent)
+    kinds = {tuple(v.const_value.shape.numpy()): v.const_value.dtype.name for v in model.graph.initializers.values()}
+    assert kinds[512, 32] == "FLOAT" and kinds[8, 4, 3, 3] == "FLOAT16"
+
+
+def test_static_without_data_and_models_without_weights_are_refused() -> None:
+    with pytest.raises(UsageError, match="static quantization needs calibration data"):
+        quantizer(two_layers(), mode="static").candidates()
+    net = Net()
+    net.input("x", ["n", 4])
+    net.output("y")
+    net.add("Relu", "x", out="y")
+    with pytest.raises(ModelError, match="nothing to quantize"):
+        quantizer(net).candidates()
