@@ -1,152 +1,172 @@
-"""Layers that multiply by a constant weight, seen as plain matrices: rows of inputs times a weight per group."""
+"""Layers as least squares sees them: rows of columns, a matrix, a bias, and where the output ends up."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
+from modelkit.graph.edit import add_initializer, owner_of
+from modelkit.graph.layers import Role, weight_uses
 from modelkit.graph.tensors import attribute_float, attribute_int, constant_of
+from modelkit.prune.matrix import Layer, Reading, layer_of, readings_of
+from modelkit.prune.select import PRUNABLE
+
+_FITTED = {Role.CONV_WEIGHT, Role.GEMM_WEIGHT, Role.MATMUL_WEIGHT}
 
 
 @dataclass(frozen=True)
 class Linear:
-    """A Conv, Gemm or MatMul whose output is ``rows @ matrix.T + bias``, group by group.
+    """A Conv, Gemm or MatMul with a constant weight that only it reads.
 
     Attributes:
-        node: The node.
-        weight: Its constant weight.
-        data: Its other operand.
-        output: What it computes.
-        groups: Groups of a convolution; 1 for products.
-        axis: Axis of the output that counts the channels: 1 for convolutions, -1 for products.
+        layer: Its weight as matrices.
+        reading: What they are multiplied with.
+        output: What the node computes.
+        axis: Axis of the output that counts channels: 1 for convolutions, -1 for products.
+        bias: Where a bias is added: the input of this node or the constant of the Add behind it; None without.
+        adder: The Add behind it that holds the bias, if any.
     """
 
-    node: ir.Node
-    weight: ir.Value
-    data: ir.Value
+    layer: Layer
+    reading: Reading
     output: ir.Value
-    groups: int
     axis: int
+    bias: ir.Value | None
+    adder: ir.Node | None
+
+    @property
+    def node(self) -> ir.Node:
+        """The node."""
+        return self.reading.node
 
     @property
     def name(self) -> str:
         """What a report calls the layer: its weight."""
-        return str(self.weight.name)
+        return self.layer.name
 
-    def matrix(self) -> np.ndarray:
-        """The weight as ``[groups, outputs of a group, columns]``, float64."""
-        weight = self.weight.const_value.numpy().astype(np.float64)  # type: ignore[union-attr]
-        if self.axis == 1:
-            return weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
-        if not _transposed(self.node):
-            weight = weight.T
-        return attribute_float(self.node, "alpha", 1.0) * weight[None]
+    @property
+    def takes_bias(self) -> bool:
+        """Whether a bias can be set."""
+        return self.bias is not None or self.node.op_type in ("Conv", "Gemm")
 
-    def put(self, matrix: np.ndarray) -> None:
-        """Write a matrix of the same shape back into the weight."""
-        old = self.weight.const_value
-        assert old is not None
-        new = matrix.reshape(old.shape.numpy()) if self.axis == 1 else matrix[0]
-        if self.axis != 1:
-            new = new / attribute_float(self.node, "alpha", 1.0)
-            new = new if _transposed(self.node) else new.T
-        array = np.ascontiguousarray(new, dtype=old.dtype.numpy())
-        self.weight.const_value = ir.tensor(array, dtype=old.dtype, name=self.weight.name)
+    def matrices(self) -> np.ndarray:
+        """The weight as ``[groups, outputs, columns]``, float64."""
+        return self.layer.matrices(self.layer.array()).astype(np.float64) * self._alpha
 
-    def columns_of(self, channels: np.ndarray) -> np.ndarray:
-        """Columns of the matrix that positions along the weight's input axis take up, ``[channels, k]``."""
-        kernel = math.prod(self.weight.const_value.shape.numpy()[2:]) if self.axis == 1 else 1  # type: ignore[union-attr]
-        return channels[:, None] * kernel + np.arange(kernel)
-
-    def rows(self, values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        """Rows of inputs, one for each chosen output position.
-
-        Args:
-            values: What flows in, ``[samples, channels, ...]`` for a convolution, ``[..., columns]`` for a product.
-            chosen: Positions counted through samples and output positions, in ``[0, positions(...))``.
-
-        Returns:
-            ``[groups, chosen, columns]``, float32 or what came in.
-        """
-        if self.axis != 1:
-            return values.reshape(-1, values.shape[-1])[chosen][None]
-        return _patches(self.node, values, tuple(self._kernel()), self.groups, chosen)
-
-    def outputs(self, values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        """Rows of outputs that belong to ``rows``: ``[chosen, channels]``."""
+    def outputs_of(self, values: np.ndarray, picked: np.ndarray) -> np.ndarray:
+        """Rows of a tensor laid out as the output, ``[picked, channels]``."""
         if self.axis == 1:
             values = np.moveaxis(values, 1, -1)
-        return values.reshape(-1, values.shape[-1])[chosen]
+        return values.reshape(-1, values.shape[-1])[picked]
 
-    def _kernel(self) -> list[int]:
-        return [int(size) for size in self.weight.const_value.shape.numpy()[2:]]  # type: ignore[union-attr]
+    def put(self, matrices: np.ndarray) -> None:
+        """Write matrices of the same shape into the weight."""
+        value = self.layer.use.value
+        old = value.const_value
+        assert old is not None
+        array = self.layer.stored(matrices / self._alpha).astype(old.dtype.numpy())
+        value.const_value = ir.tensor(array, dtype=old.dtype, name=value.name)
 
+    def shift_bias(self, shift: np.ndarray) -> None:
+        """Add a number for each output channel to the bias, making one where there is room but none yet."""
+        beta = attribute_float(self.node, "beta", 1.0) if self.adder is None else 1.0
+        weight = self.layer.use.value.const_value
+        assert weight is not None
+        if self.bias is None:
+            name = f"{self.layer.name}.bias"
+            graph = owner_of(self.layer.use.value)
+            while name in graph.initializers:
+                name += "_"
+            array = (shift / beta).astype(weight.dtype.numpy())
+            self.node.resize_inputs(3)
+            self.node.replace_input_with(2, add_initializer(graph, name, array, weight.dtype))
+            return
+        old = self.bias.const_value
+        assert old is not None
+        array = (old.numpy().astype(np.float64) + shift / beta).astype(old.dtype.numpy())
+        self.bias.const_value = ir.tensor(array, dtype=old.dtype, name=self.bias.name)
+        self.bias.shape = ir.Shape(array.shape)
 
-def linear_of(node: ir.Node) -> Linear | None:
-    """See a node as a matrix product, or None where it is none (or has no constant weight)."""
-    if node.domain or node.op_type not in ("Conv", "Gemm", "MatMul") or len(node.inputs) < 2:
-        return None
-    data, weight = node.inputs[0], node.inputs[1]
-    tensor = constant_of(weight)
-    if data is None or weight is None or tensor is None or not weight.is_initializer():
-        return None
-    if constant_of(data) is not None or not tensor.dtype.is_floating_point():
-        return None
-    rank = len(tensor.shape)
-    if node.op_type == "Conv":
-        return Linear(node, weight, data, node.outputs[0], attribute_int(node, "group", 1), 1) if rank > 2 else None
-    if rank != 2 or attribute_int(node, "transA", 0):
-        return None
-    return Linear(node, weight, data, node.outputs[0], 1, -1)
-
-
-def _transposed(node: ir.Node) -> bool:
-    """Whether a product's weight is stored as [outputs, inputs]."""
-    return bool(attribute_int(node, "transB", 0))
-
-
-def _ints(node: ir.Node, name: str, default: list[int]) -> list[int]:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else [int(value) for value in attribute.as_ints()]
-
-
-def _patches(
-    node: ir.Node, values: np.ndarray, kernel: tuple[int, ...], groups: int, chosen: np.ndarray
-) -> np.ndarray:
-    """What a convolution's kernel sees at chosen output positions: ``[groups, chosen, columns]``."""
-    rank = len(kernel)
-    strides = _ints(node, "strides", [1] * rank)
-    dilations = _ints(node, "dilations", [1] * rank)
-    reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
-    pads = _pads(node, values.shape[2:], strides, reach)
-    padded = np.pad(values, [(0, 0), (0, 0), *pads])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, 2 + rank)))  # type: ignore[call-overload]
-    steps = tuple(slice(None, None, s) for s in strides)
-    taps = tuple(slice(None, None, d) for d in dilations)
-    windows = windows[(slice(None), slice(None), *steps, *taps)]
-    places = np.unravel_index(chosen, (windows.shape[0], *windows.shape[2 : 2 + rank]))
-    # Indexing with arrays on both sides of a slice puts the chosen positions first: [chosen, channels, kernel...].
-    picked = windows[(places[0], slice(None), *places[1:])]
-    rows = picked.reshape(len(chosen), groups, -1)
-    return np.moveaxis(rows, 1, 0)
+    @property
+    def _alpha(self) -> float:
+        return attribute_float(self.node, "alpha", 1.0) if self.node.op_type == "Gemm" else 1.0
 
 
-def _pads(node: ir.Node, sizes: tuple[int, ...], strides: list[int], reach: list[int]) -> list[tuple[int, int]]:
-    """Zeros before and after each spatial axis."""
-    attribute = node.attributes.get("auto_pad")
-    auto = "NOTSET" if attribute is None else attribute.as_string()
-    rank = len(strides)
-    if auto == "VALID":
-        return [(0, 0)] * rank
-    if auto in ("SAME_UPPER", "SAME_LOWER"):
-        found = []
-        for size, stride, span in zip(sizes, strides, reach, strict=True):
-            total = max((-(-size // stride) - 1) * stride + span - size, 0)
-            small, large = total // 2, total - total // 2
-            found.append((small, large) if auto == "SAME_UPPER" else (large, small))
-        return found
-    pads = _ints(node, "pads", [0] * (2 * rank))
-    return [(pads[axis], pads[axis + rank]) for axis in range(rank)]
+def linear_layers(model: ir.Model) -> dict[str, Linear]:
+    """The layers of the main graph that can be fitted, in the order in which they run, by the name of the weight."""
+    order = {node: number for number, node in enumerate(model.graph)}
+    found: list[Linear] = []
+    for use in weight_uses(model):
+        if use.role not in _FITTED or len(use.consumers) != 1:
+            continue
+        layer = layer_of(use)
+        readings = readings_of(layer, model)
+        if isinstance(readings, str) or not readings[0].columns_last or use.consumers[0][1] != 1:
+            continue
+        node = readings[0].node
+        if attribute_int(node, "transA", 0):
+            continue
+        bias, adder = _bias_of(node)
+        if bias is not None and not _is_plain(bias, layer.groups * layer.outputs):
+            continue
+        found.append(
+            Linear(layer, readings[0], node.outputs[0], 1 if use.role == Role.CONV_WEIGHT else -1, bias, adder)
+        )
+    return {linear.name: linear for linear in sorted(found, key=lambda linear: order[linear.node])}
+
+
+def observable_layers(model: ir.Model) -> dict[str, Layer]:
+    """Every layer whose inputs can be observed, recurrent ones too, by the name of the weight."""
+    found = {}
+    for use in weight_uses(model):
+        if use.role in PRUNABLE and use.channel_axis is not None:
+            layer = layer_of(use)
+            if not isinstance(readings_of(layer, model), str):
+                found[layer.name] = layer
+    return found
+
+
+def _bias_of(node: ir.Node) -> tuple[ir.Value | None, ir.Node | None]:
+    if node.op_type != "MatMul":
+        return (node.inputs[2] if len(node.inputs) > 2 else None), None
+    uses = list(node.outputs[0].uses())
+    if len(uses) != 1 or uses[0][0].op_type != "Add" or node.outputs[0].is_graph_output():
+        return None, None
+    adder, index = uses[0]
+    other = adder.inputs[1 - index]
+    tensor = constant_of(other)
+    if other is None or tensor is None or len(tensor.shape) != 1 or len(list(other.uses())) != 1:
+        return None, None
+    return other, adder
+
+
+def _is_plain(bias: ir.Value, outputs: int) -> bool:
+    """Whether a bias is a constant with one number for each output that nothing else reads."""
+    tensor = constant_of(bias)
+    return (
+        tensor is not None
+        and bias.is_initializer()
+        and len(list(bias.uses())) == 1
+        and tuple(tensor.shape.numpy()) in ((outputs,), (1, outputs))
+    )
+
+
+def columns_of(layer: Layer, positions: np.ndarray) -> np.ndarray:
+    """Columns of a layer's matrices that positions along the weight's input axis take up.
+
+    Args:
+        layer: A layer with one group, or whose groups all read the same columns.
+        positions: Input channels, any shape.
+
+    Returns:
+        The same shape with an axis for the kernel's positions behind it.
+    """
+    return positions[..., None] + np.arange(layer.inputs // layer.run) * layer.run
+
+
+def rows_in(values: Mapping[str, np.ndarray], linear: Linear) -> int:
+    """How many rows of columns a batch has for a layer."""
+    return linear.reading.rows(values[linear.reading.source])
