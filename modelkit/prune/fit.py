@@ -49,8 +49,7 @@ class Fit:
             targets: What it should be, same shape.
         """
         shape = (len(columns), *self.matrices.shape[:2])
-        product = np.einsum("ngk,gok->ngo", columns, self.matrices.astype(columns.dtype), optimize=True)
-        rest = found.reshape(shape) - product
+        rest = found.reshape(shape) - _product(columns, self.matrices, np.zeros(shape[1:]))
         wanted = targets.reshape(shape).astype(np.float64) - rest
         self._gram.add(columns, wanted)
         self._total = self._total + wanted.sum(axis=0)
@@ -97,7 +96,9 @@ class Fit:
         return self._centre(shift)
 
     def error(self, matrices: np.ndarray, shift: np.ndarray) -> float:
-        """Squared error of a solution as a share of the targets' energy around their mean."""
+        """Squared error of a solution, behind the Relu if there is one, as a share of the targets' spread."""
+        if self._rows:
+            return self._error_behind_relu(matrices, shift)
         gram, count = self._gram, self._gram.count
         assert gram.xtx is not None and gram.cross is not None
         fitted = np.einsum("goi,goi->", matrices @ gram.xtx, matrices) + count * np.square(shift).sum()
@@ -115,10 +116,25 @@ class Fit:
         assert self._gram.cross is not None
         cross, total = np.zeros_like(self._gram.cross), np.zeros_like(self._total)
         for columns, targets, rest in self._rows or ():
-            dtype, x = columns.dtype, columns.transpose(1, 0, 2)
-            product = x @ matrices.transpose(0, 2, 1).astype(dtype) + shift[:, None].astype(dtype)
-            found = product.transpose(1, 0, 2) + rest
+            found = _product(columns, matrices, shift) + rest
             wanted = np.where(targets > 0, targets, np.minimum(found, 0)) - rest
-            cross += x.transpose(0, 2, 1) @ wanted.transpose(1, 0, 2)
+            cross += columns.transpose(1, 2, 0) @ wanted.transpose(1, 0, 2)
             total += wanted.sum(axis=0, dtype=np.float64)
         return cross, total
+
+    def _error_behind_relu(self, matrices: np.ndarray, shift: np.ndarray) -> float:
+        error = energy = 0.0
+        total = np.zeros_like(self._total)
+        for columns, targets, rest in self._rows or ():
+            wanted = np.maximum(targets, 0)
+            found = np.maximum(_product(columns, matrices, shift) + rest, 0)
+            error += float(np.square(found - wanted, dtype=np.float64).sum())
+            energy += float(np.square(wanted, dtype=np.float64).sum())
+            total += wanted.sum(axis=0, dtype=np.float64)
+        return error / max(energy - float(np.square(total).sum()) / self._gram.count, 1e-30)
+
+
+def _product(columns: np.ndarray, matrices: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """What a layer gives for rows of columns, ``[rows, groups, outputs]``, in the precision of the columns."""
+    product = columns.transpose(1, 0, 2) @ matrices.transpose(0, 2, 1).astype(columns.dtype)
+    return product.transpose(1, 0, 2) + shift.astype(columns.dtype)
