@@ -10,6 +10,7 @@ import onnx_ir as ir
 from modelkit.graph.channels.group import Group, Kind, Part
 from modelkit.graph.channels.relations import FIXED, connect
 from modelkit.graph.channels.walk import Walk
+from modelkit.graph.layers import WEIGHT_ROLES, Role, weight_uses
 
 
 @dataclass
@@ -94,6 +95,7 @@ def collect(walk: Walk) -> Found:
         _divide(found, ids, reason)
     for each in groups:
         each.frozen = each.frozen or _stuck(each)
+    _add_unfollowed(found, walk.model, order)
     return found
 
 
@@ -146,6 +148,31 @@ def _add_parts(found: Found, axes: list[_Axis], order: dict[ir.Node, int]) -> No
                 found.groups[g].parts.append(Part(axis.value, axis.axis, index, kind, node, axis.sections))
     for group in found.groups:
         group.parts.sort(key=lambda part: order.get(part.node, -1))
+
+
+def _add_unfollowed(found: Found, model: ir.Model, order: dict[ir.Node, int]) -> None:
+    """List the layers whose output channels are in no group: nothing can be cut there, and reports say why."""
+    makers = {(part.node, part.value) for group in found.groups for part in group.parts if part.kind == "produces"}
+    nodes = {node for node, _ in makers}
+    names = {group.name for group in found.groups}
+    for use in weight_uses(model):
+        shape = use.value.const_value.shape.numpy() if use.value.const_value is not None else ()
+        if use.role not in WEIGHT_ROLES | {Role.QUANTIZED} or len(shape) < 2:
+            continue
+        for node, _ in use.consumers:
+            if node in nodes or (node, use.value) in makers:
+                continue
+            nodes.add(node)
+            count = int(shape[use.channel_axis if use.channel_axis is not None else 0])
+            if use.role is Role.QUANTIZED:
+                reason = "its weights are quantized already"
+            elif node not in order:
+                reason = "it lies in a subgraph"
+            else:
+                reason = f"the channels that {node.op_type} makes here are not followed"
+            name = _unique([*names, node.name or node.outputs[0].name or node.op_type])[-1]
+            names.add(name)
+            found.groups.append(Group(name, count, [], np.arange(count), frozen=reason))
 
 
 def _add_activations(found: Found, walk: Walk) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def moved(block: Block, axes: Sequence[int]) -> Block:
 
 def keeps_order(axes: Sequence[int]) -> bool:
     """Whether axes ascend."""
-    return all(a < b for a, b in zip(axes, axes[1:], strict=False))
+    return all(a < b for a, b in pairwise(axes))
 
 
 def rows(block: Block, axis: int) -> np.ndarray:

@@ -6,7 +6,6 @@ import numpy as np
 import onnx_ir as ir
 
 from modelkit.graph.channels.layout import Block, Layout
-from modelkit.graph.channels.relations import FIXED
 from modelkit.graph.channels.rules_elementwise import describe
 from modelkit.graph.channels.rules_products import refuse
 from modelkit.graph.channels.sizes import picked_axes, picked_by
@@ -138,7 +137,7 @@ def _gathered(
         walk.relations.box(block.ids, describe(node))
 
     def edit(alive: Alive) -> None:
-        stays = alive(lines).any(axis=1)
+        stays = np.asarray(alive(lines).any(axis=1))
         rank = np.cumsum(stays) - 1
         if stays.all():
             return
@@ -234,6 +233,3 @@ def _set_bounds(walk: Walk, alive: Alive, node: ir.Node, new: dict[int, tuple[in
     else:
         set_constant(alive, node, 1, starts)
         set_constant(alive, node, 2, ends)
-
-
-__all__ = ["FIXED", "gather", "shape_read", "slice_", "split"]

@@ -6,7 +6,6 @@ import numpy as np
 import onnx_ir as ir
 
 from modelkit.graph.channels.layout import Block, Layout
-from modelkit.graph.channels.relations import FIXED
 from modelkit.graph.channels.rules_elementwise import describe
 from modelkit.graph.channels.walk import Alive, Operand, Walk
 from modelkit.graph.tensors import attribute_int
@@ -215,6 +214,3 @@ def _contract(walk: Walk, node: ir.Node, operands: list[Operand], summed: int) -
 
 def _renumber(block: Block, present: list[int]) -> Block:
     return Block(tuple(present.index(axis) for axis in block.axes), block.ids)
-
-
-__all__ = ["FIXED", "conv", "conv_transpose", "gemm", "matmul", "refuse"]

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from modelkit.graph.edit import Namer, add_initializer
 from modelkit.graph.fold_constants import fold_constants
+from modelkit.graph.normalise import remove_unused
 from modelkit.graph.shapes import infer_shapes
 from modelkit.graph.static_shapes import shapes_at
 from modelkit.graph.tensors import attribute_int, constant_of, static_shape
@@ -79,6 +80,7 @@ def pin_sizes(model: ir.Model) -> Sizes:
     if not changed:
         return sizes
     fold_constants(model)
+    remove_unused(model)
     infer_shapes(model)
     return sizes_of(model)
 

@@ -11,10 +11,9 @@ import onnx_ir as ir
 from modelkit.decision import Decision
 from modelkit.errors import ModelError
 from modelkit.graph.channels.analyse import analyse
-from modelkit.graph.channels.collect import Found, collect
+from modelkit.graph.channels.collect import collect
 from modelkit.graph.channels.group import Group, Part
 from modelkit.graph.channels.layout import Layout
-from modelkit.graph.channels.relations import FIXED
 from modelkit.graph.channels.walk import Alive, Walk
 from modelkit.graph.edit import Namer, drop_unused_initializers
 from modelkit.graph.shapes import infer_shapes
@@ -187,6 +186,3 @@ def _zero(part: Part, gone: np.ndarray) -> None:
             rows = array.shape[0] // part.sections
             array[section * rows : (section + 1) * rows, column] = 0
     part.value.const_value = ir.Tensor(array, tensor.dtype, name=part.value.name)
-
-
-__all__ = ["FIXED", "Found", "cut", "find_groups", "zeroed"]
