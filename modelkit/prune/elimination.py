@@ -27,29 +27,32 @@ class Consumer:
         name: Name of its weight.
         matrices: ``[groups, outputs, columns]``, float64; changed as channels go.
         inverse: Inverse of the Gram matrix, ``[groups, columns, columns]``; changed as channels go.
-        columns: For each atom its columns, ``[atoms, k]``.
+        columns: For each atom its columns.
         scale: What the error is divided by: the energy of the layer's output.
     """
 
     name: str
     matrices: np.ndarray
     inverse: np.ndarray
-    columns: np.ndarray
+    columns: list[np.ndarray]
     scale: float
 
     def losses(self, atoms: np.ndarray) -> np.ndarray:
         """What each of some atoms would cost if it went next."""
-        columns = self.columns[atoms]
         total = np.zeros(len(atoms))
-        for matrix, inverse in zip(self.matrices, self.inverse, strict=True):
-            blocks = inverse[columns[:, :, None], columns[:, None, :]]
-            weights = matrix[:, columns].transpose(1, 2, 0)
-            total += np.einsum("ako,ako->a", weights, np.linalg.solve(blocks, weights))
+        sizes = np.array([len(self.columns[atom]) for atom in atoms])
+        for size in np.unique(sizes[sizes > 0]):
+            same = np.flatnonzero(sizes == size)
+            columns = np.stack([self.columns[atom] for atom in atoms[same]])
+            for matrix, inverse in zip(self.matrices, self.inverse, strict=True):
+                blocks = inverse[columns[:, :, None], columns[:, None, :]]
+                weights = matrix[:, columns].transpose(1, 2, 0)
+                total[same] += np.einsum("ako,ako->a", weights, np.linalg.solve(blocks, weights))
         return total / self.scale
 
     def remove(self, atoms: np.ndarray) -> None:
         """Take atoms out: their columns become zero, the others make up for them."""
-        gone = self.columns[atoms].reshape(-1)
+        gone = np.concatenate([self.columns[atom] for atom in atoms])
         for matrix, inverse in zip(self.matrices, self.inverse, strict=True):
             rows = inverse[gone]
             pull = np.linalg.solve(rows[:, gone], rows)
@@ -63,7 +66,7 @@ class Consumer:
 
 
 def consumer_of(
-    name: str, matrices: np.ndarray, gram: LayerGram, columns: np.ndarray, *, centred: bool, ridge: float
+    name: str, matrices: np.ndarray, gram: LayerGram, columns: list[np.ndarray], *, centred: bool, ridge: float
 ) -> Consumer:
     """Prepare a layer for eliminations.
 

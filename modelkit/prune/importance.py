@@ -82,24 +82,26 @@ def activation(group: Group, layers: Mapping[str, Layer], grams: Mapping[str, La
     scores = []
     for part, columns in reading_columns(group, layers):
         layer, gram = layers[str(part.value.name)], grams.get(str(part.value.name))
-        if gram is None:
+        if gram is None or not gram.count:
             continue
         matrices = layer.matrices(layer.array()).astype(np.float64)
-        energy = gram.squares / max(gram.count, 1) * np.square(matrices).sum(axis=1)
-        scores.append(np.sqrt(energy[:, columns].sum(axis=(0, 2))))
-    return _together(group, scores) if scores else None
+        energy = (gram.squares / gram.count * np.square(matrices).sum(axis=1)).sum(axis=0)
+        score = np.array([np.sqrt(energy[atom].sum()) for atom in columns])
+        scores.append(score / max(float(score.mean()), 1e-30))
+    return np.sum(scores, axis=0) if scores else None
 
 
-def reading_columns(group: Group, layers: Mapping[str, Layer]) -> list[tuple[Part, np.ndarray]]:
-    """The parts through which known layers read a group, with the columns of each channel, ``[channels, k]``."""
+def reading_columns(group: Group, layers: Mapping[str, Layer]) -> list[tuple[Part, list[np.ndarray]]]:
+    """The parts through which known layers read a group, with the columns that each atom takes up there."""
     found = []
+    members = atom_members(group)
     for part in group.parts:
         layer = layers.get(str(part.value.name))
         if part.kind != "consumes" or layer is None or part.axis == layer.use.channel_axis:
             continue
-        if part.sections > 1 or (part.index < 0).any():
-            continue  # its columns differ from group to group
-        found.append((part, columns_of(layer, part.index).reshape(group.channels, -1)))
+        if part.sections > 1:
+            continue  # a channel is in some of the layer's groups only
+        found.append((part, [columns_of(layer, part.positions(atom)).reshape(-1) for atom in members]))
     return found
 
 

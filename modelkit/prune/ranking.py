@@ -86,21 +86,17 @@ class Observed:
         return self._grams
 
     def consumers(self, group: Group, grams: Mapping[str, LayerGram]) -> list[Consumer] | None:
-        """The layers that read a group, ready for eliminations; None where one of them cannot be fitted."""
+        """The layers that read a group, ready for eliminations; None where none can be fitted."""
         found = []
-        members = atom_members(group)
-        if len({len(channels) for channels in members}) != 1:
-            return None
         for part, columns in reading_columns(group, self.layers):
             name = str(part.value.name)
             gram = grams.get(name)
             if gram is None or gram.xtx is None or not gram.count:
                 continue
             layer, linear = self.layers[name], self.linears.get(name)
-            by_atom = np.stack([columns[channels].reshape(-1) for channels in members])
             matrices = layer.matrices(layer.array()).astype(np.float64)
             centred = linear is not None and linear.takes_bias
-            found.append(consumer_of(name, matrices, gram, by_atom, centred=centred, ridge=self._ridge))
+            found.append(consumer_of(name, matrices, gram, columns, centred=centred, ridge=self._ridge))
         return found or None
 
 
