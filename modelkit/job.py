@@ -76,6 +76,7 @@ class Job:
         test: Data set apart for the final figures.
         preprocess: How images become inputs.
         force: Whether to overwrite an artifact that exists.
+        training: Whether the algorithm trains, and so gets most of the data.
     """
 
     command: str
@@ -87,6 +88,7 @@ class Job:
     test: Path | None = None
     preprocess: Preprocess | None = None
     force: bool = False
+    training: bool = False
 
 
 @dataclass
@@ -158,7 +160,7 @@ def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:
         vocabulary=vocabulary,
         dims=dict(options.synthetic.dims),
     )
-    roles = assign_roles(data, test, made_up, seed=options.seed)
+    roles = assign_roles(data, test, made_up, seed=options.seed, training=job.training)
     algorithm = make(model, roles.calibration)
     return Prepared(loaded, model, changes, roles, algorithm, algorithm.candidates())
 

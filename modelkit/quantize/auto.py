@@ -17,13 +17,14 @@ from modelkit.decision import Decision
 from modelkit.errors import ModelError, UsageError
 from modelkit.graph.layers import WeightUse
 from modelkit.graph.opset import ensure_opset
+from modelkit.graph.patterns import names_of
 from modelkit.graph.quantized import QuantizedState, Scheme, quantized_state
 from modelkit.progress import Progress
 from modelkit.quantize import dynamic, float16, weights
 from modelkit.quantize.audit import audit
 from modelkit.quantize.calibrated import StaticMode
 from modelkit.quantize.config import QuantizeConfig, WeightOptions
-from modelkit.quantize.select import float_weights, names_of
+from modelkit.quantize.select import float_weights
 from modelkit.quantize.static import ActivationType
 
 Int8Kind = Literal["vnni", "avx2", "arm_dot", "other"]

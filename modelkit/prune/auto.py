@@ -1,0 +1,78 @@
+"""Which ways of pruning are open for a model, a config and the data at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from modelkit.candidate import Candidate, Trial
+from modelkit.data.dataset import Dataset
+from modelkit.decision import Decision
+from modelkit.errors import ModelError, UsageError
+from modelkit.progress import Progress
+from modelkit.prune.config import PruneConfig
+from modelkit.prune.select import prunable_weights
+from modelkit.prune.sparse import prune_by_magnitude
+
+
+@dataclass
+class Pruner:
+    """Makes the candidates, and keeps what they share.
+
+    Attributes:
+        model: The normalised model.
+        config: The resolved options.
+        data: Inputs for data-driven methods, repairs and fine-tuning; None where there are none.
+    """
+
+    model: ir.Model
+    config: PruneConfig
+    data: Dataset | None
+
+    def candidates(self) -> list[Candidate]:
+        """Return what to try first.
+
+        Raises:
+            UsageError: Nothing says how much to prune, or a pattern matches nothing.
+            ModelError: There is nothing to prune.
+        """
+        config = self.config
+        if (
+            config.sparsity is None
+            and config.threshold is None
+            and config.pattern is None
+            and config.channels is None
+        ):
+            raise UsageError(
+                "how much should be pruned?",
+                "give --sparsity 0.5 to zero half of the weights, or --channels 0.3 to take out 30% of the channels",
+            )
+        uses, kept = prunable_weights(self.model, config.include, config.exclude)
+        if not uses:
+            raise _nothing_to_do(kept)
+        return [Candidate("magnitude", lambda model, _: prune_by_magnitude(model, config))]
+
+    def refine(self, trials: list[Trial], progress: Progress) -> list[Candidate]:
+        """Return what to try next, given what came of the candidates so far."""
+        return []
+
+    def audit(self, path: Path, decisions: Sequence[Decision]) -> dict[str, Any] | None:
+        """Nothing to say: pruned models run in the kernels of the original."""
+        return None
+
+
+def _nothing_to_do(kept: list[Decision]) -> ModelError:
+    if not kept:
+        return ModelError(
+            "nothing to prune: the model has no constant float weights",
+            "weights computed at run time or passed as inputs cannot be pruned",
+        )
+    reasons = sorted({decision.reason for decision in kept})
+    return ModelError(
+        f"nothing to prune: none of the {len(kept)} constant tensors qualifies ({'; '.join(reasons[:3])})",
+        "modelkit inspect lists every tensor",
+    )
