@@ -27,7 +27,12 @@ class HeldDataset(Dataset):
 
     def __init__(self, source: Dataset, batched: dict[str, np.ndarray], shared: dict[str, np.ndarray]) -> None:
         self.name, self.path, self.format, self.count = source.name, source.path, source.format, source.count
-        self.labels, self.synthetic, self.notes, self.plan = source.labels, source.synthetic, source.notes, source.plan
+        self.labels, self.synthetic, self.notes, self.plan = (
+            source.labels,
+            source.synthetic,
+            source.notes,
+            source.plan,
+        )
         self._source, self._batched, self._shared = source, batched, shared
 
     def rows(self, size: int, indices: np.ndarray | None = None) -> Iterator[Rows]:
@@ -104,7 +109,8 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         left, block = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize, bytes(1 << 22)
         while left:
             left -= file.write(block[: min(left, len(block))])
-    return np.load(path, mmap_mode="r+", allow_pickle=False)  # type: ignore[no-any-return]
+    array: np.ndarray = np.load(path, mmap_mode="r+", allow_pickle=False)
+    return array
 
 
 def shuffled(dataset: HeldDataset, size: int, *, seed: int, epoch: int) -> Iterator[tuple[np.ndarray, Batch]]:

@@ -43,7 +43,10 @@ class TrainOptions(Block):
     )
     temperature: float = Field(2.0, gt=0, le=100, description="distillation: softens class scores by this divisor")
     alpha: Percent = Field(
-        0.5, ge=0, le=1, description="share of the labels in the loss where there is a teacher too; 1 needs no teacher"
+        0.5,
+        ge=0,
+        le=1,
+        description="share of the labels in the loss beside a teacher; 1 needs no teacher",
     )
     label_smoothing: Percent = Field(
         0.0, ge=0, lt=1, description="cross-entropy: share of each label spread over all classes"

@@ -160,5 +160,3 @@ def _prepare(
         feeds.append(Feed(part, options.batch, targets, device, seed))
     validation = feeds[1] if len(feeds) > 1 else None
     return Run(module, feeds[0], validation, objective, augment, options, seed, progress, masks)
-
-

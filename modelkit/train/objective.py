@@ -245,7 +245,9 @@ def _soft_heads(
                 f"the output '{own}' has the shape {list(mine.shape)}, the teacher's '{other}' {list(target.shape)}",
                 "the teacher must have the same outputs",
             )
-        heads.append((_soft_head(own, target, hard if hard is not None and hard.output == own else None, task), other))
+        heads.append(
+            (_soft_head(own, target, hard if hard is not None and hard.output == own else None, task), other)
+        )
     if not heads:
         raise ModelError(f"the teacher has none of the outputs {', '.join(outputs)}; it has {', '.join(wanted)}")
     return tuple(heads)

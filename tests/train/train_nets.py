@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ class Mlp(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.initializers = {}
         self.count = len(sizes) - 1
-        for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             weight = torch.randn(fan_out, fan_in, generator=generator) * fan_in**-0.5
             self.initializers[f"w{i}"] = nn.Parameter(weight)
             self.initializers[f"b{i}"] = nn.Parameter(torch.zeros(fan_out))
