@@ -164,11 +164,12 @@ def plan_objective(
     soft = () if wanted is None else _soft_heads(floats, wanted, hard, task)
     if options.label_smoothing and loss != "cross_entropy":
         raise DataError(f"label_smoothing belongs to class labels; here the loss is {loss or 'distillation'}")
+    share = options.alpha if soft else 1.0
     return Objective(
         task,
         hard if use_labels else None,
         soft,
-        options.alpha if soft else 1.0,
+        share if use_labels else 0.0,
         options.temperature,
         options.label_smoothing,
         loss,
