@@ -118,8 +118,8 @@ def shuffled(dataset: HeldDataset, size: int, *, seed: int, epoch: int) -> Itera
 
     Args:
         dataset: Samples with random access.
-        size: Samples in a batch; a model with a fixed batch dimension gets that many instead. The last batch may
-            have fewer.
+        size: Samples in a batch at most; the batches are as even as can be, since a last one of few samples would
+            say little and still count as much. A model with a fixed batch dimension gets that many instead.
         seed: At least 0.
         epoch: Number of the epoch, at least 0.
 
@@ -127,10 +127,10 @@ def shuffled(dataset: HeldDataset, size: int, *, seed: int, epoch: int) -> Itera
         The numbers of the batch's samples in the dataset, ``[valid]``, and the batch.
     """
     order = np.random.default_rng([seed, epoch]).permutation(dataset.count)
-    done = 0
-    for batch in dataset.subset(order).batches(size):
-        yield order[done : done + batch.valid], batch
-        done += batch.valid
+    fixed = dataset.plan.fixed
+    cuts = np.arange(fixed, dataset.count, fixed) if fixed else steps_per_epoch(dataset, size)
+    for numbers in np.array_split(order, cuts):
+        yield numbers, next(iter(dataset.subset(numbers).batches(len(numbers))))
 
 
 def steps_per_epoch(dataset: Dataset, size: int) -> int:

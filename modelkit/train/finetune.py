@@ -87,15 +87,12 @@ def finetune(
         seed=seed,
         folder=folder,
     )
-    write_back(module, model)
-    after = {name: weight.detach().numpy() for name, weight in named_weights(module).items()}
-    return [
-        _decision(name, before[name], after[name], history) for name in before if _moved(name, before, after)
-    ], history
-
-
-def _moved(name: str, before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> bool:
-    return not np.array_equal(before[name], after[name])
+    changed = write_back(module, model)
+    after = named_weights(module)
+    decisions = [
+        _decision(name, before[name], after[name].detach().numpy(), history) for name in changed if name in before
+    ]
+    return decisions, history
 
 
 def _decision(name: str, old: np.ndarray, new: np.ndarray, history: History) -> Decision:

@@ -32,7 +32,7 @@ def test_an_epoch_has_every_sample_once_with_its_label_and_number(tmp_path: Path
         assert batch.labels is not None
         assert np.array_equal(batch.inputs["x"][:, 0], numbers) and np.array_equal(batch.labels, numbers)
         seen.append(numbers)
-    assert len(seen) == steps_per_epoch(held, 64) == 11
+    assert len(seen) == steps_per_epoch(held, 64) == 11 and {len(numbers) for numbers in seen} == {63, 64}
     order = np.concatenate(seen)
     assert np.array_equal(np.sort(order), np.arange(700)) and not np.array_equal(order, np.arange(700))
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from train_nets import SAMPLES, Mlp, accuracy, dataset, digits, digits_net, perturb
 from torch import nn
+from train_nets import SAMPLES, Mlp, accuracy, dataset, digits, digits_net, perturb
 
 from modelkit.errors import DataError, ModelError, UsageError
 from modelkit.train.config import TrainOptions
