@@ -16,12 +16,14 @@ class TrainOptions(Block):
     """How a model is trained."""
 
     epochs: int = Field(10, ge=0, le=100_000, description="passes over the training samples")
-    batch: int = Field(64, ge=1, le=65536, description="samples in a step, where the model takes any number")
+    batch: int | Literal["auto"] = Field(
+        "auto", description="samples in a step, where the model takes any number; auto: 8 to 64, by their number"
+    )
     optimizer: Literal["adamw", "sgd"] = Field(
         "adamw", description="adamw, or sgd with Nesterov momentum; neither decays biases and other 1-D weights"
     )
     learning_rate: float | Literal["auto"] = Field(
-        "auto", description="highest learning rate; auto: 0.001 for adamw, 0.01 for sgd"
+        "auto", description="highest learning rate; auto finds it by short trials"
     )
     weight_decay: float = Field(0.01, ge=0, le=10, description="decay of weights, decoupled for adamw; 0 is off")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd; 0 is off")
@@ -70,18 +72,22 @@ class TrainOptions(Block):
         rate = self.learning_rate
         if rate != "auto" and not 0 < rate <= 100:
             raise ValueError(f"learning_rate must be above 0 and at most 100, not {rate:g}")
+        if self.batch != "auto" and not 1 <= self.batch <= 65536:
+            raise ValueError(f"batch must be from 1 to 65536, not {self.batch}")
         if self.label_smoothing and self.loss not in ("auto", "cross_entropy"):
             raise ValueError(f"label_smoothing belongs to the loss cross_entropy, not {self.loss}")
         if self.momentum != 0.9 and self.optimizer != "sgd":
             raise ValueError("momentum belongs to the optimizer sgd")
         return self
 
-    @property
-    def peak_rate(self) -> float:
-        """The highest learning rate, "auto" resolved."""
-        if self.learning_rate == "auto":
-            return 0.001 if self.optimizer == "adamw" else 0.01
-        return self.learning_rate
+    def batch_for(self, count: int) -> int:
+        """The batch size, "auto" resolved: the largest power of two that makes 32 steps an epoch, from 8 to 64."""
+        if self.batch != "auto":
+            return self.batch
+        size = 64
+        while size > 8 and count < 32 * size:
+            size //= 2
+        return size
 
 
 class FineTune(TrainOptions):

@@ -34,6 +34,9 @@ class History:
     Attributes:
         epochs: What each epoch came to; epoch 0 is the model before training.
         best: Number of the epoch whose weights the module has now.
+        rate: The highest learning rate.
+        trials: Loss after a short trial of each learning rate, [rate, loss]; empty where the rate was given.
+        batch: Samples in a step.
         steps: Optimiser steps made, resumed ones included.
         task: "classification", "binary", "regression" or "none" (without labels).
         metric: Name of the quality: "accuracy", "rmse" or "agreement"; "" without validation samples.
@@ -46,6 +49,9 @@ class History:
 
     epochs: list[Epoch] = field(default_factory=list)
     best: int = 0
+    rate: float = 0.0
+    trials: list[tuple[float, float]] = field(default_factory=list)
+    batch: int = 0
     steps: int = 0
     task: str = "none"
     metric: str = ""

@@ -23,6 +23,7 @@ from modelkit.train.masks import Masks
 from modelkit.train.objective import plan_objective
 from modelkit.train.run import Run, StepHook
 from modelkit.train.state import run_key
+from modelkit.train.stepper import Stepper
 from modelkit.train.teacher import Teacher
 
 __all__ = ["StepHook", "fit"]
@@ -80,9 +81,10 @@ def fit(
         try:
             module.to(device)
             held = [hold(part, _subfolder(Path(scratch), number)) for number, part in enumerate(parts)]
-            run = _prepare(module, held, options, teacher, Masks(module, masks), seed, device, progress)
-            run.on_step, run.folder = on_step, folder
-            run.key = "" if folder is None else _key(module, parts, options, teacher, run.masks, seed)
+            zeros = Masks(module, masks)
+            key = "" if folder is None else _key(module, parts, options, teacher, zeros, seed)
+            run = _prepare(module, held, options, teacher, zeros, seed, device, progress)
+            run.on_step, run.folder, run.key = on_step, folder, key
             return run.go(notes)
         finally:
             module.to("cpu").eval()
@@ -152,11 +154,13 @@ def _prepare(
         wanted = {name: array[: first.valid] for name, array in teacher.run(first.inputs).items() if array.ndim}
     objective = plan_objective(arrays, held[0].labels, wanted, options)
     feeds = []
+    batch = options.batch_for(held[0].count)
     for number, part in enumerate(held):
         live = number == 0 and augment.changes
         targets = None
         if teacher is not None and objective.soft:
-            targets = teacher.targets(part, options.batch, live=live, progress=progress)
-        feeds.append(Feed(part, options.batch, targets, device, seed))
+            targets = teacher.targets(part, batch, live=live, progress=progress)
+        feeds.append(Feed(part, batch, targets, device, seed))
     validation = feeds[1] if len(feeds) > 1 else None
-    return Run(module, feeds[0], validation, objective, augment, options, seed, progress, masks)
+    stepper = Stepper(module, objective, options, masks)
+    return Run(stepper, feeds[0], validation, augment, options, seed, progress)

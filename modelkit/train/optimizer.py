@@ -32,10 +32,8 @@ def make_optimizer(module: nn.Module, options: TrainOptions) -> torch.optim.Opti
     groups = [group for group in groups if group["params"]]
     fused = all(weight.device.type in ("cpu", "cuda") for weight in weights)
     if options.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=options.peak_rate, fused=fused)
-    return torch.optim.SGD(
-        groups, lr=options.peak_rate, momentum=options.momentum, nesterov=options.momentum > 0, fused=fused
-    )
+        return torch.optim.AdamW(groups, lr=0.0, fused=fused)
+    return torch.optim.SGD(groups, lr=0.0, momentum=options.momentum, nesterov=options.momentum > 0, fused=fused)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

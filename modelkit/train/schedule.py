@@ -7,7 +7,7 @@ import math
 from modelkit.train.config import TrainOptions
 
 
-def rate_at(step: int, total: int, options: TrainOptions) -> float:
+def rate_at(step: int, total: int, options: TrainOptions, peak: float) -> float:
     """Learning rate of a step.
 
     The cosine is that of Loshchilov and Hutter, "SGDR" (2017), equation 5, without restarts and down to 0.
@@ -15,12 +15,12 @@ def rate_at(step: int, total: int, options: TrainOptions) -> float:
     Args:
         step: Number of the step, from 0 to total - 1.
         total: Steps in all.
-        options: `warmup`, `schedule` and the highest rate are read.
+        options: `warmup` and `schedule` are read.
+        peak: The highest rate.
 
     Returns:
         A rate above 0 and at most the highest.
     """
-    peak = options.peak_rate
     warm = math.ceil(options.warmup * total)
     if step < warm:
         return peak * (step + 1) / (warm + 1)

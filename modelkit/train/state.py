@@ -33,7 +33,9 @@ class State:
         epoch: Number of the epoch that is running, from 1.
         step: Steps of that epoch that are done.
         steps: Steps made in all, also before a restart.
-        scale: What learning rates are multiplied by; below 1 after a restart.
+        rate: The highest learning rate; 0 before it is known.
+        trials: Loss after a short trial of each rate, (rate, loss).
+        restarted: Whether training began again with a tenth of the rate.
         loss_sum: Sum of the losses of the steps that are done.
         spent: Seconds used by earlier processes and epochs.
         first_loss: Loss of the very first step.
@@ -49,7 +51,9 @@ class State:
     epoch: int = 1
     step: int = 0
     steps: int = 0
-    scale: float = 1.0
+    rate: float = 0.0
+    trials: list[tuple[float, float]] = field(default_factory=list)
+    restarted: bool = False
     loss_sum: float = 0.0
     spent: float = 0.0
     first_loss: float | None = None

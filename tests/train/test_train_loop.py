@@ -17,10 +17,12 @@ from torch import nn
 from train_nets import SAMPLES, Mlp, accuracy, dataset, digits, digits_net, perturb
 
 from modelkit.errors import DataError, ModelError, UsageError
+from modelkit.progress import silent
 from modelkit.train.config import TrainOptions
 from modelkit.train.history import History
 from modelkit.train.loop import fit
 from modelkit.train.masks import zero_masks
+from modelkit.train.rates import climb
 from modelkit.train.teacher import Teacher
 
 
@@ -31,7 +33,9 @@ def _one_thread() -> None:
 
 def train(net: nn.Module, data: Any, seed: int = 0, **options: Any) -> History:
     given = {name: options.pop(name) for name in list(options) if name not in TrainOptions.model_fields}
-    return fit(net, data, TrainOptions(threads=1, device="cpu", **options), seed=seed, **given)
+    # The rate is given, so that tests of other things do not depend on how it is found.
+    options = {"learning_rate": 0.001, "batch": 64, "threads": 1, "device": "cpu", **options}
+    return fit(net, data, TrainOptions(**options), seed=seed, **given)
 
 
 def weights(net: nn.Module) -> dict[str, bytes]:
@@ -52,11 +56,38 @@ def test_damaged_weights_recover() -> None:
     assert history.epochs[history.best].quality == max(epoch.quality or 0 for epoch in history.epochs)
 
 
+def test_the_rate_is_found_by_trials_that_leave_no_trace() -> None:
+    for damage, least, most in ((0.0, 0.0, 0.0011), (3.0, 0.0011, 1.0)):
+        net = digits_net()
+        perturb(net, damage)
+        start = weights(net)
+        history = train(net, digits(), epochs=2, learning_rate="auto", batch="auto")
+        assert least < history.rate < most and history.batch == 8
+        assert history.rate == min(history.trials, key=lambda trial: trial[1])[0] and len(history.trials) >= 3
+        again = digits_net()
+        again.load_state_dict(
+            {
+                name: torch.frombuffer(bytearray(data), dtype=torch.float32).view_as(net.state_dict()[name])
+                for name, data in start.items()
+            }
+        )
+        same = train(again, digits(), epochs=2, learning_rate=history.rate, batch=8)
+        assert weights(again) == weights(net) and not same.trials
+
+
+def test_climbing_walks_to_the_best_neighbour() -> None:
+    ladder = (1.0, 2.0, 3.0, 4.0, 5.0)
+    for best in ladder:
+        tried = climb(ladder, 2, lambda rate, best=best: abs(rate - best), silent)  # type: ignore[misc]
+        assert min(tried, key=tried.__getitem__) == best and len(tried) <= 4
+
+
 def test_sgd_learns_too() -> None:
     net, test = digits_net(), digits("eval")
     perturb(net, 1.2)
     damaged = accuracy(net, test)
     train(net, digits(), epochs=8, optimizer="sgd", learning_rate=0.05)
+    assert train(digits_net(), digits(), epochs=1, optimizer="sgd", learning_rate="auto").rate >= 1e-4
     assert accuracy(net, test) > damaged + 0.1
 
 
@@ -179,7 +210,7 @@ def test_the_original_is_followed_without_labels(tmp_path: Path) -> None:
     data.labels = None
     teacher = Teacher.load(SAMPLES / "digits_mlp.onnx", threads=1, folder=tmp_path)
     before = agreement(net, original, test)
-    history = train(net, data, epochs=15, teacher=teacher)
+    history = train(net, data, epochs=10, teacher=teacher)
     assert agreement(net, original, test) > max(0.96, before + 0.05)
     assert history.metric == "agreement" and history.task == "none" and history.loss == "distillation (KL)"
     kept = sorted(tmp_path.glob("teacher-*.npy"))
@@ -187,13 +218,13 @@ def test_the_original_is_followed_without_labels(tmp_path: Path) -> None:
     stamps = [file.stat().st_mtime_ns for file in kept]
     again = digits_net()
     perturb(again, 1.0)
-    train(again, data, epochs=15, teacher=teacher)
+    train(again, data, epochs=10, teacher=teacher)
     assert weights(again) == weights(net)
     assert [file.stat().st_mtime_ns for file in kept] == stamps
     kept[0].write_bytes(b"damaged")
     third = digits_net()
     perturb(third, 1.0)
-    train(third, data, epochs=15, teacher=teacher)
+    train(third, data, epochs=10, teacher=teacher)
     assert weights(third) == weights(net)
 
 
@@ -266,11 +297,13 @@ def resumable(folder: Path | None, *, slow: bool = False) -> tuple[dict[str, byt
     def on_step(step: int, total: int, module: nn.Module) -> dict[str, np.ndarray] | None:
         if slow:
             print(step, flush=True)
-            time.sleep(0.05)
+            time.sleep(0.03)
         return {"w0": digits_net().initializers["w0"].detach().numpy() > -0.05} if step == 10 else None
 
     masks = {"w1": digits_net().initializers["w1"].detach().numpy() > 0}
-    history = train(net, digits(), epochs=6, mixup=0.2, masks=masks, on_step=on_step, folder=folder)
+    history = train(
+        net, digits(), epochs=6, mixup=0.2, learning_rate="auto", masks=masks, on_step=on_step, folder=folder
+    )
     return weights(net), [(epoch.number, epoch.train_loss, epoch.loss, epoch.quality) for epoch in history.epochs]
 
 
