@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from torch import nn
 
 sys.path.insert(0, str(SAMPLES))
-import nets  # noqa: E402
+import nets
 
 
 def fashion_cnn() -> nn.Module:
