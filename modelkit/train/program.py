@@ -142,7 +142,7 @@ class _Compiler:
                 kind = carrier(value.dtype or ir.DataType.FLOAT, self._widen)
             except Unsupported as problem:
                 self._problems.append(f"the input '{value.name}': {problem}")
-                continue
+                kind = torch.float32
             if value.is_initializer():  # a default: the initializer stands for it
                 continue
             self.program.inputs.append((value.name or "", self._new_slot(value), kind))
@@ -156,6 +156,7 @@ class _Compiler:
                     )
                 except Unsupported as problem:
                     self._problems.append(f"the initializer '{name}': {problem}")
+                    self._new_slot(value)
 
     def _node(self, node: ir.Node) -> Step | None:
         """Compile a node; None where its result is known already."""
@@ -165,6 +166,8 @@ class _Compiler:
             kernel = OPS[node.op_type](Op(node, self._opset, self._widen, constants))
         except Unsupported as problem:
             self._problems.append(f"the {node.op_type} node '{name}': {problem}")
+            for value in node.outputs:  # so that what comes after it can be looked at too
+                self._new_slot(value)
             return None
         moded = isinstance(kernel, Moded)
         run = kernel.run if isinstance(kernel, Moded) else kernel

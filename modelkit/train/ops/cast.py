@@ -25,16 +25,17 @@ def cast_like(op: Op) -> Kernel:
 
 
 def _conversion(op: Op, target: ir.DataType) -> Kernel:
-    saturate = op.flag("saturate", True)
+    saturate, rounding = op.flag("saturate", True), op.text("round_mode", "up")
     carrier(target, op.widen)  # refuses what cannot be carried
-    return lambda x: fit(x, target, op.widen, saturate)
+    return lambda x: fit(x, target, op.widen, saturate, rounding)
 
 
 def bit_cast(op: Op) -> Kernel:
     """``BitCast``: the same bits as another type."""
     target, first = ir.DataType(op.integer("to")), op.node.inputs[0]
     kind = carrier(target, False)
-    if kind.itemsize * 8 != target.bitwidth or (first is None or first.dtype is None):
+    source = carrier(first.dtype, False) if first is not None and first.dtype is not None else kind
+    if kind.itemsize * 8 != target.bitwidth or source.itemsize != kind.itemsize:
         raise Unsupported(f"torch does not hold {target.name.lower()} as such")
     if op.widen and kind.itemsize == 2:
         raise Unsupported("its bits are those of a type that is computed in float32")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from modelkit.train.ops.op import Builder, Kernel, Op, Unsupported
+from modelkit.train.ops.op import Builder, Kernel, Op, Unsupported, as_list
 from modelkit.train.ops.padding import Pairs, pad_constant, pairs, window_pads
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -117,13 +117,13 @@ def col2im(op: Op) -> Kernel:
     """``Col2Im`` in two dimensions."""
 
     def run(x: Tensor, image: Tensor, block: Tensor) -> Tensor:
-        size, kernel = image.tolist(), block.tolist()
+        size, kernel = as_list(image), as_list(block)
         if len(size) != 2:
             raise Unsupported("Col2Im is done for images of two axes only")
         pads = pairs(op.integers("pads") or [0, 0, 0, 0])
         padded = [n + before + after for n, (before, after) in zip(size, pads, strict=True)]
         dilations, strides = op.integers("dilations") or [1, 1], op.integers("strides") or [1, 1]
-        y = F.fold(x, padded, kernel, dilations, 0, strides)
+        y = F.fold(x, (padded[0], padded[1]), (kernel[0], kernel[1]), tuple(dilations), 0, tuple(strides))
         return y[..., pads[0][0] : pads[0][0] + size[0], pads[1][0] : pads[1][0] + size[1]]
 
     return run

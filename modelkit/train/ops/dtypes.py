@@ -35,6 +35,8 @@ _CARRIERS = {
     ir.DataType.FLOAT8E4M3FNUZ: torch.float32,
     ir.DataType.FLOAT8E5M2: torch.float32,
     ir.DataType.FLOAT8E5M2FNUZ: torch.float32,
+    ir.DataType.FLOAT8E8M0: torch.float32,
+    ir.DataType.FLOAT4E2M1: torch.float32,
     ir.DataType.COMPLEX64: torch.complex64,
     ir.DataType.COMPLEX128: torch.complex128,
 }
@@ -50,11 +52,14 @@ _NARROW = {
     ir.DataType.INT2: (-2, 1),
     ir.DataType.UINT2: (0, 3),
 }
-_FLOAT8 = {
-    ir.DataType.FLOAT8E4M3FN: torch.float8_e4m3fn,
-    ir.DataType.FLOAT8E4M3FNUZ: torch.float8_e4m3fnuz,
-    ir.DataType.FLOAT8E5M2: torch.float8_e5m2,
-    ir.DataType.FLOAT8E5M2FNUZ: torch.float8_e5m2fnuz,
+# Floats that only exist to be stored, with the largest number of each.
+_STORED = {
+    ir.DataType.FLOAT8E4M3FN: 448.0,
+    ir.DataType.FLOAT8E4M3FNUZ: 240.0,
+    ir.DataType.FLOAT8E5M2: 57344.0,
+    ir.DataType.FLOAT8E5M2FNUZ: 57344.0,
+    ir.DataType.FLOAT8E8M0: 2.0**127,
+    ir.DataType.FLOAT4E2M1: 6.0,
 }
 
 
@@ -66,7 +71,7 @@ def carrier(dtype: ir.DataType, widen: bool) -> torch.dtype:
         widen: Whether float16 and bfloat16 are carried, and so computed, in float32.
 
     Raises:
-        Unsupported: There is none (strings, and the float types of 4 bits).
+        Unsupported: There is none (strings).
     """
     if widen and dtype in HALVES:
         return torch.float32
@@ -82,13 +87,13 @@ def tensor_of(array: np.ndarray, dtype: ir.DataType, widen: bool) -> Tensor:
         return torch.from_numpy(array.view(np.int64).copy())
     if dtype is ir.DataType.BFLOAT16:
         return torch.from_numpy(np.ascontiguousarray(array).view(np.int16).copy()).view(torch.bfloat16).to(kind)
-    if array.dtype.kind not in "fiubc":
+    if array.dtype.isbuiltin != 1:  # one of ml_dtypes' own
         array = array.astype(np.float32)
     # copy(): torch may write to what it holds, a mapped file must not change.
     return torch.from_numpy(np.array(array, order="C", copy=True)).to(kind).reshape(array.shape)
 
 
-def fit(x: Tensor, dtype: ir.DataType, widen: bool, saturate: bool = True) -> Tensor:
+def fit(x: Tensor, dtype: ir.DataType, widen: bool, saturate: bool = True, rounding: str = "up") -> Tensor:
     """Convert numbers to a type as ONNX ``Cast`` does.
 
     Args:
@@ -96,10 +101,14 @@ def fit(x: Tensor, dtype: ir.DataType, widen: bool, saturate: bool = True) -> Te
         dtype: The type wanted.
         widen: See ``carrier``.
         saturate: For the types of 8-bit floats, whether what is out of range becomes the largest number.
+        rounding: To which power of two FLOAT8E8M0 rounds: "up", "down" or "nearest".
     """
     kind = carrier(dtype, widen)
-    if dtype in _FLOAT8:
-        return _to_float8(x, _FLOAT8[dtype], saturate)
+    if dtype in _STORED:
+        if dtype is ir.DataType.FLOAT8E8M0 and rounding != "nearest":
+            power = torch.log2(x.to(torch.float32))
+            x = torch.exp2(power.ceil() if rounding == "up" else power.floor())
+        return _round_to(x, dtype, saturate)
     if dtype in _NARROW:
         low, high = _NARROW[dtype]
         return ((x.to(torch.int64) - low) % (high - low + 1) + low).to(kind)
@@ -110,12 +119,15 @@ def fit(x: Tensor, dtype: ir.DataType, widen: bool, saturate: bool = True) -> Te
     return x.to(kind)
 
 
-def _to_float8(x: Tensor, kind: torch.dtype, saturate: bool) -> Tensor:
-    x = x.to(torch.float32)
-    if not saturate:
-        return x.to(kind).to(torch.float32)
-    largest = torch.finfo(kind).max
-    return torch.where(x.isnan(), x, x.clamp(-largest, largest)).to(kind).to(torch.float32)
+def _round_to(x: Tensor, dtype: ir.DataType, saturate: bool) -> Tensor:
+    """Round to what a storage type can hold; numpy's extension types do it, so there is no gradient."""
+    numbers = x.detach().to(torch.float32).cpu()
+    if saturate:
+        largest = _STORED[dtype]
+        numbers = torch.where(numbers.isnan(), numbers, numbers.clamp(-largest, largest))
+    with np.errstate(over="ignore"):
+        rounded = numbers.numpy().astype(dtype.numpy()).astype(np.float32)
+    return torch.from_numpy(rounded).to(x.device)
 
 
 def leave(x: Tensor, dtype: ir.DataType) -> Tensor:

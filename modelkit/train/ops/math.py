@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import reduce
 
+import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from modelkit.train.ops.op import Builder, Kernel, Op, Unsupported, is_integer, plain
+from modelkit.train.ops.op import Builder, Kernel, Op, is_integer, plain
 
 
 def divide(op: Op) -> Kernel:
@@ -68,9 +69,7 @@ def clip(op: Op) -> Kernel:
     """``Clip``: bounds are attributes before opset 11, then inputs."""
     if op.opset < 11:
         low, high = op.value("min"), op.value("max")
-        if low is None and high is None:
-            return plain(torch.clone)(op)
-        return lambda x: torch.clamp(x, low, high)
+        return lambda x: x if low is None and high is None else torch.clamp(x, low, high)
     bounds = [op.constant(i) for i in (1, 2)]
     if all(bound is not None or not op.given(i) for i, bound in enumerate(bounds, 1)):
         floor, ceiling = (None if b is None else b.item() for b in bounds)
@@ -98,38 +97,27 @@ def is_infinite(op: Op) -> Kernel:
 
 
 def shift(op: Op) -> Kernel:
-    """``BitShift``: zeros come in, and what is shifted by its width or more is gone."""
+    """``BitShift``: whole numbers with a sign keep it; what is shifted by its width or more is gone."""
     left = op.text("direction") == "LEFT"
     first = op.node.inputs[0]
-    bits = first.dtype.bitwidth if first is not None and first.dtype is not None else 64
+    kind = first.dtype if first is not None and first.dtype is not None else ir.DataType.INT64
+    bits = kind.bitwidth
 
     def run(x: Tensor, by: Tensor) -> Tensor:
         wide, by = x.to(torch.int64), by.to(torch.int64)
         if left:
-            result = (wide << by) & ((1 << bits) - 1) if bits < 64 else wide << by
-        elif bits == 64:
-            # int64 carries the unsigned type: the sign must not come in from the left.
-            result = torch.where(by == 0, wide, (wide >> by) & ~(-1 << (64 - by)))
-        else:
-            result = wide >> by
-        return torch.where(by >= bits, 0, result).to(x.dtype)
+            return torch.where(by >= bits, 0, wide << by.clamp(max=63)).to(x.dtype)
+        if kind is ir.DataType.UINT64:  # int64 carries it: the sign must not come in from the left
+            shifted = torch.where(by == 0, wide, (wide >> by.clamp(max=63)) & ~(-1 << (64 - by).clamp(0, 63)))
+            return torch.where(by >= bits, 0, shifted)
+        return (wide >> by.clamp(max=63)).to(x.dtype)
 
     return run
-
-
-def bitwise(function: Kernel) -> Builder:
-    """``BitwiseAnd`` and its siblings."""
-    return plain(function)
 
 
 def determinant(x: Tensor) -> Tensor:
     """``Det`` of the last two axes."""
     return torch.linalg.det(x)
-
-
-def random_is_refused(op: Op) -> Kernel:
-    """Operators that draw numbers make no reproducible gradient."""
-    raise Unsupported("it draws random numbers")
 
 
 OPS: dict[str, Builder] = {
@@ -143,10 +131,10 @@ OPS: dict[str, Builder] = {
     "Atan": plain(torch.atan),
     "Atanh": plain(torch.atanh),
     "BitShift": shift,
-    "BitwiseAnd": bitwise(torch.bitwise_and),
-    "BitwiseNot": bitwise(torch.bitwise_not),
-    "BitwiseOr": bitwise(torch.bitwise_or),
-    "BitwiseXor": bitwise(torch.bitwise_xor),
+    "BitwiseAnd": plain(torch.bitwise_and),
+    "BitwiseNot": plain(torch.bitwise_not),
+    "BitwiseOr": plain(torch.bitwise_or),
+    "BitwiseXor": plain(torch.bitwise_xor),
     "Ceil": plain(torch.ceil),
     "Clip": clip,
     "Cos": plain(torch.cos),

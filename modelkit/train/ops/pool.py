@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from modelkit.train.ops.op import Builder, Kernel, Op, plain
+from modelkit.train.ops.op import Builder, Kernel, Op, as_list, plain
 from modelkit.train.ops.padding import Pairs, pad_constant, window_pads
 
 _MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
@@ -160,7 +160,7 @@ def max_unpool(op: Op) -> Kernel:
         ]
         if shape is None:
             return _scatter(x, index, [*x.shape[:2], *size])
-        target = shape.tolist()
+        target = as_list(shape)
         if math.prod(target) == math.prod([*x.shape[:2], *size]):
             return _scatter(x, index, target)
         # The indices count in the smallest tensor that the pool can have come from.

@@ -165,9 +165,8 @@ def _layer(op: Op, gates: int, defaults: list[str], make_cell: Callable[..., Cel
         outputs, lasts = [], []
         for d in range(directions):
             zeros = x.new_zeros(x.shape[1], hidden)
-            states = (zeros if h0 is None else h0[d],)
-            if with_cell:
-                states = (*states, zeros if c0 is None else c0[d])
+            firsts = (h0, c0) if with_cell else (h0,)
+            states = tuple(zeros if first is None else first[d] for first in firsts)
             cell = make_cell(w[d], r[d], b[d], functions[d], op, None if p is None else p[d])
             shares = F.linear(x, w[d], b[d, : gates * hidden])  # all steps at once
             y, last = _run(cell, shares, states, lengths, direction == "reverse" or d == 1)
