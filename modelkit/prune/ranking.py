@@ -63,26 +63,20 @@ class Observed:
     ) -> None:
         self.layers: dict[str, Layer] = observable_layers(model)
         self.linears: dict[str, Linear] = linear_layers(model)
-        self._model, self._data, self._limit, self._ridge, self._threads = model, data, limit, ridge, threads
+        self._model, self.data, self._limit, self._ridge, self._threads = model, data, limit, ridge, threads
         self._grams: dict[str, LayerGram] | None = None
-
-    @property
-    def has_data(self) -> bool:
-        """Whether there is anything to look at."""
-        return self._data is not None
 
     def grams(self, groups: Sequence[Group], progress: Progress = silent) -> Mapping[str, LayerGram]:
         """Sums over the inputs of the layers that read some groups (those of the first call)."""
         if self._grams is None:
-            if self._data is None:
-                raise needs_data("this importance")
+            assert self.data is not None
             names = {str(part.value.name) for group in groups for part, _ in reading_columns(group, self.layers)}
             wanted = [layer for name, layer in self.layers.items() if name in names]
             small = [layer for layer in wanted if layer.inputs <= MOST_COLUMNS]
             large = [layer for layer in wanted if layer.inputs > MOST_COLUMNS]
             options = {"limit": self._limit, "threads": self._threads, "progress": progress}
-            self._grams = collect(self._model, small, self._data, **options)  # type: ignore[arg-type]
-            self._grams |= collect(self._model, large, self._data, full=False, **options)  # type: ignore[arg-type]
+            self._grams = collect(self._model, small, self.data, **options)  # type: ignore[arg-type]
+            self._grams |= collect(self._model, large, self.data, full=False, **options)  # type: ignore[arg-type]
         return self._grams
 
     def consumers(self, group: Group, grams: Mapping[str, LayerGram]) -> list[Consumer] | None:
@@ -124,15 +118,7 @@ def rank(
     Raises:
         UsageError: The method needs data, labels or BatchNormalization, and there is none.
     """
-    if method in NEEDS_DATA and not observed.has_data:
-        raise needs_data(f"importance {method}")
-    if method == "taylor" and taylor is None:
-        raise UsageError(
-            "importance taylor needs labelled data",
-            "give inputs with labels, or use reconstruction or activation, which need none",
-        )
-    if method == "gamma" and all(importance.batchnorm_scale(group) is None for group in groups):
-        raise importance.no_batchnorm(list(groups))
+    check_importance(method, groups, observed.data)
     grams = observed.grams(groups, progress) if method in NEEDS_DATA else {}
     found = {}
     for number, group in enumerate(groups):
@@ -180,6 +166,21 @@ def _rank(
     return Ranking(method, np.argsort(scores, kind="stable"), np.maximum(scores, 1e-30))
 
 
-def needs_data(what: str) -> UsageError:
-    """The error where a method has nothing to look at."""
-    return UsageError(f"{what} needs data", "give inputs with --data, labels are not needed; l2 works without")
+def check_importance(method: Method, groups: Sequence[Group], data: Dataset | None) -> None:
+    """Refuse a method that has nothing to go by.
+
+    Raises:
+        UsageError: It needs data, labels or BatchNormalization, and there is none.
+    """
+    if method in NEEDS_DATA and data is None:
+        raise UsageError(
+            f"importance {method} looks at what flows through the channels, and there is no data",
+            "give inputs with --data, labels are not needed; l2 works without",
+        )
+    if method == "taylor" and (data is None or not data.has_labels):
+        raise UsageError(
+            "importance taylor follows the loss, which needs labelled data",
+            "give inputs with labels, or use reconstruction or activation, which need none",
+        )
+    if method == "gamma" and all(importance.batchnorm_scale(group) is None for group in groups):
+        raise importance.no_batchnorm(list(groups))
