@@ -19,7 +19,7 @@ from modelkit.prune.importance import atom_members
 
 Plan = dict[str, int]  # group's name -> channels that it keeps
 
-_FEWEST_STEPS = 4
+_FEWEST_STEPS = 3
 _EXCHANGES = 200
 
 
@@ -45,8 +45,8 @@ class Widths:
 def widths_of(group: Group, multiple_of: int, keep_at_least: float) -> Widths:
     """Find the widths that a group may have.
 
-    Channels are kept at multiples of ``multiple_of``. A group that would have fewer than four steps that way (a small
-    layer) gets half of that multiple, and half again, until it has four or goes one atom at a time.
+    Channels are kept at multiples of ``multiple_of``. A group that would have fewer than three steps that way (a small
+    layer) gets half of that multiple, and half again, until it has three or goes one atom at a time.
 
     Args:
         group: A group that can be cut.
