@@ -52,7 +52,7 @@ def command(
     finetune: Annotated[
         str | None,
         typer.Option(
-            "--finetune", metavar="EPOCHS", help="Train the pruned model for this many passes over the data."
+            "--finetune", metavar="EPOCHS", help="Then train for this many passes over the data."
         ),
     ] = None,
     output: f.OutputOption = None,
