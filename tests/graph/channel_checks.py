@@ -79,6 +79,7 @@ def check_cut(
     """Cut, check, run, and compare with zeros; returns the largest relative difference."""
     small = model.clone()
     decisions = cut(small, keep)
+    keep = {g.name: _mask(keep[g.name], g.channels) for g in find_groups(model) if g.name in keep}
     assert {d.target for d in decisions} == {name for name, kept in keep.items() if not kept.all()}
     content = as_bytes(small, folder)
     onnx.checker.check_model(content, full_check=True)
@@ -104,6 +105,12 @@ def check_cut(
     assert worst <= tolerance, worst
     assert differs or not changes
     return worst
+
+
+def _mask(kept: np.ndarray, channels: int) -> np.ndarray:
+    mask = np.zeros(channels, dtype=bool)
+    mask[kept] = True
+    return mask
 
 
 def relative(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
