@@ -61,7 +61,9 @@ def test_one_step_of_training_reaches_onnxruntime(name: str, tmp_path: Path) -> 
         optimizer.step()
     assert losses[-1] < losses[0]
     changed = write_back(module, model)
-    assert set(changed) >= {n for n, p in module.initializers.items() if p.grad is not None and p.grad.abs().max() > 1e-5}
+    assert set(changed) >= {
+        n for n, p in module.initializers.items() if p.grad is not None and p.grad.abs().max() > 1e-5
+    }
     if "batchnorm" in name:
         assert set(module.statistics) <= set(changed)
     save(model, tmp_path / "trained.onnx")
