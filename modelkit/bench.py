@@ -78,12 +78,12 @@ class Bench:
         return (
             verdict.fidelity_problem(trial, self._limits)
             or verdict.size_problem(trial, self._limits)
-            or verdict.latency_problem(trial, self._limits, self._options.objective)
+            or verdict.latency_problem(trial, self._limits, self._prepared.algorithm.objective)
         )
 
     def rate(self, trial: Trial) -> float:
         """How good a trial is; lower is better."""
-        return verdict.score(trial, self._limits, self._options.objective)
+        return verdict.score(trial, self._limits, self._prepared.algorithm.objective)
 
     def report(self, trial: Trial, trials: list[Trial], met: bool) -> Report:
         """Measure the chosen trial on the test data and put everything together."""
