@@ -19,7 +19,7 @@ from modelkit.options import Objective
 from modelkit.prune.channelmode import ChannelMode
 from modelkit.prune.config import PruneConfig
 from modelkit.prune.select import prunable_weights
-from modelkit.prune.sparse import prune_by_magnitude
+from modelkit.prune.ways import weight_candidates
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Pruner:
         uses, kept = prunable_weights(self.model, config.include, config.exclude)
         if not uses:
             raise _nothing_to_do(kept)
-        return [Candidate("magnitude", lambda model, _: prune_by_magnitude(model, config))]
+        return weight_candidates(config, self.data)
 
     def refine(self, trials: list[Trial], progress: Progress) -> list[Candidate]:
         """Return what to try next, given what came of the candidates so far."""

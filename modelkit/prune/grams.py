@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
 
-from modelkit.activations import Seen, stream
+from modelkit.activations import stream
 from modelkit.data.dataset import Dataset
 from modelkit.errors import DataError
 from modelkit.progress import Progress, silent
 from modelkit.prune.matrix import Layer, Reading, readings_of
+from modelkit.prune.sidebyside import Tap, run_both
 
 BATCH = 64
 # Rows of columns that are looked at: neighbouring places of an image say much the same.
 MOST_ROWS = 32_768
 ROWS_PER_COLUMN = 32
 _GOLDEN = 0.6180339887498949
+# Products of larger matrices are added in stripes, so that no second matrix of that size is needed.
+_STRIPE = 1024
 
 
 @dataclass
@@ -30,6 +33,8 @@ class LayerGram:
         squares: Sum of the squares of each column, ``[groups, inputs]``: the diagonal of ``xtx``.
         total: Sum of x, ``[groups, inputs]``.
         cross: Sum of x yᵀ for other columns y of the same rows, ``[groups, inputs, others]``; None without.
+        other_squares: Sum of the squares of y, ``[groups, others]``.
+        other_total: Sum of y, ``[groups, others]``.
         count: How many rows.
     """
 
@@ -37,6 +42,8 @@ class LayerGram:
     squares: np.ndarray = field(default_factory=lambda: np.zeros(()))
     total: np.ndarray = field(default_factory=lambda: np.zeros(()))
     cross: np.ndarray | None = None
+    other_squares: np.ndarray = field(default_factory=lambda: np.zeros(()))
+    other_total: np.ndarray = field(default_factory=lambda: np.zeros(()))
     count: int = 0
 
     @property
@@ -44,12 +51,17 @@ class LayerGram:
         """Mean of each column, ``[groups, inputs]``."""
         return self.total / max(self.count, 1)
 
+    @property
+    def other_mean(self) -> np.ndarray:
+        """Mean of each of the other columns, ``[groups, others]``."""
+        return self.other_total / max(self.count, 1)
+
     def add(self, columns: np.ndarray, others: np.ndarray | None = None, *, full: bool = True) -> None:
         """Take in rows.
 
         Args:
             columns: ``[rows, groups, inputs]``.
-            others: ``[rows, groups, others]``, such as the inputs or outputs of the original in the same places.
+            others: ``[rows, groups, others]``, such as the outputs of the original in the same places.
             full: Whether ``xtx`` is wanted, or only its diagonal.
         """
         # [groups, rows, inputs]: one product for each group.
@@ -60,14 +72,22 @@ class LayerGram:
         if full:
             self.xtx = _plus(self.xtx, x, x)
         if others is not None:
-            self.cross = _plus(self.cross, x, others.transpose(1, 0, 2).astype(np.float64))
+            y = others.transpose(1, 0, 2).astype(np.float64)
+            self.cross = _plus(self.cross, x, y)
+            self.other_squares = self.other_squares + np.einsum("gnk,gnk->gk", y, y)
+            self.other_total = self.other_total + y.sum(axis=1)
 
 
 def _plus(old: np.ndarray | None, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Add leftᵀ right of each group, ``[groups, rows, any]``."""
     if old is None:
         old = np.zeros((len(left), left.shape[2], right.shape[2]))
-    for group in range(len(left)):  # one at a time: a large one would need its room twice
-        old[group] += left[group].T @ right[group]
+    if left.shape[2] <= 4 * _STRIPE:
+        old += left.transpose(0, 2, 1) @ right
+        return old
+    for start in range(0, left.shape[2], _STRIPE):
+        part = slice(start, start + _STRIPE)
+        old[:, part] += left[:, :, part].transpose(0, 2, 1) @ right
     return old
 
 
@@ -78,13 +98,12 @@ def collect(
     *,
     limit: int,
     full: bool = True,
-    original: ir.Model | None = None,
     threads: int = 0,
     progress: Progress = silent,
 ) -> dict[str, LayerGram]:
-    """Sum up the columns that go into some layers.
+    """Sum up the columns that go into some layers, in one pass over the data.
 
-    Of a layer that is applied in very many places (an image, a long sequence) at most ``max(MOST_ROWS,
+    Of a layer that is applied in very many places (an image, a long sequence) about ``max(MOST_ROWS,
     ROWS_PER_COLUMN * inputs)`` rows count, evenly spaced over places and samples, always the same ones.
 
     Args:
@@ -94,8 +113,6 @@ def collect(
         data: Inputs.
         limit: At most this many samples.
         full: False for ``squares`` only.
-        original: The model before anything was pruned, with the same names: ``cross`` then holds the sums with its
-            columns in the same places. Both models are run once for each layer.
         threads: Threads of the forward pass.
         progress: Told how far it is.
 
@@ -105,57 +122,95 @@ def collect(
     Raises:
         DataError: An activation became infinite or NaN.
     """
-    readings = {
-        layer.name: (layer, found)
-        for layer in layers
-        if (found := readings_of(layer, model)) and not isinstance(found, str)
-    }
     grams: dict[tuple[object, ...], LayerGram] = {}
     result: dict[str, LayerGram] = {}
     todo: dict[str, list[tuple[Reading, LayerGram, int]]] = {}
-    for name, (layer, found) in readings.items():
-        key = tuple(reading.key for reading in found)
+    for layer in layers:
+        readings = readings_of(layer, model)
+        if isinstance(readings, str):
+            continue
+        key = tuple(reading.key for reading in readings)
         fresh = key not in grams
-        gram = result[name] = grams.setdefault(key, LayerGram())
-        for reading in found if fresh else ():
+        gram = result[layer.name] = grams.setdefault(key, LayerGram())
+        for reading in readings if fresh else ():
             todo.setdefault(reading.source, []).append((reading, gram, layer.inputs))
     count = min(limit, data.count)
-
-    def run(of: ir.Model, sources: Sequence[str]) -> Iterator[Seen]:
-        return stream(
-            of,
-            sources,
-            lambda: data.batches(BATCH, limit),
-            count=count,
-            threads=threads,
-            step="observing layers",
-            progress=progress,
-        )
-
-    if original is None:
-        for seen in run(model, list(todo)):
-            for reading, gram, inputs in todo[seen.name]:
-                gram.add(_columns(reading, seen, inputs, count), full=full)
-        return result
-    for source, wanted in todo.items():
-        for seen, before in zip(run(model, [source]), run(original, [source]), strict=True):
-            for reading, gram, inputs in wanted:
-                gram.add(_columns(reading, seen, inputs, count), _columns(reading, before, inputs, count), full=full)
+    share = min(BATCH, count) / count
+    for seen in stream(
+        model,
+        list(todo),
+        lambda: data.batches(BATCH, limit),
+        count=count,
+        threads=threads,
+        step="observing layers",
+        progress=progress,
+    ):
+        for reading, gram, inputs in todo[seen.name]:
+            gram.add(_columns(reading, seen.values, seen.sample, inputs, share), full=full)
     return result
 
 
-def _columns(reading: Reading, seen: Seen, inputs: int, count: int) -> np.ndarray:
-    """Columns of one batch, thinned out where there are very many."""
-    if not np.isfinite(seen.values).all():
+def collect_beside(
+    model: ir.Model,
+    original: ir.Model,
+    layers: Sequence[Layer],
+    weights: Mapping[str, np.ndarray],
+    data: Dataset,
+    *,
+    limit: int,
+    full: bool = True,
+    threads: int = 0,
+) -> dict[str, LayerGram]:
+    """Sum up the columns of layers that read the same, and what the original's layers gave in the same places.
+
+    Args:
+        model: The model as it is now.
+        original: The model before anything was pruned, with the same names and shapes.
+        layers: Layers whose readings have the same keys.
+        weights: The original weights as matrices, by name.
+        data: Inputs.
+        limit: At most this many samples.
+        full: False for ``squares`` and ``cross`` only.
+        threads: Threads of the forward passes.
+
+    Returns:
+        By the name of the layer's weight; ``cross`` is with the original's outputs (without bias), ``[groups,
+        inputs, outputs]``. ``xtx`` is the same object for all.
+    """
+    readings = readings_of(layers[0], model)
+    assert not isinstance(readings, str)
+    sources = [reading.source for reading in readings]
+    stacked = np.concatenate([weights[layer.name] for layer in layers], axis=1)
+    count, seen, sums = min(limit, data.count), 0, LayerGram()
+    for now, before in run_both(Tap(model, sources, threads), Tap(original, sources, threads), data, limit):
+        taken = min(len(next(iter(now.values()))), count)
+        for reading in readings:
+            options = seen, layers[0].inputs, taken / count
+            columns = _columns(reading, now[reading.source], *options)
+            old = _columns(reading, before[reading.source], *options)
+            sums.add(columns, np.einsum("ngk,gok->ngo", old, stacked, optimize=True), full=full)
+        seen += taken
+    assert sums.cross is not None
+    ends = np.cumsum([layer.outputs for layer in layers])[:-1]
+    parts = [np.split(each, ends, axis=-1) for each in (sums.cross, sums.other_squares, sums.other_total)]
+    return {
+        layer.name: replace(sums, cross=cross, other_squares=squares, other_total=total)
+        for layer, cross, squares, total in zip(layers, *parts, strict=True)
+    }
+
+
+def _columns(reading: Reading, values: np.ndarray, sample: int, inputs: int, share: float) -> np.ndarray:
+    """Columns of one batch, a share of all samples, thinned out where there are very many."""
+    if not np.isfinite(values).all():
         raise DataError(
-            f"the activation '{seen.name}' is infinite or NaN near sample {seen.sample}",
+            f"the activation '{reading.source}' is infinite or NaN near sample {sample}",
             hint="check the inputs' scale: does the model expect them normalised?",
         )
-    rows = reading.rows(seen.values)
-    wanted = -(-max(MOST_ROWS, ROWS_PER_COLUMN * inputs) * min(BATCH, count) // count)
+    rows = reading.rows(values)
+    wanted = int(np.ceil(max(MOST_ROWS, ROWS_PER_COLUMN * inputs) * share))
     if rows <= wanted:
-        return reading.columns(seen.values)
+        return reading.columns(values)
     # Evenly spaced, starting elsewhere in each batch so that not always the same places of an image are seen.
-    start = (seen.sample * _GOLDEN) % 1.0
+    start = (sample * _GOLDEN) % 1.0
     picked = ((np.arange(wanted) + start) * (rows / wanted)).astype(np.int64)
-    return reading.columns(seen.values, np.minimum(picked, rows - 1))
+    return reading.columns(values, np.minimum(picked, rows - 1))

@@ -8,7 +8,7 @@ from sparse_nets import calibration, dataset_of, layers_of, one_layer, read
 
 from modelkit.graph.run import session_of
 from modelkit.prune import grams
-from modelkit.prune.grams import LayerGram, collect
+from modelkit.prune.grams import LayerGram, collect, collect_beside
 from modelkit.prune.matrix import readings_of
 
 rng = np.random.default_rng(0)
@@ -130,14 +130,31 @@ def test_gram_is_the_sum_over_all_samples():
     assert gram.count == 130 and gram.cross is None
 
 
-def test_cross_gram_meets_the_same_places_of_the_original(monkeypatch):
+def test_cross_gram_is_with_what_the_original_gives_in_the_same_places(monkeypatch):
     monkeypatch.setattr(grams, "MOST_ROWS", 500)
     model, data = read("fashion_cnn"), calibration("fashion_cnn", 70)
-    layers = [layer for layer in layers_of(model) if layer.name in ("3.weight", "9.body.0.weight", "19.weight")]
-    found = collect(model, layers, data, limit=70, original=model.clone())
-    assert set(found) == {layer.name for layer in layers}
-    for gram in found.values():
-        np.testing.assert_allclose(gram.cross, gram.xtx, rtol=1e-9)
+    for layer in layers_of(model):
+        if layer.name not in ("3.weight", "9.body.0.weight", "19.weight"):
+            continue
+        weights = {layer.name: layer.matrices(layer.array())}
+        gram = collect_beside(model, model.clone(), [layer], weights, data, limit=70)[layer.name]
+        # Nothing was pruned yet: Y = W X.
+        expected = gram.xtx @ weights[layer.name].transpose(0, 2, 1)
+        np.testing.assert_allclose(gram.cross, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+        outputs = np.einsum("goi,gi->go", weights[layer.name], gram.total)
+        np.testing.assert_allclose(gram.other_total, outputs, rtol=1e-3, atol=1e-3 * np.abs(outputs).max())
+
+
+def test_layers_that_read_the_same_get_their_own_targets():
+    model, data = read("language_transformer"), calibration("language_transformer", 20)
+    query, key = (
+        layer for layer in layers_of(model) if layer.name in ("layers.1.query.weight", "layers.1.key.weight")
+    )
+    weights = {layer.name: layer.matrices(layer.array()) for layer in (query, key)}
+    both = collect_beside(model, model.clone(), [query, key], weights, data, limit=20)
+    alone = collect_beside(model, model.clone(), [key], weights, data, limit=20)
+    np.testing.assert_allclose(both[key.name].cross, alone[key.name].cross, rtol=1e-9, atol=1e-9)
+    assert both[query.name].xtx is both[key.name].xtx
 
 
 def test_thinning_out_is_even_and_repeatable(monkeypatch):

@@ -112,7 +112,11 @@ def test_the_same_call_gives_the_same_bytes() -> None:
     for _ in range(2):
         model = sample("fashion_cnn")
         clip(model, 0.5)
-        finetune(model, samples("fashion_cnn", "calib", 64), options(batch=32, learning_rate=0.001, augment="shift_flip", mixup=0.2))
+        finetune(
+            model,
+            samples("fashion_cnn", "calib", 64),
+            options(batch=32, learning_rate=0.001, augment="shift_flip", mixup=0.2),
+        )
         found.append(ir.to_proto(model).SerializeToString(deterministic=True))
     assert found[0] == found[1]
 
