@@ -12,6 +12,7 @@ from modelkit import verdict
 from modelkit.candidate import Candidate, Trial
 from modelkit.errors import ModelError
 from modelkit.files import Staging, file_record
+from modelkit.graph.facts import describe
 from modelkit.graph.save import save
 from modelkit.job import Job, Prepared
 from modelkit.measure.evaluate import evaluate_sessions
@@ -44,7 +45,7 @@ class Bench:
         self._options: TransformConfig = job.options.value
         self._roles = prepared.roles
         self._original = self._session(job.model)
-        self._size = asdict(measure_size(job.model))
+        self._size = {**asdict(measure_size(job.model)), "macs": describe(prepared.model).macs}
         self._latency: dict[str, Any] | None = None
         found = evaluate_sessions({"original": self._original}, self._batches(self._roles.selection), reference=None)
         self._quality = found["original"].quality
@@ -54,6 +55,7 @@ class Bench:
             synthetic=self._roles.selection.synthetic,
             original_bytes=int(self._size["file_bytes"]),
             original_quality=self._quality,
+            rows=self._roles.selection.count,
         )
 
     def run_all(self) -> list[Trial]:
@@ -162,7 +164,7 @@ class Bench:
             # One way that does not fit this model must not hide the others that do.
             trial.status, trial.reason = "failed", error.message
             return trial
-        trial.path, trial.size = path, asdict(measure_size(path))
+        trial.path, trial.size = path, {**asdict(measure_size(path)), "macs": describe(model).macs}
         trial.fidelity, trial.quality = found.fidelity, found.quality
         return trial
 

@@ -14,8 +14,8 @@ from modelkit.candidate import Candidate, Trial
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.errors import ModelError, UsageError
-from modelkit.progress import Progress
 from modelkit.options import Objective
+from modelkit.progress import Progress
 from modelkit.prune.channelmode import ChannelMode
 from modelkit.prune.config import PruneConfig
 from modelkit.prune.select import prunable_weights

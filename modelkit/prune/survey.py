@@ -12,13 +12,12 @@ from modelkit.decision import Decision
 from modelkit.errors import ModelError
 from modelkit.graph.channels import Group, find_groups
 from modelkit.graph.patterns import check_patterns, chosen
+from modelkit.measure.machine import channel_block
 from modelkit.progress import Progress, silent
 from modelkit.prune.config import PruneConfig
 from modelkit.prune.ranking import Observed, Ranking, check_importance, rank
 from modelkit.prune.search import Widths, widths_of
 from modelkit.prune.tables import Errors, output_errors, weight_errors
-
-Taylor = Callable[[Group], np.ndarray | None]
 
 
 class Survey:
@@ -100,14 +99,16 @@ class Survey:
     def _widths(self, group: Group, first: int) -> Widths:
         """The widths of a group; the fewest are a share of what it had before the first cut."""
         structure = self.config.structure
-        return widths_of(group, structure.multiple_of, min(structure.keep_at_least * first / group.channels, 1.0))
+        multiple = channel_block() if structure.multiple_of == "auto" else structure.multiple_of
+        return widths_of(group, multiple, min(structure.keep_at_least * first / group.channels, 1.0))
 
-    def _taylor(self) -> Taylor | None:
+    def _taylor(self) -> Callable[[Group], np.ndarray | None] | None:
         if self.data is None or not self.data.has_labels:
             return None
-        from modelkit.prune.taylor import taylor_scores
+        # torch is imported here and only here.
+        from modelkit.prune.taylor import Taylor
 
-        return taylor_scores(self.model, self.data, self.config.calibration.samples)
+        return Taylor(self.model, self.groups, self.data, self.config.calibration.samples)
 
 
 def prunable_groups(model: ir.Model, config: PruneConfig) -> tuple[list[Group], list[Decision]]:
