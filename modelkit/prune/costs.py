@@ -143,7 +143,9 @@ def _mac_terms(model: ir.Model, groups: Sequence[Group]) -> list[_Term]:
         if not macs:
             continue
         counted.add(node)
-        weights = [v for v in node.inputs[: 3 if node.op_type in _RECURRENT else 2] if v is not None and _is_weight(v)]
+        weights = [
+            v for v in node.inputs[: 3 if node.op_type in _RECURRENT else 2] if v is not None and _is_weight(v)
+        ]
         sizes = [math.prod(value.const_value.shape.numpy()) for value in weights]  # type: ignore[union-attr]
         for value, size in zip(weights, sizes, strict=True):
             shape = value.const_value.shape.numpy()  # type: ignore[union-attr]
@@ -159,9 +161,7 @@ def _is_weight(value: ir.Value) -> bool:
     return value.const_value is not None and len(value.const_value.shape) > 1
 
 
-def _behind(
-    value: ir.Value | None, flowing: Mapping[ir.Value, set[str]], products: Collection[ir.Node]
-) -> set[str]:
+def _behind(value: ir.Value | None, flowing: Mapping[ir.Value, set[str]], products: Collection[ir.Node]) -> set[str]:
     """The groups whose channels a value holds, looked for behind reshapes and the like but not behind products."""
     found: set[str] = set()
     todo, seen = [value], {value}

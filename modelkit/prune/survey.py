@@ -119,13 +119,15 @@ def prunable_groups(model: ir.Model, config: PruneConfig) -> tuple[list[Group], 
         ModelError: No group is left; says why for each.
     """
     groups = find_groups(model)
-    names = {group.name: names_of(group) for group in groups}
-    for patterns, option in ((config.include, "include"), (config.exclude, "exclude")):
-        check_patterns(patterns, [name for each in names.values() for name in each], option)
+    made = {group.name: _names(group, reading=False) for group in groups}
+    touched = {group.name: _names(group, reading=True) for group in groups}
+    check_patterns(config.include, [name for names in made.values() for name in names], "include")
+    check_patterns(config.exclude, [name for names in touched.values() for name in names], "exclude")
     found: list[Group] = []
     kept: list[Decision] = []
     for group in groups:
-        reason = group.frozen or chosen(names[group.name], config.include, config.exclude)
+        reason = group.frozen or chosen(made[group.name], config.include, [])
+        reason = reason or chosen(touched[group.name], [], config.exclude)
         if reason is None and len(np.unique(group.atoms)) < 2:
             reason = "its channels can only go all together"
         if reason is None:
@@ -137,13 +139,20 @@ def prunable_groups(model: ir.Model, config: PruneConfig) -> tuple[list[Group], 
     return found, kept
 
 
-def names_of(group: Group) -> list[str]:
-    """Names that a pattern may match: the group's, and those of its weights and of the nodes that read them."""
+def _names(group: Group, *, reading: bool) -> list[str]:
+    """Names that a pattern may match: of the group, its weights, and the nodes with these weights.
+
+    Args:
+        group: The group.
+        reading: Whether layers that only read the channels count. To leave a layer alone is to leave all of its
+            channels; to cut a layer is to cut what it makes.
+    """
     found = dict.fromkeys([group.name])
     for part in group.parts:
-        found[str(part.value.name)] = None
-        if part.node.name:
-            found[part.node.name] = None
+        if reading or part.kind != "consumes":
+            found[str(part.value.name)] = None
+            if part.node.name:
+                found[part.node.name] = None
     return list(found)
 
 

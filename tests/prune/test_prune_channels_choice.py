@@ -104,10 +104,11 @@ def test_gamma_reads_batchnorm_that_is_left_and_says_where_there_is_none() -> No
 
 
 def test_taylor_follows_the_labels() -> None:
-    from modelkit.data.open import open_dataset
-    from modelkit.runtime import input_specs
-    from modelkit.graph.run import session_of
     from sparse_nets import SAMPLES as FOLDER
+
+    from modelkit.data.open import open_dataset
+    from modelkit.graph.run import session_of
+    from modelkit.runtime import input_specs
 
     model = read("digits_mlp")
     data = open_dataset(FOLDER / "digits_mlp.calib.npz", input_specs(session_of(model)))
