@@ -152,7 +152,12 @@ def _fused(op: Op, defaults: list[str]) -> Callable[..., tuple[Tensor, ...]] | N
         return None
     if kind == "GRU" and not op.flag("linear_before_reset"):
         return None
-    function: Kernel = {"RNN": torch.rnn_relu if relu else torch.rnn_tanh, "GRU": torch.gru, "LSTM": torch.lstm}[kind]
+    functions: dict[str, Kernel] = {
+        "RNN": torch.rnn_relu if relu else torch.rnn_tanh,
+        "GRU": torch.gru,
+        "LSTM": torch.lstm,
+    }
+    function = functions[kind]
 
     def run(x: Tensor, w: Tensor, r: Tensor, b: Tensor, firsts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         order = _ORDER[kind]
