@@ -21,6 +21,7 @@ from modelkit.prune.config import PruneConfig
 from modelkit.prune.goal import Goal
 from modelkit.prune.matrix import layer_of
 from modelkit.prune.select import prunable_weights
+from modelkit.prune.tuning import Tuner, tuner_for
 from modelkit.prune.ways import weight_candidates
 
 
@@ -63,7 +64,7 @@ class Pruner:
         if not uses:
             raise _nothing_to_do(kept)
         Goal.of(config).check([layer_of(use) for use in uses])
-        return weight_candidates(config, self.data)
+        return weight_candidates(config, self.data, self._tuner)
 
     def refine(self, trials: list[Trial], progress: Progress) -> list[Candidate]:
         """Return what to try next, given what came of the candidates so far."""
@@ -75,7 +76,11 @@ class Pruner:
         single = config.sparsity is not None or config.threshold is not None or config.pattern is not None
         if single or (config.channels is None and config.structure.threshold is None):
             return None
-        return ChannelMode(self.model, config, self.data)
+        return ChannelMode(self.model, config, self.data, self._tuner)
+
+    @cached_property
+    def _tuner(self) -> Tuner | None:
+        return tuner_for(self.model.clone(), self.config.finetune, self.data, self.config.seed)
 
     @property
     def objective(self) -> Objective:
