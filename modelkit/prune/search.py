@@ -6,6 +6,7 @@ always takes the step with the least error for what it saves, then exchanges ste
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,19 +79,20 @@ def equal(widths: Sequence[Widths], costs: Costs, limit: float) -> Plan:
     Raises:
         ModelError: Not even the narrowest widths reach it.
     """
-
-    def plan(share: float) -> Plan:
-        return {each.name: each.nearest((1 - share) * each.channels) for each in widths}
-
-    # Only where a width changes does the plan: these are the shares at which one does.
-    shares = sorted(
-        {
-            1 - (low + high) / 2 / each.channels
-            for each in widths
-            for low, high in zip(each.choices, each.choices[1:], strict=False)
-        }
+    plan = {each.name: each.channels for each in widths}
+    # The share at which a group is nearer to its next narrower width; groups alike go one after the other.
+    steps = sorted(
+        (1 - (low + high) / 2 / each.channels, number, low)
+        for number, each in enumerate(widths)
+        for low, high in itertools.pairwise(each.choices)
     )
-    return _first(plan, [0.0, *(share + 1e-9 for share in shares)], costs, limit)
+    for _, number, count in steps:
+        if costs.of(plan) <= limit:
+            break
+        plan[widths[number].name] = count
+    if costs.of(plan) > limit:
+        raise out_of_reach(costs, plan)
+    return plan
 
 
 def ranked(widths: Sequence[Widths], scores: Mapping[str, np.ndarray], costs: Costs, limit: float) -> Plan:

@@ -86,7 +86,7 @@ def test_auto_finds_the_most_that_fits_and_exits_where_nothing_does(tmp_path: Pa
     second.mkdir()
     with pytest.raises(BudgetError) as caught:
         prune(
-            "digits_mlp", tmp_path / "", channels="auto", **{"budget.max_drop": 0, "budget.min_ratio": 50, **options}
+            "digits_mlp", second, channels="auto", **{"budget.max_drop": 0, "budget.min_ratio": 50, **options}
         )
     assert caught.value.exit_code == 1 and caught.value.report.status == "budget not met"
     with pytest.raises(UsageError, match="none is set"):
