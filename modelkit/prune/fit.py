@@ -14,6 +14,7 @@ ROWS_PER_COLUMN = 32
 # Rows are kept, for fitting layer and Relu together, as long as they do not take more than this.
 KEPT_BYTES = 256 * 1024 * 1024
 _ROUNDS = 8
+_PULLS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 
 @dataclass
@@ -24,11 +25,13 @@ class Fit:
         matrices: The weights to start from and to be pulled to, ``[groups, outputs, columns]``, float64.
         biased: Whether a number can be added to each output.
         relu: Whether a Relu follows, behind which negative numbers are all the same.
+        validated: Whether a stronger pull is taken where that predicts rows better that were left out.
     """
 
     matrices: np.ndarray
     biased: bool
     relu: bool
+    validated: bool = True
     _gram: LayerGram = field(default_factory=LayerGram)
     _rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None = field(default_factory=list)
     _bytes: int = 0
@@ -75,9 +78,12 @@ class Fit:
         assert gram.xtx is not None and gram.cross is not None
         mean = self._centre(gram.mean)
         moments = gram.xtx / count - mean[:, :, None] * mean[:, None, :]
-        size = moments.shape[-1]
-        pull = np.maximum(ridge * np.trace(moments, axis1=1, axis2=2) / size, 1e-10)[:, None, None]
-        inverse = np.linalg.inv(moments + pull * np.eye(size))
+        values, vectors = np.linalg.eigh(moments)
+        values = np.maximum(values, 0)
+        pull = np.maximum(ridge * values.mean(axis=1), 1e-10)[:, None, None]
+        if self.validated:
+            pull = self._validated(pull, values, vectors, moments, mean)
+        inverse = (vectors / (values[:, None, :] + pull)) @ vectors.transpose(0, 2, 1)
 
         def fit(cross: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             centre = self._centre(total / count)
@@ -90,6 +96,33 @@ class Fit:
             matrices, shift = fit(*self._behind_relu(matrices, shift))
         return matrices, shift
 
+    def _validated(
+        self, pull: np.ndarray, values: np.ndarray, vectors: np.ndarray, moments: np.ndarray, mean: np.ndarray
+    ) -> np.ndarray:
+        """The pull, or a stronger one where that predicts rows better that were left out.
+
+        Generalised cross-validation (Golub, Heath and Wahba 1979): the error of the fit over (1 - f / rows)², f
+        being the degrees of freedom that it uses up. It matters where rows are few: behind global pooling there is
+        one for each sample.
+        """
+        gram, count = self._gram, self._gram.count
+        assert gram.cross is not None
+        centre = self._centre(self._total / count)
+        cross = (
+            gram.cross / count - mean[:, :, None] * centre[:, None, :] - moments @ self.matrices.transpose(0, 2, 1)
+        )
+        along = np.square(vectors.transpose(0, 2, 1) @ cross).sum(axis=2)
+        shift = centre - np.einsum("goi,gi->go", self.matrices, mean)
+        start = self._squared_error(self.matrices, shift) / count
+        best = np.inf, pull
+        for factor in _PULLS:
+            damped = values + factor * pull[:, :, 0]
+            left = start - float((along * (damped + factor * pull[:, :, 0]) / np.square(damped)).sum())
+            freedom = float((values / damped).sum(axis=1).max()) + self.biased
+            if freedom < count:
+                best = min(best, (max(left, 0.0) / (1 - freedom / count) ** 2, factor * pull), key=lambda b: b[0])
+        return best[1]
+
     def shift(self) -> np.ndarray:
         """What makes the mean of each output right with the weights as they are, ``[groups, outputs]``."""
         shift = self._total / self._gram.count - np.einsum("goi,gi->go", self.matrices, self._gram.mean)
@@ -99,13 +132,16 @@ class Fit:
         """Squared error of a solution, behind the Relu if there is one, as a share of the targets' spread."""
         if self._rows:
             return self._error_behind_relu(matrices, shift)
+        spread = self._energy - np.square(self._total).sum() / self._gram.count
+        return self._squared_error(matrices, shift) / max(float(spread), 1e-30)
+
+    def _squared_error(self, matrices: np.ndarray, shift: np.ndarray) -> float:
         gram, count = self._gram, self._gram.count
         assert gram.xtx is not None and gram.cross is not None
         fitted = np.einsum("goi,goi->", matrices @ gram.xtx, matrices) + count * np.square(shift).sum()
         fitted += 2 * (shift * np.einsum("goi,gi->go", matrices, gram.total)).sum()
         shared = np.einsum("goi,gio->", matrices, gram.cross) + (shift * self._total).sum()
-        spread = self._energy - np.square(self._total).sum() / count
-        return max(float(self._energy - 2 * shared + fitted), 0.0) / max(float(spread), 1e-30)
+        return max(float(self._energy - 2 * shared + fitted), 0.0)
 
     def _centre(self, means: np.ndarray) -> np.ndarray:
         """Means count only where there is a bias to make up for them."""
