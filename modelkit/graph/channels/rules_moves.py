@@ -122,7 +122,10 @@ def concat(walk: Walk, node: ir.Node) -> None:
     if any(block is not None for block in crossing):
         if wide:
             position = next(iter(wide)).index(axis)
-            joined = Block(next(iter(wide)), np.concatenate([b.ids for b in crossing if b is not None], position))
+            parts = [b.ids for b in crossing if b is not None]
+            joined = Block(next(iter(wide)), np.concatenate(parts, position))
+            for part in parts:
+                walk.relations.piece(part, joined.ids, reason)
         else:
             pieces = [
                 np.full(layout.shape[axis], FIXED, np.int64) if block is None else block.ids
