@@ -14,6 +14,7 @@ from modelkit.graph.edit import Namer
 from modelkit.graph.opset import ensure_opset
 from modelkit.progress import Progress, silent
 from modelkit.quantize.affine import dequantize
+from modelkit.quantize.align import align_channels
 from modelkit.quantize.bias import ChannelMeans, shift_of, subtract_from_bias
 from modelkit.quantize.calibrate import Histogram, observe
 from modelkit.quantize.canonical import canonicalise
@@ -145,7 +146,9 @@ class StaticMode:
         if self.config.correct_bias:
             self._correct_biases(model, plan, seen.means)
         apply_static(model, plan, ranges, self.kind, self.config.weights)
-        return changes + plan.decisions
+        # Measured for unsigned activations on x64; ARM has other kernels.
+        padded = [] if self.kind.signed else align_channels(model, plan)
+        return changes + plan.decisions + padded
 
     @staticmethod
     def _ready(model: ir.Model, variant: Variant) -> list[Decision]:
