@@ -14,12 +14,13 @@ from modelkit.errors import ModelError
 from modelkit.files import Staging, file_record
 from modelkit.graph.save import save
 from modelkit.job import Job, Options, Prepared
-from modelkit.measure.evaluate import evaluate_sessions
+from modelkit.measure.evaluate import Remembered, evaluate_sessions
 from modelkit.measure.latency import Latency, compare_fresh
 from modelkit.measure.machine import machine_facts
 from modelkit.measure.size import measure_size
 from modelkit.progress import Progress
 from modelkit.report.report import Report, Side
+from modelkit.report.rows import finite_note
 from modelkit.runtime import make_session, ready_run
 
 if TYPE_CHECKING:
@@ -45,7 +46,14 @@ class Bench:
         self._original = self._session(job.model)
         self._size = asdict(measure_size(job.model))
         self._latency: dict[str, Any] | None = None
-        found = evaluate_sessions({"original": self._original}, self._batches(self._roles.selection), reference=None)
+        # Every candidate is compared with the same outputs of the original: they are computed once.
+        self._remembered = Remembered()
+        found = evaluate_sessions(
+            {"original": self._original},
+            self._batches(self._roles.selection),
+            reference=None,
+            remembered=self._remembered,
+        )
         self._quality = found["original"].quality
         self._limits = verdict.Limits(
             budget=self._options.budget,
@@ -63,7 +71,7 @@ class Bench:
             fresh = [self._try(candidate, len(trials) + i) for i, candidate in enumerate(todo)]
             trials += fresh
             self._time([trial for trial in fresh if self._worth_timing(trial)])
-            verdict.pick(trials, self.problem, self.rate)
+            self.pick(trials)
             todo = self._prepared.algorithm.refine(trials, self._progress)
         if all(trial.status == "failed" for trial in trials):
             raise ModelError(
@@ -71,6 +79,11 @@ class Bench:
                 "modelkit inspect tells what stands in the way",
             )
         return trials
+
+    def pick(self, trials: list[Trial]) -> Trial | None:
+        """Mark every trial and return the best that is inside the budget, or None."""
+        selection = self._roles.selection
+        return verdict.pick(trials, self.problem, self.rate, selection.count if selection.has_labels else 0)
 
     def problem(self, trial: Trial) -> str | None:
         """Why a trial is outside the budget, or None."""
@@ -109,7 +122,8 @@ class Bench:
             speedup=speedup["value"] if speedup else None,
         )
         met = met and all(gate.ok for gate in checks)
-        notes = list(self._roles.notes)
+        unknown = finite_note(fidelity)
+        notes = [*self._roles.notes, *([unknown] if unknown else [])]
         if speedup and speedup["high"] < 1:
             notes.append("the artifact is slower than the original on this machine")
         latency = {k: v for k, v in (trial.latency or {}).items() if k != "speedup"} or None
@@ -117,7 +131,7 @@ class Bench:
             command=self._job.command,
             status="done" if met else "budget not met",
             before=Side(file_record(self._job.model), self._size, self._latency, quality),
-            after=Side(file_record(trial.path), trial.size, latency, after_quality),
+            after=Side({**file_record(trial.path), "name": self._job.output.name}, trial.size, latency, after_quality),
             method=trial.name,
             speedup=speedup,
             fidelity=fidelity,
@@ -156,6 +170,7 @@ class Bench:
                 reference="original",
                 progress=self._progress,
                 total=self._roles.selection.count,
+                remembered=self._remembered,
             )["candidate"]
         except ModelError as error:
             # One way that does not fit this model must not hide the others that do.

@@ -105,6 +105,7 @@ def make_plan(
             joins = (
                 arithmetic
                 and node.op_type in ARITHMETIC
+                and "dilations" not in node.attributes  # QLinearAveragePool knows none
                 and any(value in quantized for value in reads)
                 and all(_keeps_in_8_bits(node, value) for value in _constants(node))
             )

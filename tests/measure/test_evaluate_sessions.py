@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ class Batch:
     inputs: dict
     labels: np.ndarray | None
     valid: int
+    axes: dict = field(default_factory=lambda: {"x": 0})
 
 
 def linear(weight, batch="N", outputs=("y",), kind=T.FLOAT, input_name="x"):

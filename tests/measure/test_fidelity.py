@@ -101,7 +101,7 @@ def test_class_axes():
 
 def test_regression_has_no_classes():
     found = measured(np.ones((4, 3)), np.ones((4, 3)) * 2, classes=False)
-    assert set(found) == {"sqnr_db", "exact", "max_error", "mean_error", "non_finite"}
+    assert set(found) == {"sqnr_db", "exact", "max_error", "mean_error", "non_finite", "finite_share"}
     assert found["sqnr_db"] == 0
 
 
