@@ -69,15 +69,21 @@ def check_finite(model: ir.Model) -> None:
     found: dict[str, None] = {}
     for use in weight_uses(model):
         tensor = use.value.const_value
-        if use.role in roles and tensor is not None and tensor.dtype.is_floating_point():
-            if str(use.value.name) not in found and not _all_finite(tensor.numpy()):
-                found[str(use.value.name)] = None
+        if use.role not in roles or tensor is None or not tensor.dtype.is_floating_point() or _may_mask(use):
+            continue
+        if str(use.value.name) not in found and not _all_finite(tensor.numpy()):
+            found[str(use.value.name)] = None
     if found:
         others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise ModelError(
             f"the tensor '{next(iter(found))}'{others} holds infinite values or NaN",
             "a model like this computes nothing useful; export it again from a training run that converged",
         )
+
+
+def _may_mask(use: WeightUse) -> bool:
+    """Whether a constant that is added to a product is more than a row: then it may be a mask of attention scores."""
+    return len(use.value.shape or ()) > 1 and all(node.op_type == "Add" for node, _ in use.consumers)
 
 
 def _all_finite(array: np.ndarray) -> bool:

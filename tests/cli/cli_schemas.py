@@ -184,4 +184,6 @@ COMPARISON = record(
     notes=listed(TEXT),
     seed=COUNT,
     machine=MACHINE,
+    config={"type": "object"},
+    origins=mapping(TEXT),
 )
