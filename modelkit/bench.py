@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from modelkit.data.dataset import Dataset
 
 
+_LARGE_BYTES = 1 << 29
+
+
 class Bench:
     """Tries candidates one by one and measures them side by side.
 
@@ -189,7 +192,10 @@ class Bench:
         """Time candidates against the original, interleaved; a close call against one is timed once more."""
         if not trials:
             return
-        self._apply(trials, self._compare(trials, self._options.measure.seconds))
+        # All sessions of a comparison are loaded at once: large models are compared one by one.
+        large = int(self._size["file_bytes"]) > _LARGE_BYTES
+        for together in [[trial] for trial in trials] if large else [trials]:
+            self._apply(together, self._compare(together, self._options.measure.seconds))
         doubtful = [
             trial
             for trial in trials
@@ -197,7 +203,7 @@ class Bench:
             and trial.latency["speedup"]["high"] < 1
             and trial.latency["speedup"]["value"] > 0.85
         ]
-        if doubtful:
+        if doubtful and not large:
             self._apply(doubtful, self._compare(doubtful, 3 * self._options.measure.seconds))
 
     def _compare(self, trials: list[Trial], seconds: float) -> Latency:

@@ -24,6 +24,7 @@ from modelkit.quantize.plan import WEIGHTED, Plan, make_plan
 from modelkit.quantize.ranges import RangeMethod, choose_range
 from modelkit.quantize.sensitivity import rank_layers
 from modelkit.quantize.static import ActivationType, apply_static, quantize_weight
+from modelkit.quantize.through import move_integers
 
 Finish = Callable[[ir.Model, Progress], list[Decision]]
 
@@ -146,9 +147,9 @@ class StaticMode:
         if self.config.correct_bias:
             self._correct_biases(model, plan, seen.means)
         apply_static(model, plan, ranges, self.kind, self.config.weights)
-        # Measured for unsigned activations on x64; ARM has other kernels.
-        padded = [] if self.kind.signed else align_channels(model, plan)
-        return changes + plan.decisions + padded
+        # Measured for unsigned activations on x64; ARM has other kernels, and x64 takes signed ones apart again.
+        tuned = [] if self.kind.signed else [*move_integers(plan), *align_channels(model, plan)]
+        return changes + plan.decisions + tuned
 
     @staticmethod
     def _ready(model: ir.Model, variant: Variant) -> list[Decision]:
