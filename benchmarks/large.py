@@ -131,8 +131,8 @@ def main() -> None:
                     report = json.loads(ran.out)
                     after = sum(f.stat().st_size for f in (artifact, Path(f"{artifact}.data")) if f.exists())
                     bar += (
-                        f" {report['method']}: {size(total)} become {size(after)}, {factor(report['speedup']['value'])} "
-                        "as fast."
+                        f" {report['method']}: {size(total)} become {size(after)}, "
+                        f"{factor(report['speedup']['value'])} as fast."
                     )
     head = ["command", "exit code", "time", "peak memory"]
     body = f"{bar} {LAYERS} products with weights of {NARROW} x {WIDE} in float32, external data.\n\n"

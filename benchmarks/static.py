@@ -85,11 +85,11 @@ def _ceiling(peak: Peak, model: Path, before: dict[str, float], after: dict[str,
     billions = inspect(model)["facts"]["macs"] / 1e9
     floats, integers = (1000 * billions / entry["median_ms"] for entry in (before, after))
     return (
-        f"What is possible here: a stack of nothing but 3x3 convolutions runs at {peak.floats:.0f} GMAC/s in float and "
-        f"{peak.integers:.0f} in integers, {peak.ratio:.2f}x. This network, {billions:.2f} GMAC, runs at {floats:.0f} "
-        f"and {integers:.0f}. An instruction of VNNI does four times the products of a float one, so where the float "
-        "kernels are at their peak no network gets 4x. What is missing to the stack are the first convolution, whose "
-        "windows of three channels fill no vector, and sums, pools and conversions around the layers."
+        f"What is possible here: a stack of nothing but 3x3 convolutions runs at {peak.floats:.0f} GMAC/s in float "
+        f"and {peak.integers:.0f} in integers, {peak.ratio:.2f}x. This network, {billions:.2f} GMAC, runs at "
+        f"{floats:.0f} and {integers:.0f}. An instruction of VNNI does four times the products of a float one, so "
+        "where the float kernels are at their peak no network gets 4x. What is missing to the stack are the first "
+        "convolution, whose windows of few channels fill no vector, and sums, pools and conversions."
     )
 
 

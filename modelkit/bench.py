@@ -134,7 +134,9 @@ class Bench:
             command=self._job.command,
             status="done" if met else "budget not met",
             before=Side(file_record(self._job.model), self._size, self._latency, quality),
-            after=Side({**file_record(trial.path), "name": self._job.output.name}, trial.size, latency, after_quality),
+            after=Side(
+                {**file_record(trial.path), "name": self._job.output.name}, trial.size, latency, after_quality
+            ),
             method=trial.name,
             speedup=speedup,
             fidelity=fidelity,

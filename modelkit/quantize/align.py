@@ -67,7 +67,7 @@ def extra_channels(node: ir.Node) -> int:
     weight = node.inputs[1]
     if weight is None or weight.shape is None or len(weight.shape) != 4 or weight.producer() is None:
         return 0
-    outputs, channels, *window = (int(size) for size in weight.shape)  # type: ignore[call-overload]
+    outputs, channels, *window = (int(size) for size in weight.shape.numpy())
     extra = -channels % _STEP
     if outputs < _LEAST_OUTPUTS or outputs % _STEP:
         return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
@@ -20,6 +20,7 @@ from modelkit.quantize.calibrate import Histogram, observe
 from modelkit.quantize.canonical import canonicalise
 from modelkit.quantize.config import QuantizeConfig
 from modelkit.quantize.equalize import equalize
+from modelkit.quantize.islands import find_islands, slow_islands
 from modelkit.quantize.plan import WEIGHTED, Plan, make_plan
 from modelkit.quantize.ranges import RangeMethod, choose_range
 from modelkit.quantize.sensitivity import rank_layers
@@ -37,13 +38,15 @@ class Variant:
         method: How ranges are cut.
         arithmetic: Whether sums, products and pools compute with integers too.
         equalized: Whether channel ranges are evened out first.
-        keep_float: Names of layers that stay float.
+        keep_float: Names of layers that stay float because they are sensitive.
+        slow: Names of layers that stay float because they are faster so.
     """
 
     method: RangeMethod
     arithmetic: bool = True
     equalized: bool = False
     keep_float: frozenset[str] = frozenset()
+    slow: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -56,6 +59,8 @@ class Variant:
         if self.keep_float:
             count = len(self.keep_float)
             parts.append(f"{count} layer{'s' if count > 1 else ''} float")
+        if self.slow:
+            parts.append(f"without {len(self.slow)} that cost")
         return ", ".join(parts)
 
 
@@ -79,6 +84,7 @@ class StaticMode:
     _seen: dict[bool, _Seen] = field(default_factory=dict)
     _variants: dict[str, Variant] = field(default_factory=dict)
     _refined: bool = False
+    _thinned: bool = False
 
     def candidates(self) -> list[Candidate]:
         """Return the variants to try first; none where no layer can compute with integers."""
@@ -97,10 +103,23 @@ class StaticMode:
         return [self.candidate(variant) for variant in variants]
 
     def refine(self, trials: Sequence[Trial], progress: Progress = silent) -> list[Candidate]:
-        """Return variants that keep more accuracy, where every static one so far lost too much; once."""
+        """Return what to try after the first variants; each of the two once.
+
+        Where every one of them lost too much: variants that keep more accuracy. Else the fastest, without the layers
+        whose conversions cost more than they gain.
+        """
         tried = [trial for trial in trials if trial.name in self._variants and trial.status != "failed"]
+        if not tried:
+            return []
         # A trial that was never timed was rejected for its outputs or its size.
-        if self._refined or not tried or any(trial.latency is not None for trial in tried):
+        timed = [trial for trial in tried if trial.latency is not None]
+        if timed:
+            if self._thinned:
+                return []
+            self._thinned = True
+            fastest = max(timed, key=lambda trial: float((trial.latency or {})["speedup"]["value"]))
+            return self._without_slow(self._variants[fastest.name], progress)
+        if self._refined:
             return []
         self._refined = True
         best = self._variants[max(tried, key=lambda t: float((t.fidelity or {}).get("sqnr_db") or 0)).name]
@@ -113,6 +132,24 @@ class StaticMode:
             found.append(Variant(best.method, best.arithmetic, best.equalized, frozenset(ranked[:count])))
             count *= 2
         return [self.candidate(variant) for variant in found]
+
+    def _without_slow(self, variant: Variant, progress: Progress) -> list[Candidate]:
+        """The variant with the islands in float that cost more than they gain, if there are any."""
+        model = self.model.clone()
+        self._ready(model, variant)
+        islands = find_islands(self.plan(model, variant))
+
+        def make(keep: frozenset[str]) -> ir.Model:
+            quantized = self.model.clone()
+            self.apply(quantized, replace(variant, slow=keep))
+            self.finish(quantized, silent)
+            return quantized
+
+        inputs = next(iter(self.data.batches(self.config.measure.batch))).inputs
+        slow = slow_islands(islands, make, inputs, self.config.measure, seed=self.config.seed, progress=progress)
+        if not slow or len(slow) == sum(len(island) for island in islands):
+            return []
+        return [self.candidate(replace(variant, slow=slow))]
 
     def candidate(self, variant: Variant) -> Candidate:
         """Make a candidate of a variant."""
@@ -131,6 +168,7 @@ class StaticMode:
             exclude=self.config.exclude,
             arithmetic=variant.arithmetic,
             keep_float=variant.keep_float,
+            slow=variant.slow,
         )
 
     def apply(self, model: ir.Model, variant: Variant, progress: Progress = silent) -> list[Decision]:

@@ -1,7 +1,7 @@
 """Operators that only move numbers run on the integers themselves, where onnxruntime would go to float and back.
 
-onnxruntime takes most of them (Reshape, Transpose, MaxPool, Slice, ...) between DequantizeLinear and QuantizeLinear for
-what they are, and drops the pair. These it does not, although it has kernels of them for integers.
+Most of them (Reshape, Transpose, MaxPool, Slice, ...) onnxruntime takes between DequantizeLinear and QuantizeLinear
+for what they are, and drops the pair. These it does not, although it has kernels of them for integers.
 """
 
 from __future__ import annotations

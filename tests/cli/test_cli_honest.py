@@ -25,7 +25,8 @@ def spoiled(name: str, value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "argv", [[], ["--mode", "weights"], ["--mode", "dynamic"], ["--mode", "static"], ["--bits", "16"], ["--bits", "4"]]
+    "argv",
+    [[], ["--mode", "weights"], ["--mode", "dynamic"], ["--mode", "static"], ["--bits", "16"], ["--bits", "4"]],
 )
 @pytest.mark.parametrize(("name", "value"), [("w0", np.nan), ("b1", np.inf)])
 def test_a_weight_that_is_no_number_is_named(capsys: Capsys, folder: Path, argv: list[str], name, value) -> None:

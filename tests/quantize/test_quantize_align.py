@@ -1,4 +1,4 @@
-"""Zero channels in front of integer convolutions: the same outputs to the bit, the fast kernel, only where it pays."""
+"""Zero channels in front of integer convolutions: the same outputs to the bit, and only where it pays."""
 
 import numpy as np
 import pytest
@@ -20,12 +20,23 @@ def conv_net(channels, outputs, kernel, size=12, **attributes):
 
 
 @given(
-    st.integers(1, 9), st.sampled_from([16, 20, 32]), st.integers(1, 7), st.integers(1, 3), st.integers(0, 2), st.data()
+    st.integers(1, 9),
+    st.sampled_from([16, 20, 32]),
+    st.integers(1, 7),
+    st.integers(1, 3),
+    st.integers(0, 2),
+    st.data(),
 )
 def test_outputs_stay_the_same_to_the_bit(channels, outputs, kernel, stride, pad, data):
     dilation = data.draw(st.integers(1, 1 if kernel > 4 else 2))
     model, feeds = conv_net(
-        channels, outputs, kernel, strides=[stride] * 2, pads=[pad] * 4, dilations=[dilation] * 2, bias=data.draw(st.booleans())
+        channels,
+        outputs,
+        kernel,
+        strides=[stride] * 2,
+        pads=[pad] * 4,
+        dilations=[dilation] * 2,
+        bias=data.draw(st.booleans()),
     )
     plan = static(model, feeds)
     before = run(model, feeds)

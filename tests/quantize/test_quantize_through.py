@@ -27,9 +27,7 @@ CASES = {
     "zero, said": lambda **more: between(
         "Pad", 8, lambda net: net.ints(0, 0, 1, 1, 0, 0, 2, 1), lambda net: net.const(np.float32(0)), **more
     ),
-    "reflect": lambda **more: between(
-        "Pad", 8, lambda net: net.ints(0, 0, 1, 1, 0, 0, 1, 1), mode="reflect", **more
-    ),
+    "reflect": lambda **more: between("Pad", 8, lambda net: net.ints(0, 0, 1, 1, 0, 0, 1, 1), mode="reflect", **more),
     "edge": lambda **more: between("Pad", 8, lambda net: net.ints(0, 0, 1, 1, 0, 0, 1, 1), mode="edge", **more),
     "space to depth": lambda **more: between("SpaceToDepth", 32, blocksize=2, **more),
 }
