@@ -110,3 +110,22 @@ def test_a_mask_may_hold_minus_infinity(capsys: Capsys, folder: Path) -> None:
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), "m.onnx")
     assert quantize(capsys, "m.onnx", "--mode", "weights").code == 0
+
+
+def test_large_models_are_timed_one_by_one(capsys: Capsys, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each candidate against the original by itself: what is loaded at once stays bounded."""
+    from modelkit import bench
+
+    loaded: list[int] = []
+    compare = bench.compare_fresh
+
+    def watched(factories, **more):
+        loaded.append(len(factories))
+        return compare(factories, **more)
+
+    monkeypatch.setattr(bench, "_LARGE_BYTES", 0)
+    monkeypatch.setattr(bench, "compare_fresh", watched)
+    mlp()
+    ran = quantize(capsys, "m.onnx", "--json")
+    found = json.loads(ran.out)
+    assert ran.code == 0 and loaded == [2] * len([c for c in found["candidates"] if c["latency"]])
