@@ -46,13 +46,13 @@ class Bench:
         self._job, self._prepared, self._stage, self._progress = job, prepared, stage, progress
         self._options: Options = job.options.value
         self._roles = prepared.roles
-        self._original = self._session(job.model)
+        self._held: ort.InferenceSession | None = None
         self._size = asdict(measure_size(job.model))
         self._latency: dict[str, Any] | None = None
         # Every candidate is compared with the same outputs of the original: they are computed once.
         self._remembered = Remembered()
         found = evaluate_sessions(
-            {"original": self._original},
+            {"original": self._original()},
             self._batches(self._roles.selection),
             reference=None,
             remembered=self._remembered,
@@ -107,7 +107,7 @@ class Bench:
         if self._roles.test is not None:
             self._progress("testing", 0, self._roles.test.count)
             found = evaluate_sessions(
-                {"original": self._original, "artifact": self._session(trial.path)},
+                {"original": self._original(), "artifact": self._session(trial.path)},
                 self._batches(self._roles.test),
                 reference="original",
                 progress=self._progress,
@@ -153,6 +153,12 @@ class Bench:
             machine=machine_facts(),
         )
 
+    def _original(self) -> ort.InferenceSession:
+        """The original, loaded when it is needed."""
+        if self._held is None:
+            self._held = self._session(self._job.model)
+        return self._held
+
     def _session(self, path: Path) -> ort.InferenceSession:
         measure = self._options.measure
         return make_session(path, threads=measure.threads, providers=[measure.provider])
@@ -170,7 +176,7 @@ class Bench:
             session = self._session(path)
             self._progress(f"comparing {candidate.name}", 0, self._roles.selection.count)
             found = evaluate_sessions(
-                {"original": self._original, "candidate": session},
+                {"original": self._original(), "candidate": session},
                 self._batches(self._roles.selection),
                 reference="original",
                 progress=self._progress,
@@ -196,6 +202,8 @@ class Bench:
             return
         # All sessions of a comparison are loaded at once: large models are compared one by one.
         large = int(self._size["file_bytes"]) > _LARGE_BYTES
+        if large:
+            self._held = None
         for together in [[trial] for trial in trials] if large else [trials]:
             self._apply(together, self._compare(together, self._options.measure.seconds))
         doubtful = [
