@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from modelkit.config import Resolved, resolve
 from modelkit.data.preprocess import Preprocess
 from modelkit.options import Block, Measure, Synthetic
 from modelkit.progress import Progress, silent
+from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
 
 if TYPE_CHECKING:
@@ -60,18 +61,48 @@ def quantize(
     return run(job, progress)
 
 
+def prune(
+    model: str | Path,
+    *,
+    output: str | Path | None = None,
+    data: str | Path | None = None,
+    test: str | Path | None = None,
+    config: Resolved[PruneConfig] | Mapping[str, Any] | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Report:
+    """Set weights to zero, or take whole channels out, and prove that the model still works.
+
+    Args:
+        model: An ONNX file.
+        output: Where the artifact goes; by default beside the model, as ``<stem>.pruned.onnx``.
+        data: Inputs, with labels or without: npz, folder, csv, parquet, images (see docs/data.md).
+        test: Labelled inputs for the final figures only.
+        config: Options as dotted keys (``{"sparsity": 0.5}``, ``{"channels": 0.3}``), or already resolved.
+        force: Whether to overwrite an artifact that exists.
+        progress: Told how far the work is.
+
+    Returns:
+        The report; the artifact and the report's files are written.
+
+    Raises:
+        ModelkitError: With a message, a hint and an exit code; see modelkit.errors.
+    """
+    return run(prune_job(model, output=output, data=data, test=test, config=config, force=force), progress)
+
+
 def run(job: Job, progress: Progress = silent) -> Report:
-    """Do what a job describes; see ``quantize_job``."""
+    """Do what a job describes; see ``quantize_job`` and ``prune_job``."""
     from modelkit.pipeline import transform
 
-    return transform(job, quantizer_for(job.options), progress)
+    return transform(job, maker_of(job), progress)
 
 
 def dry_run(job: Job, progress: Progress = silent) -> Plan:
     """Tell what ``run`` would do; nothing is written."""
     from modelkit.pipeline import plan
 
-    return plan(job, quantizer_for(job.options), progress)
+    return plan(job, maker_of(job), progress)
 
 
 class EvaluateConfig(Block):
@@ -180,12 +211,43 @@ def default_name(model: Path, options: QuantizeConfig) -> str:
     return f"{model.stem}.{kind}.onnx"
 
 
-def quantizer_for(options: Resolved[QuantizeConfig]) -> Any:
-    """Return what makes the algorithm once the model and its calibration data are known."""
+def prune_job(
+    model: str | Path,
+    *,
+    output: str | Path | None = None,
+    data: str | Path | None = None,
+    test: str | Path | None = None,
+    config: Resolved[PruneConfig] | Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> Job:
+    """Describe a run of ``prune`` without starting it; the arguments are the same."""
+    from modelkit.job import Job
+
+    if not isinstance(config, Resolved):
+        config = resolve(PruneConfig, flags={key: (value, key) for key, value in (config or {}).items()})
+    source = Path(model)
+    return Job(
+        command="prune",
+        model=source,
+        output=Path(output) if output is not None else source.with_name(f"{source.stem}.pruned.onnx"),
+        options=config,
+        safe=False,
+        data=None if data is None else Path(data),
+        test=None if test is None else Path(test),
+        preprocess=config.value.preprocess,
+        force=force,
+        training=config.value.finetune.epochs > 0,
+    )
+
+
+def maker_of(job: Job) -> Callable[[ir.Model, Dataset | None], Algorithm]:
+    """Return what makes a job's algorithm once the model and its calibration data are known."""
+    options = job.options.value
+    if job.command == "prune":
+        from modelkit.prune.auto import Pruner
+
+        return lambda model, data: Pruner(model, options, data)
     from modelkit.measure.machine import int8_kind
     from modelkit.quantize.auto import Quantizer
 
-    def make(model: ir.Model, calibration: Dataset | None) -> Algorithm:
-        return Quantizer(model, options.value, calibration, int8_kind())
-
-    return make
+    return lambda model, data: Quantizer(model, options, data, int8_kind())

@@ -13,7 +13,7 @@ from modelkit.candidate import Candidate, Trial
 from modelkit.errors import ModelError
 from modelkit.files import Staging, file_record
 from modelkit.graph.save import save
-from modelkit.job import Job, Options, Prepared
+from modelkit.job import Job, Prepared
 from modelkit.measure.evaluate import Remembered, evaluate_sessions
 from modelkit.measure.latency import Latency, compare_fresh
 from modelkit.measure.machine import machine_facts
@@ -22,6 +22,7 @@ from modelkit.progress import Progress
 from modelkit.report.report import Report, Side
 from modelkit.report.rows import finite_note
 from modelkit.runtime import make_session, ready_run
+from modelkit.transform_config import TransformConfig
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -44,7 +45,7 @@ class Bench:
 
     def __init__(self, job: Job, prepared: Prepared, stage: Staging, progress: Progress) -> None:
         self._job, self._prepared, self._stage, self._progress = job, prepared, stage, progress
-        self._options: Options = job.options.value
+        self._options: TransformConfig = job.options.value
         self._roles = prepared.roles
         self._held: ort.InferenceSession | None = None
         self._size = asdict(measure_size(job.model))
@@ -93,12 +94,12 @@ class Bench:
         return (
             verdict.fidelity_problem(trial, self._limits)
             or verdict.size_problem(trial, self._limits)
-            or verdict.latency_problem(trial, self._limits, self._options.objective)
+            or verdict.latency_problem(trial, self._limits, self._prepared.algorithm.objective)
         )
 
     def rate(self, trial: Trial) -> float:
         """How good a trial is; lower is better."""
-        return verdict.score(trial, self._limits, self._options.objective)
+        return verdict.score(trial, self._limits, self._prepared.algorithm.objective)
 
     def report(self, trial: Trial, trials: list[Trial], met: bool) -> Report:
         """Measure the chosen trial on the test data and put everything together."""
@@ -167,7 +168,7 @@ class Bench:
         return dataset.batches(32)
 
     def _try(self, candidate: Candidate, number: int) -> Trial:
-        trial = Trial(candidate.name)
+        trial = Trial(candidate.name, candidate.alike)
         model = self._prepared.model.clone()
         try:
             trial.decisions = candidate.apply(model, self._progress)
@@ -242,5 +243,5 @@ class Bench:
 
 def _entry(trial: Trial) -> dict[str, Any]:
     found = asdict(trial)
-    del found["path"], found["decisions"]
+    del found["path"], found["decisions"], found["alike"]
     return found

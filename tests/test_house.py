@@ -17,13 +17,14 @@ import yaml
 from modelkit import templates
 from modelkit.api import EvaluateConfig
 from modelkit.config import json_schema, resolve
+from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "sample_models"
 MODULES = sorted((ROOT / "modelkit").rglob("*.py"))
 TEMPLATES = sorted((ROOT / "configs").glob("*/*.yaml"))
-SCHEMAS = {"evaluate": EvaluateConfig, "quantize": QuantizeConfig}
+SCHEMAS = {"evaluate": EvaluateConfig, "prune": PruneConfig, "quantize": QuantizeConfig}
 HEAVY = {
     *("numpy", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "torch", "sklearn"),
     *("pydantic", "yaml", "PIL", "pyarrow", "ml_dtypes"),
@@ -70,6 +71,7 @@ def test_files_are_short_and_say_what_they_do(path: Path) -> None:
         (["--help"], 0),
         (["--version"], 0),
         (["quantize", "--help"], 0),
+        (["prune", "--help"], 0),
         (["inspect", "--help"], 0),
         (["evaluate", "--help"], 0),
         (["init", "--help"], 0),

@@ -65,6 +65,8 @@ ThreadsOption = Annotated[
     str | None,
     typer.Option("--threads", metavar="N", help="Threads of a timed inference (1)."),
 ]
+DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Show the plan and the predicted sizes; write nothing.")]
+ExplainFlag = Annotated[bool, typer.Option("--explain", help="List what was done to every layer, and why.")]
 SeedOption = Annotated[str | None, typer.Option("--seed", metavar="N", help="Seed of everything random (0).")]
 
 

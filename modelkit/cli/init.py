@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CommandArgument = Annotated[
     str,
     typer.Argument(
-        metavar="COMMAND", help="The command whose config is wanted: quantize or evaluate.", show_default=False
+        metavar="COMMAND", help="The command whose config is wanted: quantize, prune or evaluate.", show_default=False
     ),
 ]
 
@@ -82,8 +82,12 @@ def _schema_of(command: str) -> type[BaseModel]:
         from modelkit.quantize.config import QuantizeConfig
 
         return QuantizeConfig
+    if command == "prune":
+        from modelkit.prune.config import PruneConfig
+
+        return PruneConfig
     if command == "evaluate":
         from modelkit.api import EvaluateConfig
 
         return EvaluateConfig
-    raise UsageError(f"'{shown(command)}' has no config", "commands with one: quantize, evaluate")
+    raise UsageError(f"'{shown(command)}' has no config", "commands with one: quantize, prune, evaluate")

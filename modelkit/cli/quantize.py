@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from modelkit.cli import flags as f
-from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag, progress, say, show, show_json, state
-
-if TYPE_CHECKING:
-    from modelkit.report.report import Report
+from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag
+from modelkit.cli.transform import run_job
 
 
 def command(
@@ -50,10 +48,8 @@ def command(
     threads: f.ThreadsOption = None,
     config: f.ConfigOption = None,
     sets: f.SetOption = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan and the predicted sizes; write nothing.")
-    ] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="List what was done to every layer, and why.")] = False,
+    dry_run: f.DryRunFlag = False,
+    explain: f.ExplainFlag = False,
     seed: f.SeedOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -80,7 +76,6 @@ def command(
         modelkit quantize model.onnx --data labelled.npz --max-drop 0.5%
     """
     from modelkit import api
-    from modelkit.errors import BudgetError
     from modelkit.quantize.config import QuantizeConfig
 
     options = f.resolve_config(
@@ -103,33 +98,4 @@ def command(
         },
     )
     job = api.quantize_job(model, output=output, data=data, test=test, config=options, force=force)
-    if dry_run:
-        with progress(quiet=quiet, verbose=verbose) as listener:
-            plan = api.dry_run(job, listener)
-        if as_json:
-            show_json(plan.to_dict())
-        elif not quiet:
-            from modelkit.report import table
-
-            show(table.render_plan(plan, explain=explain))
-        return
-    try:
-        with progress(quiet=quiet, verbose=verbose) as listener:
-            report = api.run(job, listener)
-    except BudgetError as error:
-        state.wrote = True
-        if error.report is not None:
-            _print(error.report, explain, as_json, quiet)  # type: ignore[arg-type]
-        raise
-    state.wrote = True
-    _print(report, explain, as_json, quiet)
-    say(f"wrote {job.output} and its report", quiet=quiet or as_json)
-
-
-def _print(report: Report, explain: bool, as_json: bool, quiet: bool) -> None:
-    from modelkit.report import table
-
-    if as_json:
-        show_json(report.to_dict())
-    elif not quiet:
-        show(table.render(report, explain=explain))
+    run_job(job, dry_run=dry_run, explain=explain, as_json=as_json, quiet=quiet, verbose=verbose)

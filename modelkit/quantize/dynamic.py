@@ -14,11 +14,11 @@ import onnx_ir as ir
 
 from modelkit.decision import Decision
 from modelkit.graph.edit import Namer, add_initializer, drop_unused_initializers, make_node, owner_of
+from modelkit.graph.patterns import check_patterns, chosen
 from modelkit.progress import Progress, silent
 from modelkit.quantize.affine import Quantized, dequantize, quantize_array, sqnr_db
 from modelkit.quantize.config import WeightOptions
 from modelkit.quantize.gemm import gemms_to_matmul
-from modelkit.quantize.select import check_patterns, chosen
 
 MICROSOFT = "com.microsoft"
 

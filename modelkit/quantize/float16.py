@@ -10,9 +10,10 @@ import onnx_ir as ir
 from modelkit.decision import Decision
 from modelkit.errors import ModelError
 from modelkit.graph.edit import Namer
+from modelkit.graph.patterns import chosen
 from modelkit.progress import Progress, silent
 from modelkit.quantize import encode
-from modelkit.quantize.select import chosen, float_weights, role_name
+from modelkit.quantize.select import float_weights, role_name
 
 _NODE_OVERHEAD = 90
 _CONVERTER_LIMIT = 2**31 - 2**24

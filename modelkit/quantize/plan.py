@@ -14,8 +14,8 @@ import numpy as np
 import onnx_ir as ir
 
 from modelkit.decision import Decision
+from modelkit.graph.patterns import chosen
 from modelkit.quantize.affine import dequantize, quantize_array
-from modelkit.quantize.select import chosen
 
 # Nodes that multiply by a constant weight.
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from quantize_nets import INT64, Net, batches
 
+from modelkit import activations
+from modelkit.data.dataset import Batch
 from modelkit.errors import DataError
-from modelkit.quantize import calibrate
 from modelkit.quantize.calibrate import BINS, Histogram, observe
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -122,7 +123,7 @@ def test_taking_the_outputs_in_parts_gives_the_same(limit, monkeypatch):
         passes.append(1)
         return feed(x, 2)()
 
-    monkeypatch.setattr(calibrate, "CHUNK_BYTES", limit)
+    monkeypatch.setattr(activations, "CHUNK_BYTES", limit)
     steps = []
     found = observe(model, NAMES, counted, count=6, progress=lambda *step: steps.append(step[1:]))
     assert len(passes) - 1 == {1: 3, 9_300: 2, 40_000: 1}[limit]
@@ -139,9 +140,9 @@ def test_parts_are_sized_by_the_data_where_the_graph_leaves_dimensions_open(monk
     net.output("y", ["n", 4, "h", "w"])
     model = net.build()
     small, large = (np.zeros((2, 3, s, s), np.float32) for s in (8, 64))
-    monkeypatch.setattr(calibrate, "CHUNK_BYTES", 2 * 4 * 64 * 64 * 4)
-    assert len(calibrate._parts(model, ["a", "y"], {"x": small})) == 1
-    assert len(calibrate._parts(model, ["a", "y"], {"x": large})) == 2
+    monkeypatch.setattr(activations, "CHUNK_BYTES", 2 * 4 * 64 * 64 * 4)
+    assert len(activations._parts(model, ["a", "y"], {"x": small})) == 1
+    assert len(activations._parts(model, ["a", "y"], {"x": large})) == 2
 
 
 def test_variable_shapes():
@@ -159,8 +160,8 @@ def test_variable_shapes():
 def test_padding_of_a_fixed_batch_is_not_counted():
     model, x = conv_net(batch=4), images(6)
     last = np.concatenate([x[4:], np.repeat(x[5:], 2, axis=0)])
-    first = calibrate.Batch({"x": x[:4]}, None, 4)
-    seen = observe(model, NAMES, lambda: iter([first, calibrate.Batch({"x": last}, None, 2)]), count=6)
+    first = Batch({"x": x[:4]}, None, 4)
+    seen = observe(model, NAMES, lambda: iter([first, Batch({"x": last}, None, 2)]), count=6)
     expected = observe(conv_net(), NAMES, feed(x, 6), count=6)
     for name in NAMES:
         same(seen[name], expected[name])
@@ -172,7 +173,7 @@ def test_time_on_the_first_axis_is_no_padding():
     net.add("Tanh", "x", out="y")
     net.output("y", ["t", "batch", 4])
     model, x = net.build(), np.random.default_rng(0).standard_normal((7, 2, 4)).astype(np.float32)
-    seen = observe(model, ["x", "y"], lambda: iter([calibrate.Batch({"x": x}, None, 2, {"x": 1})]), count=2)
+    seen = observe(model, ["x", "y"], lambda: iter([Batch({"x": x}, None, 2, {"x": 1})]), count=2)
     assert seen["x"].counts.sum() == seen["y"].counts.sum() == 56
 
 

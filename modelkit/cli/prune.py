@@ -1,0 +1,138 @@
+"""`modelkit prune`: options become a config, one call, one print."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from modelkit.cli import flags as f
+from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag
+from modelkit.cli.transform import run_job
+
+
+def command(
+    model: f.ModelArgument,
+    sparsity: Annotated[
+        str | None, typer.Option("--sparsity", metavar="SHARE", help="Share of weights to set to zero: 0.5 or 50%.")
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            "--channels", metavar="SHARE", help="Share of channels to take out: 0.3, or auto for the most that fits."
+        ),
+    ] = None,
+    threshold: Annotated[
+        str | None, typer.Option("--threshold", metavar="X", help="Zero the weights whose magnitude is below X.")
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", metavar="HOW", help="How weights are chosen: auto, magnitude, wanda, obs."),
+    ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option("--pattern", metavar="N:M", help="2:4 leaves 2 of every 4 weights; 4x1 zeroes whole blocks."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            metavar="WHAT",
+            help="What --channels counts: channels, parameters, macs, bytes, latency.",
+        ),
+    ] = None,
+    importance: Annotated[
+        str | None,
+        typer.Option(
+            "--importance",
+            metavar="HOW",
+            help="How channels are rated: auto, reconstruction, activation, taylor, l1, l2, gamma, "
+            "geometric_median, random.",
+        ),
+    ] = None,
+    finetune: Annotated[
+        str | None,
+        typer.Option("--finetune", metavar="EPOCHS", help="Then train for this many passes over the data."),
+    ] = None,
+    output: f.OutputOption = None,
+    data: f.DataOption = None,
+    test: f.TestOption = None,
+    force: f.ForceFlag = False,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            "--objective", metavar="WHAT", help="Preferred inside the budget: balanced, size, latency, quality."
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", metavar="PATTERN", help="Prune only layers whose name matches; repeatable."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="PATTERN", help="Leave matching layers alone; repeatable."),
+    ] = None,
+    max_drop: f.MaxDropOption = None,
+    min_ratio: f.MinRatioOption = None,
+    min_speedup: f.MinSpeedupOption = None,
+    max_latency: f.MaxLatencyOption = None,
+    threads: f.ThreadsOption = None,
+    config: f.ConfigOption = None,
+    sets: f.SetOption = None,
+    dry_run: f.DryRunFlag = False,
+    explain: f.ExplainFlag = False,
+    seed: f.SeedOption = None,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    verbose: VerboseFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Take numbers out of a model: single weights become zero, or whole channels go.
+
+    The artifact is an ordinary ONNX file, MODEL.pruned.onnx, with a report beside it that says what happened
+    layer by layer.
+
+    For example:
+
+    Half of the weights of each layer become zero:
+
+        modelkit prune model.onnx --sparsity 0.5
+
+    A smaller and faster graph, repaired with real inputs and without training:
+
+        modelkit prune model.onnx --channels 0.3 --data calib.npz
+
+    The largest cut that keeps the accuracy, with training; exit code 1 where there is none:
+
+        modelkit prune model.onnx --channels auto --max-drop 1% --data train.npz --finetune 3
+    """
+    from modelkit import api
+    from modelkit.prune.config import PruneConfig
+
+    options = f.resolve_config(
+        "prune",
+        PruneConfig,
+        config=config,
+        sets=sets,
+        flags={
+            "sparsity": ("--sparsity", sparsity),
+            "channels": ("--channels", channels),
+            "threshold": ("--threshold", threshold),
+            "method": ("--method", method),
+            "pattern": ("--pattern", pattern),
+            "structure.target": ("--target", target),
+            "structure.importance": ("--importance", importance),
+            "finetune.epochs": ("--finetune", finetune),
+            "objective": ("--objective", objective),
+            "include": ("--include", include or None),
+            "exclude": ("--exclude", exclude or None),
+            "budget.max_drop": ("--max-drop", max_drop),
+            "budget.min_ratio": ("--min-ratio", min_ratio),
+            "budget.min_speedup": ("--min-speedup", min_speedup),
+            "budget.max_latency": ("--max-latency", max_latency),
+            "measure.threads": ("--threads", threads),
+            "seed": ("--seed", seed),
+        },
+    )
+    job = api.prune_job(model, output=output, data=data, test=test, config=options, force=force)
+    run_job(job, dry_run=dry_run, explain=explain, as_json=as_json, quiet=quiet, verbose=verbose)

@@ -1,0 +1,103 @@
+"""Which ways of pruning are open for a model, a config and the data at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from modelkit.candidate import Candidate, Trial
+from modelkit.data.dataset import Dataset
+from modelkit.decision import Decision
+from modelkit.errors import ModelError, UsageError
+from modelkit.options import Objective
+from modelkit.progress import Progress
+from modelkit.prune.channelmode import ChannelMode
+from modelkit.prune.config import PruneConfig
+from modelkit.prune.select import prunable_weights
+from modelkit.prune.tuning import Tuner, tuner_for
+from modelkit.prune.ways import weight_candidates
+
+
+@dataclass
+class Pruner:
+    """Makes the candidates, and keeps what they share.
+
+    Attributes:
+        model: The normalised model.
+        config: The resolved options.
+        data: Inputs for data-driven methods, repairs and fine-tuning; None where there are none.
+    """
+
+    model: ir.Model
+    config: PruneConfig
+    data: Dataset | None
+
+    def candidates(self) -> list[Candidate]:
+        """Return what to try first.
+
+        Raises:
+            UsageError: Nothing says how much to prune, or a pattern matches nothing.
+            ModelError: There is nothing to prune.
+        """
+        config = self.config
+        if (
+            config.sparsity is None
+            and config.threshold is None
+            and config.pattern is None
+            and config.channels is None
+            and config.structure.threshold is None
+        ):
+            raise UsageError(
+                "how much should be pruned?",
+                "give --sparsity 0.5 to zero half of the weights, or --channels 0.3 to take out 30% of the channels",
+            )
+        if self._channels is not None:
+            return self._channels.candidates()
+        uses, kept = prunable_weights(self.model, config.include, config.exclude)
+        if not uses:
+            raise _nothing_to_do(kept)
+        return weight_candidates(config, self.data, self._tuner)
+
+    def refine(self, trials: list[Trial], progress: Progress) -> list[Candidate]:
+        """Return what to try next, given what came of the candidates so far."""
+        return [] if self._channels is None else self._channels.refine(trials)
+
+    @cached_property
+    def _channels(self) -> ChannelMode | None:
+        config = self.config
+        single = config.sparsity is not None or config.threshold is not None or config.pattern is not None
+        if single or (config.channels is None and config.structure.threshold is None):
+            return None
+        return ChannelMode(self.model, config, self.data, self._tuner)
+
+    @cached_property
+    def _tuner(self) -> Tuner | None:
+        return tuner_for(self.model.clone(), self.config.finetune, self.data, self.config.seed)
+
+    @property
+    def objective(self) -> Objective:
+        """What is preferred: how much goes is given, so that of candidates the most faithful one is wanted."""
+        given = self.config.objective
+        return "quality" if given == "balanced" and self.config.channels != "auto" else given
+
+    def audit(self, path: Path, decisions: Sequence[Decision]) -> dict[str, Any] | None:
+        """Nothing to say: pruned models run in the kernels of the original."""
+        return None
+
+
+def _nothing_to_do(kept: list[Decision]) -> ModelError:
+    if not kept:
+        return ModelError(
+            "nothing to prune: the model has no constant float weights",
+            "weights computed at run time or passed as inputs cannot be pruned",
+        )
+    reasons = sorted({decision.reason for decision in kept})
+    return ModelError(
+        f"nothing to prune: none of the {len(kept)} constant tensors qualifies ({'; '.join(reasons[:3])})",
+        "modelkit inspect lists every tensor",
+    )
