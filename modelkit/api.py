@@ -130,7 +130,8 @@ def evaluate(
         progress: Told how far the work is.
 
     Returns:
-        ``{"schema": "modelkit.comparison/1", "models": [...], "data": ..., "notes": [...], "machine": ...}``.
+        ``{"schema": "modelkit.comparison/1", "models": [...], "data": ..., "notes": [...], "machine": ...,
+        "config": ..., "origins": ...}``; origins tell where each option's value came from.
 
     Raises:
         ModelkitError: A model or the data cannot be used.
@@ -140,7 +141,8 @@ def evaluate(
     if not isinstance(config, Resolved):
         config = resolve(EvaluateConfig, flags={key: (value, key) for key, value in (config or {}).items()})
     paths = [Path(path) for path in models]
-    return compare_models(paths, None if data is None else Path(data), config.value, progress)
+    found = compare_models(paths, None if data is None else Path(data), config.value, progress)
+    return {**found, "config": config.value.model_dump(mode="json"), "origins": dict(config.origins)}
 
 
 def inspect(model: str | Path) -> dict[str, Any]:

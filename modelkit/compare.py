@@ -22,6 +22,7 @@ from modelkit.measure.size import measure_size
 from modelkit.options import Measure, Synthetic
 from modelkit.progress import Progress
 from modelkit.report.comparison import SCHEMA
+from modelkit.report.rows import finite_note
 from modelkit.runtime import class_count, input_specs, make_session, output_specs, ready_run
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ def compare_models(paths: list[Path], data: Path | None, options: Options, progr
     timed = compare_fresh(
         factories, baseline=keys[0], seconds=options.measure.seconds, seed=options.seed, progress=progress
     )
+    unknown = next((text for each in found.values() if (text := finite_note(each.fidelity))), None)
+    notes += [unknown] if unknown else []
     entries = []
     for key, path in zip(keys, paths, strict=True):
         ratio = timed.ratios.get(key)

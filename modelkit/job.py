@@ -16,7 +16,8 @@ from modelkit.data.open import open_dataset
 from modelkit.data.roles import Roles, assign_roles
 from modelkit.data.synthetic import synthetic_dataset
 from modelkit.decision import Decision
-from modelkit.files import check_outputs
+from modelkit.errors import UsageError
+from modelkit.files import check_outputs, shown
 from modelkit.graph.layers import input_vocabulary
 from modelkit.graph.load import Loaded, load
 from modelkit.graph.normalise import normalise
@@ -126,6 +127,11 @@ def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:
     loaded = load(job.model)
     inputs = [job.model, *loaded.external, *(p for p in (job.data, job.test) if p is not None)]
     check_outputs(outputs_of(job.output), inputs, force=job.force or only_failed(job.output))
+    if job.data is not None and job.test is not None and os.path.realpath(job.data) == os.path.realpath(job.test):
+        raise UsageError(
+            f"'{shown(job.test)}' is named both to work with and to test on",
+            "leave --test out, and labelled data is split in parts; or give other samples",
+        )
     session = make_session(job.model, providers=[options.measure.provider])
     specs = input_specs(session)
     classes = class_count(output_specs(session))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelkit import verdict
 from modelkit.bench import Bench
 from modelkit.candidate import Trial
 from modelkit.decision import Decision
 from modelkit.errors import BudgetError, ModelError
-from modelkit.files import Staging, file_record, write_json
+from modelkit.files import Staging, file_record, json_bytes, shown
 from modelkit.graph.load import load
 from modelkit.graph.save import save
 from modelkit.job import Job, Maker, only_failed, outputs_of, prepare
@@ -44,7 +44,7 @@ def transform(job: Job, make: Maker, progress: Progress = silent) -> Report:
     with Staging(job.output.parent) as stage:
         bench = Bench(job, prepared, stage, progress)
         trials = bench.run_all()
-        chosen = verdict.pick(trials, bench.problem, bench.rate)
+        chosen = bench.pick(trials)
         best = chosen or _least_bad(trials, bench.rate)
         report = bench.report(best, trials, chosen is not None)
         artifact, names = job.output.name, []
@@ -53,7 +53,10 @@ def transform(job: Job, make: Maker, progress: Progress = silent) -> Report:
                 names.append(path)
             report.after.file = file_record(stage.path(artifact))
         reports = [path.name for path in outputs_of(job.output)[2:]]
-        write_json(stage.path(reports[0]), report.to_dict())
+        older = _older_artifact(job) if report.status != "done" else None
+        if older is not None:
+            report.notes.append(older)
+        stage.path(reports[0]).write_bytes(json_bytes(report.to_dict()))
         stage.path(reports[1]).write_text(markdown.render(report), encoding="utf-8")
         # A failed run may replace its own earlier report: only artifacts are precious.
         failed_before = only_failed(job.output)
@@ -61,7 +64,7 @@ def transform(job: Job, make: Maker, progress: Progress = silent) -> Report:
     if report.status != "done":
         raise BudgetError(
             _missed(report, chosen),
-            f"{reports[0]} tells what was tried; loosen the budget or give data",
+            f"{reports[0]} tells what was tried; loosen the budget or give data" + (f"; {older}" if older else ""),
             report=report,
         )
     return report
@@ -102,6 +105,13 @@ def plan(job: Job, make: Maker, progress: Progress = silent) -> Plan:
         config=job.options.value.model_dump(mode="json"),
         origins=dict(job.options.origins),
     )
+
+
+def _older_artifact(job: Job) -> str | None:
+    """What to say of an artifact that is there although this run wrote none."""
+    if not any(os.path.lexists(path) for path in outputs_of(job.output)[:2]):
+        return None
+    return f"the {shown(job.output.name)} that is there comes from an earlier run and was left as it is"
 
 
 def _saved_bytes(model: ir.Model) -> int:

@@ -51,6 +51,7 @@ FIDELITY = record(
     mean_error=NUMBER,
     kl={**maybe(NUMBER), "optional": True},
     non_finite=COUNT,
+    finite_share=SHARE,
 )
 DECISION = record(target=TEXT, action=TEXT, reason=TEXT, numbers=mapping({"type": ["number", "string", "null"]}))
 DATASET = record(
@@ -183,4 +184,6 @@ COMPARISON = record(
     notes=listed(TEXT),
     seed=COUNT,
     machine=MACHINE,
+    config={"type": "object"},
+    origins=mapping(TEXT),
 )
