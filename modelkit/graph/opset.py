@@ -107,7 +107,7 @@ def _spread_slopes(model: ir.Model, version: int) -> None:
                 )
             if len(data.shape) <= 2 or len(slope.shape) != 1 or slope.shape[0] == 1:
                 continue
-            axes = {"axes": list(range(1, len(data.shape) - 1))}
+            axes: dict[str, object] = {"axes": list(range(1, len(data.shape) - 1))}
             name = namer(f"{slope.name}_spread")
             spread = make_node("Unsqueeze", [slope], [name], name=name, attributes=axes)
             graph.insert_before(node, spread)
