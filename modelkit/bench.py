@@ -168,7 +168,7 @@ class Bench:
         return dataset.batches(32)
 
     def _try(self, candidate: Candidate, number: int) -> Trial:
-        trial = Trial(candidate.name, candidate.alike)
+        trial = Trial(candidate.name)
         model = self._prepared.model.clone()
         try:
             trial.decisions = candidate.apply(model, self._progress)
@@ -243,5 +243,5 @@ class Bench:
 
 def _entry(trial: Trial) -> dict[str, Any]:
     found = asdict(trial)
-    del found["path"], found["decisions"], found["alike"]
+    del found["path"], found["decisions"]
     return found

@@ -63,8 +63,10 @@ class PruneConfig(TransformConfig):
     pattern: str | None = Field(
         None, description="2:4 leaves 2 of every 4 weights along the inputs; 4x1 zeroes blocks of 4 outputs x 1 input"
     )
-    scope: Literal["layer", "global"] = Field(
-        "layer", description="each layer reaches the sparsity, or all layers share one threshold"
+    scope: Literal["auto", "layer", "global"] = Field(
+        "auto",
+        description="layer: each layer reaches the sparsity; global: all layers are ranked as one; "
+        "auto tries both where there is data, else layer",
     )
     steps: int = Field(1, ge=1, le=1000, description="reach the sparsity in this many steps, on a cubic schedule")
     structure: Structure = Field(default_factory=Structure)
