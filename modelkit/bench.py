@@ -110,14 +110,14 @@ class Bench:
             speedup=speedup["value"] if speedup else None,
         )
         met = met and all(gate.ok for gate in checks)
-        notes = list(self._roles.notes)
+        notes = [*(self._job.source.notes if self._job.source else []), *self._roles.notes]
         if speedup and speedup["high"] < 1:
             notes.append("the artifact is slower than the original on this machine")
         latency = {k: v for k, v in (trial.latency or {}).items() if k != "speedup"} or None
         return Report(
             command=self._job.command,
             status="done" if met else "budget not met",
-            before=Side(file_record(self._job.model), self._size, self._latency, quality),
+            before=Side(file_record(self._job.named), self._size, self._latency, quality),
             after=Side(file_record(trial.path), trial.size, latency, after_quality),
             method=trial.name,
             speedup=speedup,

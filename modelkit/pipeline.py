@@ -15,7 +15,7 @@ from modelkit.errors import BudgetError, ModelError
 from modelkit.files import Staging, file_record, write_json
 from modelkit.graph.load import load
 from modelkit.graph.save import save
-from modelkit.job import Job, Maker, only_failed, outputs_of, prepare
+from modelkit.job import Job, Maker, only_failed, opened, outputs_of, prepare
 from modelkit.progress import Progress, silent
 from modelkit.report import markdown
 from modelkit.report.plan import Plan
@@ -40,6 +40,11 @@ def transform(job: Job, make: Maker, progress: Progress = silent) -> Report:
         BudgetError: Nothing that was tried is inside the budget; carries the report as ``report``.
         ModelkitError: Anything else that is wrong.
     """
+    with opened(job, progress) as ready:
+        return _transform(ready, make, progress)
+
+
+def _transform(job: Job, make: Maker, progress: Progress) -> Report:
     prepared = prepare(job, make, progress)
     with Staging(job.output.parent) as stage:
         bench = Bench(job, prepared, stage, progress)
@@ -78,6 +83,11 @@ def plan(job: Job, make: Maker, progress: Progress = silent) -> Plan:
     Raises:
         ModelkitError: Whatever ``transform`` would refuse before it starts.
     """
+    with opened(job, progress) as ready:
+        return _plan(ready, make, progress)
+
+
+def _plan(job: Job, make: Maker, progress: Progress) -> Plan:
     prepared = prepare(job, make, progress)
     entries: list[dict[str, Any]] = []
     best: tuple[int, list[Decision]] | None = None
@@ -93,7 +103,7 @@ def plan(job: Job, make: Maker, progress: Progress = silent) -> Plan:
         if best is None or predicted < best[0]:
             best = predicted, decisions
     return Plan(
-        model=job.model.name,
+        model=job.named.name,
         output=str(job.output),
         original_bytes=prepared.loaded.size_bytes,
         candidates=entries,
