@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelkit.checkpoint import safetensorsfile, state, torchfile
-from modelkit.checkpoint.links import Links, clean, link
+from modelkit.checkpoint.links import Links
 from modelkit.checkpoint.safetensorsfile import SafetensorsFile
 from modelkit.checkpoint.tensors import TensorRef
 from modelkit.checkpoint.torchfile import TorchFile
 from modelkit.errors import ModelError, UnsafeError
 from modelkit.files import Kind, file_record, shown
-from modelkit.graph.load import load
-from modelkit.graph.save import save
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -101,11 +99,7 @@ class Container:
         ]
         state.check_fit(found, shapes, free, arch, shown(self.path.name))
         net.load_state_dict({self.names[key]: value for key, value in self._torch_tensors().items()}, strict=False)
-        self.module_state = {
-            key: value.detach().float().numpy() if value.dtype == torch.bfloat16 else value.detach().numpy()
-            for key, value in net.state_dict().items()
-            if isinstance(value, torch.Tensor)
-        }
+        self.module_state = arrays_of(net.state_dict())
 
     def _torch_tensors(self) -> dict[str, Any]:
         if isinstance(self.file, SafetensorsFile):
@@ -121,13 +115,6 @@ class Container:
         if self._tree is None:
             self._tree = torchfile.load(self.file, trust=self.trust)
         return self._tree
-
-    def link(self, onnx: Path) -> None:
-        """Tidy an exported graph in its file, with initializers named as in the state dict, and remember the links."""
-        raw, cleaned = load(onnx).model, load(onnx).model
-        clean(cleaned)
-        self.links = link(raw, cleaned, self.module_state)
-        save(cleaned, onnx)
 
     def write(self, path: Path, before: ir.Model, after: ir.Model, kept: Kept | None = None) -> dict[str, Any]:
         """Write the container again with what changed between two graphs.
@@ -215,6 +202,18 @@ class Container:
             torch.save(tree, path, _use_new_zipfile_serialization=zipped)
         finally:
             mapping.update(old)
+
+
+def arrays_of(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Torch tensors as arrays; bfloat16, which numpy lacks, becomes float32."""
+    import torch
+
+    found = {}
+    for key, value in tensors.items():
+        if isinstance(value, torch.Tensor) and value.layout is torch.strided:
+            plain = value.detach().float() if value.dtype == torch.bfloat16 else value.detach()
+            found[key] = plain.numpy()
+    return found
 
 
 def read(path: Path, kind: Kind, *, trust: bool = False) -> Container:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modelkit.checkpoint.container import arrays_of
+from modelkit.checkpoint.links import Links, tidy
 from modelkit.checkpoint.loading import InputSpec
 from modelkit.checkpoint.quiet import quiet
 from modelkit.errors import ModelError
@@ -20,14 +22,18 @@ if TYPE_CHECKING:
 
 OPSET = 20
 TOLERANCE = 1e-4
+_FIXED = "if it only takes one size of batch, say so: --input 1x3x32x32:float32:fixed"
 _BATCH = 2
-_BIG = 1 << 31
+_LARGE = 1_900_000_000
 
 
-def export_module(net: nn.Module, specs: Sequence[InputSpec], path: Path, what: str) -> None:
+def export_module(net: nn.Module, specs: Sequence[InputSpec], path: Path, what: str) -> Links:
     """Export a module whose code is known, by torch.export; parameters keep their names.
 
-    Nothing is optimised here: constants stay what they are called in the state dict.
+    torch optimises nothing here, so that constants are called what they are called in the state dict.
+
+    Returns:
+        How the graph and the module's state dict belong together.
 
     Raises:
         ModelError: An input does not fit, torch cannot trace the module, or the result computes something else.
@@ -57,10 +63,12 @@ def export_module(net: nn.Module, specs: Sequence[InputSpec], path: Path, what: 
                 dynamic_shapes=dynamic,
             )
             assert program is not None
-            program.save(str(path), external_data=_is_large(net))
+            program.save(str(path), external_data=_is_large(net.state_dict()))
     except Exception as error:  # the exporter raises many kinds, most of them its own
         raise _cannot(error, what, dynamic is not None) from error
+    links = tidy(path, arrays_of(net.state_dict()))
     _verify(path, net, specs, what)
+    return links
 
 
 def export_program(program: torch.export.ExportedProgram, path: Path, what: str) -> None:
@@ -75,10 +83,11 @@ def export_program(program: torch.export.ExportedProgram, path: Path, what: str)
         with quiet(), torch.no_grad():
             made = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False, opset_version=OPSET)
             assert made is not None
-            made.save(str(path), external_data=_is_large(program))
+            made.save(str(path), external_data=_is_large(program.state_dict))
             net = program.module()
     except Exception as error:  # as above
         raise _cannot(error, what, dynamic=False) from error
+    tidy(path, arrays_of(program.state_dict))
     _verify(path, net, None, what)
 
 
@@ -113,6 +122,7 @@ def export_script(net: torch.jit.ScriptModule, specs: Sequence[InputSpec], path:
             )
         except Exception as error:  # as above
             raise _cannot(error, what, bool(free)) from error
+    tidy(path, arrays_of(net.state_dict()))
     _verify(path, net, [InputSpec(None, s.shape, s.dtype, s.fixed) for s in specs], what)
 
 
@@ -173,9 +183,9 @@ def _tensors(found: Any) -> list[torch.Tensor]:
     return []
 
 
-def _is_large(net: Any) -> bool:
-    tensors = net.state_dict().values()
-    return bool(sum(t.numel() * t.element_size() for t in tensors if hasattr(t, "numel")) > _BIG - (1 << 28))
+def _is_large(tensors: Mapping[str, Any]) -> bool:
+    """Whether weights take nearly the 2 GB that fit into one ONNX file."""
+    return bool(sum(t.numel() * t.element_size() for t in tensors.values() if hasattr(t, "numel")) > _LARGE)
 
 
 def _cannot(error: Exception, what: str, dynamic: bool) -> ModelError:
@@ -184,7 +194,7 @@ def _cannot(error: Exception, what: str, dynamic: bool) -> ModelError:
         root = root.__cause__
     hint = "torch cannot turn its code into a graph; export it to ONNX by hand"
     if dynamic:
-        hint = "if the model only takes one size of batch, say so: --input 1x3x32x32:float32:fixed"
+        hint = _FIXED
     return ModelError(f"'{what}' cannot be exported: {_last_line(root)}", hint)
 
 
@@ -210,8 +220,11 @@ def _verify(path: Path, net: Any, specs: Sequence[InputSpec] | None, what: str) 
             drawn = [_example(spec, run, batch) for spec in specs]
         args, kwargs = _split(specs, drawn) if specs is not None else (tuple(drawn), {})
         feeds = _feeds(declared, args, kwargs, what)
-        with quiet(), torch.no_grad():
-            expected = _tensors(net(*args, **kwargs))
+        try:
+            with quiet(), torch.no_grad():
+                expected = _tensors(net(*args, **kwargs))
+        except Exception as error:  # the module's code
+            raise ModelError(f"'{what}' does not run on a batch of {batch}: {_last_line(error)}", _FIXED) from error
         try:
             found = session.run(None, feeds)
         except Exception as error:  # onnxruntime's errors have no common base
@@ -239,10 +252,9 @@ def _feeds(
 
 
 def _declared(spec: TensorSpec, seed: int, batch: int) -> torch.Tensor:
-    import torch
-
+    """Random numbers for an input of a graph whose free axes are not ours to choose."""
     shape = tuple(d if isinstance(d, int) else batch if axis == 0 else 16 for axis, d in enumerate(spec.shape))
-    return _example(InputSpec(None, shape, str(spec.dtype), True), seed) if spec.shape else torch.zeros(())
+    return _example(InputSpec(None, shape, str(spec.dtype), True), seed)
 
 
 def _difference(expected: np.ndarray, found: np.ndarray) -> float:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from modelkit.checkpoint.tensors import DTYPES
 from modelkit.graph.fold_constants import fold_constants
 from modelkit.graph.fold_transpose import fold_transpose
 from modelkit.graph.lift import fix_defaults, lift_constants
+from modelkit.graph.load import load
 from modelkit.graph.names import make_unique
 from modelkit.graph.normalise import remove_unused
 from modelkit.graph.passthrough import remove_passthrough
+from modelkit.graph.save import save
 from modelkit.graph.shapes import infer_shapes
 from modelkit.graph.tensors import attribute_float, attribute_int, constant_of
 
@@ -127,6 +129,23 @@ def _strip(model: ir.Model) -> None:
             node.doc_string = None
 
 
+def tidy(path: Path, state: Mapping[str, np.ndarray]) -> Links:
+    """Clean an exported graph in its file, its initializers named as in the state dict.
+
+    Args:
+        path: The ONNX file, as torch exported it.
+        state: The module's tensors by key.
+
+    Returns:
+        How the graph's initializers and the keys belong together.
+    """
+    raw, cleaned = load(path).model, load(path).model
+    clean(cleaned)
+    links = link(raw, cleaned, state)
+    save(cleaned, path)
+    return links
+
+
 def link(raw: ir.Model, cleaned: ir.Model, state: Mapping[str, np.ndarray]) -> Links:
     """Find out where each initializer's numbers come from, and name it after its key where there is only one.
 
@@ -150,9 +169,9 @@ def link(raw: ir.Model, cleaned: ir.Model, state: Mapping[str, np.ndarray]) -> L
         if made is None or not _holds(made, tensor.numpy(), state):
             continue
         key = made.keys[0]
-        if len(made.keys) == 1 and key != name and key not in cleaned.graph.initializers:
-            if tensor.size == state[key].size:
-                value.name = name = key
+        whole = len(made.keys) == 1 and tensor.size == state[key].size
+        if whole and key not in cleaned.graph.initializers:
+            value.name = name = key
         found.tensors[name] = made
     for node in cleaned.graph:
         if node.op_type == "BatchNormalization" and not node.domain:
@@ -182,18 +201,19 @@ def _trace(raw: ir.Model, name: str, state: Mapping[str, np.ndarray]) -> Link | 
     total = 0
     for node in nodes:
         for read in node.inputs:
-            if read is None or read.producer() is not None or (read.name or "") in feeds:
+            if read is None or read.producer() is not None or read.name in feeds:
                 continue
-            if read.name in state:
-                keys[read.name] = total
-                size = state[read.name].size
-                feeds[read.name] = np.arange(total, total + size, dtype=np.int64).reshape(state[read.name].shape)
+            name_read = read.name or ""
+            if name_read in state:
+                keys[name_read] = total
+                size = state[name_read].size
+                feeds[name_read] = np.arange(total, total + size, dtype=np.int64).reshape(state[name_read].shape)
                 total += size
             else:
                 tensor = constant_of(read)
                 if tensor is None or tensor.dtype in _FLOATS:
                     return None
-                feeds[read.name or ""] = tensor.numpy()
+                feeds[name_read] = tensor.numpy()
     if not keys:
         return None
     ordered = [node for node in raw.graph if node in nodes]
@@ -227,7 +247,7 @@ def _run(nodes: list[ir.Node], feeds: dict[str, np.ndarray], name: str, opset: i
     graph = onnx.helper.make_graph(
         protos,
         "moves",
-        [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.INT64, a.shape) for n, a in feeds.items()],
+        [onnx.ValueInfoProto(name=each) for each in feeds],
         [onnx.ValueInfoProto(name=name)],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
@@ -260,9 +280,5 @@ def _link_norm(node: ir.Node, state: Mapping[str, np.ndarray], found: Links) -> 
         axis = 1
     epsilon = float(np.float32(attribute_float(node, "epsilon", 1e-5)))
     assert weight is not None
-    found.norms[weight] = Norm(*(str(key) for key in keys), epsilon=epsilon, axis=axis, groups=groups)
-
-
-def numbers(array: np.ndarray) -> np.ndarray:
-    """An array's numbers for comparing, as float64 where numpy has no such type of its own."""
-    return array if array.dtype in (DTYPES["float32"], DTYPES["float64"]) else array.astype(np.float64)
+    scale, bias, mean, variance = map(str, keys)
+    found.norms[weight] = Norm(scale, bias, mean, variance, epsilon, axis, groups)

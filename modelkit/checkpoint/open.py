@@ -97,8 +97,7 @@ def _open_state(
     from modelkit.checkpoint.export import export_module
 
     progress("exporting to ONNX", 0, 1)
-    export_module(net, specs, onnx, name)
-    held.link(onnx)
+    held.links = export_module(net, specs, onnx, name)
     return Source(path, onnx, held.kind, [*notes, *_trusted(loading, held.ran_code)], held)
 
 

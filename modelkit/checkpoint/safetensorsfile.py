@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,9 +79,9 @@ def read(path: Path) -> SafetensorsFile:
         if dtype is None:
             raise ModelError(f"the tensor '{shown(key)}' in '{name}' has the type {shown(entry['dtype'])}, not known")
         shape = tuple(int(n) for n in entry["shape"])
-        begin, end = entry["data_offsets"]
+        begin = int(entry["data_offsets"][0])
         item = tensors.DTYPES[dtype].itemsize
-        strides = tuple(int(np.prod(shape[i + 1 :], dtype=np.int64)) for i in range(len(shape)))
+        strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
         if begin % item:
             raise ModelError(f"the tensor '{shown(key)}' in '{name}' is not aligned")
         tree[key] = TensorRef(whole, dtype, begin // item, shape, strides)
@@ -119,7 +120,7 @@ def _header(source: SafetensorsFile, changed: Mapping[str, np.ndarray], layout: 
     for key in layout:
         ref = source.tree[key]
         shape = changed[key].shape if key in changed else ref.shape
-        size = int(np.prod(shape, dtype=np.int64)) * _itemsize(ref)
+        size = math.prod(shape) * _itemsize(ref)
         places[key] = {"dtype": _NAMES[ref.dtype], "shape": list(shape), "data_offsets": [position, position + size]}
         position += size
     entries: dict[str, object] = {} if source.metadata is None else {"__metadata__": source.metadata}

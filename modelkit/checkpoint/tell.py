@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,8 @@ def tell(path: Path, *, trust: bool = False) -> dict[str, Any]:
 
     Returns:
         ``{"schema": "modelkit.state/1", "file": ..., "kind": ..., "state_dict": ..., "others": [...],
-        "contents": [...], "parameters": n, "bytes": n, "zeros": share, "tensors": [{"name", "shape", "dtype", "bytes",
-        "zeros"}]}``.
+        "contents": [...], "parameters": n, "bytes": n, "zeros": share,
+        "tensors": [{"name", "shape", "dtype", "bytes", "zeros"}]}``.
 
     Raises:
         ModelError: The file is damaged or holds no tensors.
@@ -53,7 +54,7 @@ def tell(path: Path, *, trust: bool = False) -> dict[str, Any]:
         raise UnsafeError(torchfile.refusal(file), torchfile.TRUST)
     place = state.find(file.tree, TensorRef, shown(path.name))
     mapping = place.of(file.tree)
-    entries = []
+    entries: list[dict[str, Any]] = []
     for name, ref in dict.items(mapping):
         if isinstance(ref, TensorRef):
             array = file.array(ref)
@@ -67,7 +68,7 @@ def tell(path: Path, *, trust: bool = False) -> dict[str, Any]:
                 }
             )
     total = sum(ref.size for ref in dict.values(mapping) if isinstance(ref, TensorRef))
-    zeros = sum(e["zeros"] * int(np.prod(e["shape"], dtype=np.int64)) for e in entries)
+    zeros = sum(e["zeros"] * math.prod(e["shape"]) for e in entries)
     return {
         "schema": SCHEMA,
         "file": file_record(path),

@@ -57,7 +57,10 @@ class Opaque:
         """Ignore an item."""
 
 
-class Reader(pickle._Unpickler):  # type: ignore[name-defined, misc]
+_Base: Any = pickle._Unpickler
+
+
+class Reader(_Base):
     """An unpickler that knows the few names of a state dict and runs none of the others.
 
     The implementation in Python is used on purpose: its memo is a dictionary, while that in C allocates an array as
@@ -109,11 +112,11 @@ class Reader(pickle._Unpickler):  # type: ignore[name-defined, misc]
 
     def _build(self) -> None:
         """Give an object its state; only what has one of its own may get it."""
-        if not isinstance(self.stack[-2], OrderedDict | Opaque):  # type: ignore[attr-defined]
+        if not isinstance(self.stack[-2], OrderedDict | Opaque):
             raise pickle.UnpicklingError("state for something that has none")
         super().load_build()
 
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: _build}  # type: ignore[attr-defined]  # noqa: RUF012
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: _build}  # noqa: RUF012
 
 
 class _Type:

@@ -79,7 +79,7 @@ class _Writer:
         self._strangers()
         if self._problems:
             raise ModelError(
-                f"the changes cannot be written into '{shown(self._held.path.name)}': {'; '.join(self._problems[:6])}",
+                f"'{shown(self._held.path.name)}' cannot hold the changes: {'; '.join(self._problems[:6])}",
                 "the ONNX artifact holds them",
             )
         return self._finish()
