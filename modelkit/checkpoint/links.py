@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
+from modelkit.checkpoint.quiet import quiet
 from modelkit.graph.fold_constants import fold_constants
 from modelkit.graph.fold_transpose import fold_transpose
 from modelkit.graph.lift import fix_defaults, lift_constants
@@ -102,6 +103,17 @@ class Links:
     norms: dict[str, Norm] = field(default_factory=dict)
 
 
+def compute_sizes(model: ir.Model) -> None:
+    """Let the exporter's own optimiser compute sizes in place, without touching what holds weights.
+
+    Its graphs ask for the shape of a weight, or for one axis of an input, and cut weights accordingly.
+    """
+    from onnxscript import optimizer
+
+    with quiet():
+        optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=_is_size)
+
+
 def clean(model: ir.Model) -> None:
     """Tidy an exported graph as ``normalise`` does, in place, but leave each BatchNormalization a node."""
     fix_defaults(model)
@@ -113,6 +125,12 @@ def clean(model: ir.Model) -> None:
     make_unique(model)
     infer_shapes(model)
     _strip(model)
+
+
+def _is_size(node: ir.Node) -> bool | None:
+    """False for a node that moves weights; the optimiser decides about all others."""
+    moved = node.op_type in _MOVES and node.outputs[0].dtype in _FLOATS
+    return False if moved else None
 
 
 def _strip(model: ir.Model) -> None:
@@ -139,7 +157,9 @@ def tidy(path: Path, state: Mapping[str, np.ndarray]) -> Links:
     Returns:
         How the graph's initializers and the keys belong together.
     """
-    raw, cleaned = load(path).model, load(path).model
+    raw = load(path).model
+    compute_sizes(raw)
+    cleaned = raw.clone()
     clean(cleaned)
     links = link(raw, cleaned, state)
     save(cleaned, path)
