@@ -93,9 +93,8 @@ def prune(
     Raises:
         ModelkitError: With a message, a hint and an exit code; see modelkit.errors.
     """
-    return run(
-        prune_job(model, output=output, data=data, test=test, config=config, force=force, loading=loading), progress
-    )
+    job = prune_job(model, output=output, data=data, test=test, config=config, force=force, loading=loading)
+    return run(job, progress)
 
 
 def run(job: Job, progress: Progress = silent) -> Report:
@@ -257,6 +256,7 @@ def prune_job(
         test=None if test is None else Path(test),
         preprocess=config.value.preprocess,
         force=force,
+        training=config.value.finetune.epochs > 0,
         loading=loading,
     )
 

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from modelkit.config import Percent
 from modelkit.options import Block
+from modelkit.train.config import FineTune
 from modelkit.transform_config import TransformConfig
 
 Method = Literal["auto", "magnitude", "wanda", "obs"]
@@ -66,6 +67,7 @@ class PruneConfig(TransformConfig):
     steps: int = Field(1, ge=1, le=1000, description="reach the sparsity in this many steps, on a cubic schedule")
     structure: Structure = Field(default_factory=Structure)
     calibration: Calibration = Field(default_factory=Calibration)
+    finetune: FineTune = Field(default_factory=FineTune)
 
     @field_validator("channels")
     @classmethod
