@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelkit.candidate import Candidate, Trial
+from modelkit.checkpoint.artifact import names_beside
 from modelkit.checkpoint.loading import Loading
 from modelkit.checkpoint.open import open_source
 from modelkit.checkpoint.source import Source
@@ -144,7 +145,8 @@ def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:
     options: TransformConfig = job.options.value
     loaded = load(job.model)
     inputs = [job.named, job.model, *loaded.external, *(p for p in (job.data, job.test) if p is not None)]
-    check_outputs(outputs_of(job.output), inputs, force=job.force or only_failed(job.output))
+    beside = names_beside(job.source, job.output) if job.source is not None and job.command == "prune" else []
+    check_outputs([*outputs_of(job.output), *beside], inputs, force=job.force or only_failed(job.output))
     session = make_session(job.model, providers=[options.measure.provider])
     specs = input_specs(session)
     classes = class_count(output_specs(session))

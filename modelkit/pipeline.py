@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from modelkit import verdict
 from modelkit.bench import Bench
 from modelkit.candidate import Trial
+from modelkit.checkpoint.artifact import write_beside
 from modelkit.decision import Decision
 from modelkit.errors import BudgetError, ModelError
 from modelkit.files import Staging, file_record, write_json
@@ -29,7 +30,8 @@ def transform(job: Job, make: Maker, progress: Progress = silent) -> Report:
     """Run a job from file to file.
 
     The artifact, ``<stem>.report.json`` and ``<stem>.report.md`` are written together or not at all. When a budget
-    is not met only the report is written.
+    is not met only the report is written. Pruning a state dict also writes it changed in the same way, in the
+    format that it had, and a plan of what changed.
 
     Args:
         job: What to do.
@@ -52,8 +54,13 @@ def _transform(job: Job, make: Maker, progress: Progress) -> Report:
         chosen = verdict.pick(trials, bench.problem, bench.rate)
         best = chosen or _least_bad(trials, bench.rate)
         report = bench.report(best, trials, chosen is not None)
-        artifact, names = job.output.name, []
+        artifact = job.output.name
+        names: list[str] = []
         if chosen is not None and report.status == "done":
+            if job.command == "prune" and job.source is not None and best.path is not None:
+                beside, note = write_beside(job.source, stage, job.output, prepared.model, best.path, best.kept)
+                names += beside
+                report.notes += [note] if note else []
             for path in save_as(best, stage, artifact):
                 names.append(path)
             report.after.file = file_record(stage.path(artifact))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -178,6 +179,7 @@ def link(raw: ir.Model, cleaned: ir.Model, state: Mapping[str, np.ndarray]) -> L
         state: The module's tensors by key.
     """
     found = Links()
+    name: str
     for name, value in list(cleaned.graph.initializers.items()):
         tensor = value.const_value
         if tensor is None or tensor.dtype not in _FLOATS:
@@ -272,10 +274,10 @@ def _run(nodes: list[ir.Node], feeds: dict[str, np.ndarray], name: str, opset: i
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     try:
-        found = ReferenceEvaluator(model).run([name], feeds)[0]
+        found: Any = ReferenceEvaluator(model).run([name], feeds)
+        array = np.asarray(found[0])
     except Exception:  # an operator in a form that the reference does not know: the link is simply not found
         return None
-    array = np.asarray(found)
     return array if array.dtype == np.int64 else None
 
 

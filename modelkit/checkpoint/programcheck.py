@@ -21,7 +21,7 @@ _SCALAR = re.compile(
 # These reach files; every other ATen operator only computes with tensors.
 _FILES = frozenset({"from_file", "save", "load", "_save", "read"})
 # Sizes are written as sympy calls, "Mul(Integer(2), Symbol('s0', integer=True))", and evaluated as Python. With these
-# words and marks only, nothing but arithmetic can be said; powers and shifts are left out, since they grow without end.
+# words and marks only, nothing but arithmetic can be said. Powers and shifts are left out: they grow without end.
 _TOKEN = re.compile(
     r"\s*([A-Za-z]\w{0,30}|'(?:(?:s|u|zuf|zf)\d{1,9}|-?\d{1,20}(?:\.\d{0,20})?(?:e[+-]?\d{1,2})?)'|\d{1,19}|[-(),=])",
     re.ASCII,

@@ -1,10 +1,10 @@
 """ExportedProgram files (``.pt2``): everything in them that torch would run while loading is refused or left out.
 
-``torch.export.load`` unpickles (weights marked so, sample inputs, opaque constants, files of the older form), evaluates
-symbolic sizes as Python (``sympify``), calls whatever a node names (``torch.os.system``), imports modules that a tree
-spec names, compiles node names and guards into Python source, and loads native code of AOTInductor. So the archive is
-read here first: a plain program of ATen operators is rebuilt in memory without the parts that are not needed, and that
-copy is what torch loads. Anything else takes ``--trust``.
+``torch.export.load`` unpickles (weights marked so, sample inputs, opaque constants, files of the older form),
+evaluates symbolic sizes as Python (``sympify``), calls whatever a node names (``torch.os.system``), imports modules
+that a tree spec names, compiles node names and guards into Python, and loads native code of AOTInductor. So the
+archive is read here first: a plain program of ATen operators is rebuilt in memory without the parts that are not
+needed, and that copy is what torch loads. Anything else takes ``--trust``.
 """
 
 from __future__ import annotations
