@@ -8,6 +8,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def read(path: Path) -> SafetensorsFile:
     with path.open("rb") as file:
         length = struct.unpack("<Q", file.read(8))[0]
         header = file.read(min(length, _LARGEST_HEADER))
-    entries = json.loads(header)
+    entries = json.loads(header, object_pairs_hook=_unique)
     metadata = entries.pop("__metadata__", None)
     tree: dict[str, TensorRef] = {}
     whole = Storage("", "uint8", path.stat().st_size - 8 - length)
@@ -87,6 +88,14 @@ def read(path: Path) -> SafetensorsFile:
         tree[key] = TensorRef(whole, dtype, begin // item, shape, strides)
         tensors.check(tree[key], key)
     return SafetensorsFile(path, tree, 8 + length, metadata, header)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys must differ: of two, readers choose as they like."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ModelError("the safetensors file names a tensor twice", "save it again")
+    return found
 
 
 def write(path: Path, source: SafetensorsFile, changed: Mapping[str, np.ndarray]) -> None:

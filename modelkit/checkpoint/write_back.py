@@ -215,13 +215,24 @@ class _Writer:
         for key, draft in self._drafts.items():
             if not draft.touched.any() and draft.alive is None:
                 continue
-            if key not in names:
-                continue  # tied to a key that is in the file and has the same draft
-            found.append(self._change(names[key], key, draft))
+            file_key = names.get(key) or self._twin(key, names)
+            if file_key is None:
+                self._problems.append(f"'{shown(key)}' is not in the file")
+            else:
+                found.append(self._change(file_key, key, draft))
         if self._problems:
             raise ModelError(f"the changes cannot be written back: {'; '.join(self._problems[:6])}")
         order = {key: i for i, key in enumerate(self._held.tensors)}
         return sorted([*found, *self._tied(found)], key=lambda change: order[change.key])
+
+    def _twin(self, key: str, names: dict[str, str]) -> str | None:
+        """The file's key of a tensor that the module knows under two names, and the file under the other."""
+        place = self._state[key].ctypes.data
+        for other, file_key in names.items():
+            array = self._state.get(other)
+            if array is not None and array.ctypes.data == place and array.shape == self._state[key].shape:
+                return file_key
+        return None
 
     def _change(self, file_key: str, key: str, draft: _Draft) -> Change:
         original = self._held.array(file_key)

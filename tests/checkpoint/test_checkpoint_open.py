@@ -72,7 +72,9 @@ def test_nothing_of_the_machine_is_in_the_graph(folder: Path) -> None:
     path = nets.save(nets.make("Cnn"), "state", folder / "w.pt")
     with open_source(path, loading("Cnn", "state")) as source:
         content = source.onnx.read_bytes()
-    assert str(folder).encode() not in content and b"site-packages" not in content and b"checkpoint_nets" not in content
+    assert (
+        str(folder).encode() not in content and b"site-packages" not in content and b"checkpoint_nets" not in content
+    )
 
 
 def test_an_onnx_file_is_passed_on(folder: Path) -> None:
@@ -156,7 +158,12 @@ WRONG = [
     ("checkpoint_nets:not_callable", UsageError, "is a str, which cannot be called", None),
     ("checkpoint_nets:number", UsageError, "returned a int, not a torch.nn.Module", None),
     ("checkpoint_nets:needs_width", UsageError, r"failed: TypeError: .*width", None),
-    ("checkpoint_nets:broken", UsageError, r"failed: ValueError: no such width: -1 \(checkpoint_nets.py:\d+: raise", None),
+    (
+        "checkpoint_nets:broken",
+        UsageError,
+        r"failed: ValueError: no such width: -1 \(checkpoint_nets.py:\d+: raise",
+        None,
+    ),
     ("bad_syntax:make", UsageError, r"importing it failed: SyntaxError.*bad_syntax.py:1", None),
     ("raises:make", UsageError, r"importing it failed: RuntimeError: no licence \(raises.py:1", None),
     ("checkpoint_nets:Texts", ModelError, "missing: .*unexpected: ", "the factory that made this file"),
@@ -181,7 +188,11 @@ def test_keys_that_do_not_fit_are_listed_all_at_once(folder: Path) -> None:
     torch.save(state, folder / "w.pt")
     with pytest.raises(ModelError) as caught, open_source(folder / "w.pt", Loading("checkpoint_nets:Mlp", ("1x16",))):
         pass
-    for part in ("1 missing: 2.bias", "1 unexpected: extra.weight", "0.weight (32x15 in the file, 32x16 in the module)"):
+    for part in (
+        "1 missing: 2.bias",
+        "1 unexpected: extra.weight",
+        "0.weight (32x15 in the file, 32x16 in the module)",
+    ):
         assert part in caught.value.message
 
 
@@ -273,8 +284,10 @@ def test_other_objects_beside_the_tensors_take_trust(folder: Path) -> None:
 
     saved = {"state_dict": nets.make("Mlp").state_dict(), "args": argparse.Namespace(lr=0.1)}
     torch.save(saved, folder / "w.pt")
-    with pytest.raises(UnsafeError, match=r"more than tensors \(argparse.Namespace\)"):
-        with open_source(folder / "w.pt", Loading("checkpoint_nets:Mlp", ("1x16",))):
-            pass
+    with (
+        pytest.raises(UnsafeError, match=r"more than tensors \(argparse.Namespace\)"),
+        open_source(folder / "w.pt", Loading("checkpoint_nets:Mlp", ("1x16",))),
+    ):
+        pass
     with open_source(folder / "w.pt", Loading("checkpoint_nets:Mlp", ("1x16",), True)) as source:
         assert any("--trust" in note for note in source.notes)
