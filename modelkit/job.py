@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 class Algorithm(Protocol):
     """A command's side of the work."""
 
+    @property
+    def objective(self) -> Objective:
+        """What is preferred among candidates inside the budget."""
+
     def candidates(self) -> list[Candidate]:
         """Return what to try first."""
 

@@ -46,13 +46,14 @@ def command(
         typer.Option(
             "--importance",
             metavar="HOW",
-            help="How channels are rated: auto, l1, l2, taylor, activation, gamma, geometric_median, random.",
+            help="How channels are rated: auto, reconstruction, activation, taylor, l1, l2, gamma, "
+            "geometric_median, random.",
         ),
     ] = None,
     finetune: Annotated[
         str | None,
         typer.Option(
-            "--finetune", metavar="EPOCHS", help="Train the pruned model for this many passes over the data."
+            "--finetune", metavar="EPOCHS", help="Then train for this many passes over the data."
         ),
     ] = None,
     output: f.OutputOption = None,

@@ -166,8 +166,8 @@ class _Compiler:
             kernel = OPS[node.op_type](Op(node, self._opset, self._widen, constants))
         except Unsupported as problem:
             self._problems.append(f"the {node.op_type} node '{name}': {problem}")
-            for value in node.outputs:  # so that what comes after it can be looked at too
-                self._new_slot(value)
+            for output in node.outputs:  # so that what comes after it can be looked at too
+                self._new_slot(output)
             return None
         moded = isinstance(kernel, Moded)
         run = kernel.run if isinstance(kernel, Moded) else kernel

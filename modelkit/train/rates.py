@@ -61,9 +61,9 @@ def choose_rate(
         try:
             epoch = _EPOCH
             while len(losses) < steps:
-                for fed in training.training(epoch, 0, augment):
+                for batches in training.training(epoch, 0, augment):
                     value = rate_at(len(losses), steps, options, rate)
-                    losses.append(stepper.step(fed, value, (seed << 32) + (epoch << 8) + len(losses)))
+                    losses.append(stepper.step(batches, value, (seed << 32) + (epoch << 8) + len(losses)))
                     if expired():
                         return math.inf
                     if len(losses) == steps:

@@ -123,10 +123,10 @@ class Run:
         stage = self._stage()
         self.stepper.module.train()
         done = (state.epoch - 1) * self.training.steps
-        for fed in self.training.training(state.epoch, state.step, self.augment):
+        for batches in self.training.training(state.epoch, state.step, self.augment):
             rate = rate_at(done + state.step, self.total, self.options, state.rate)
             # Layers that draw random numbers draw the same ones after a resumption.
-            loss = self.stepper.step(fed, rate, (self.seed << 32) + done + state.step)
+            loss = self.stepper.step(batches, rate, (self.seed << 32) + done + state.step)
             state.first_loss = loss if state.first_loss is None else state.first_loss
             state.loss_sum += loss
             state.step += 1
@@ -231,7 +231,7 @@ class Run:
             best=state.best_epoch,
             rate=state.rate,
             trials=state.trials,
-            batch=self.training.data.plan.fixed or self.training.batch,
+            batch=(self.training.data.plan.fixed or self.training.batch) * self.training.runs,
             steps=state.steps,
             task=str(self.stepper.objective.task),
             metric=self.metric,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -57,11 +57,11 @@ class Stepper:
         self.masks.zero_weights()
         self.masks.zero_momentum(self.optimizer)
 
-    def step(self, fed: Fed, rate: float, seed: int) -> float:
-        """Learn from a batch.
+    def step(self, batches: Sequence[Fed], rate: float, seed: int) -> float:
+        """Learn from one batch, or from several as if they were one.
 
         Args:
-            fed: The batch.
+            batches: What to learn from.
             rate: Learning rate.
             seed: Seed of layers that draw random numbers.
 
@@ -74,9 +74,12 @@ class Stepper:
         set_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(seed)
-        loss, _ = loss_of(self.module, fed, self.objective)
-        loss.backward()
-        value = loss.item()
+        value, count = 0.0, sum(fed.valid for fed in batches)
+        for fed in batches:
+            loss, _ = loss_of(self.module, fed, self.objective)
+            loss = loss * (fed.valid / count)
+            loss.backward()
+            value += loss.item()
         if not math.isfinite(value):
             raise DivergedError(f"the loss was {value}")
         self.masks.zero_gradients()
