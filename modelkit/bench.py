@@ -12,6 +12,7 @@ from modelkit import verdict
 from modelkit.candidate import Candidate, Trial
 from modelkit.errors import ModelError
 from modelkit.files import Staging, file_record
+from modelkit.graph.channels.surgery import kept_positions
 from modelkit.graph.save import save
 from modelkit.job import Job, Prepared
 from modelkit.measure.evaluate import evaluate_sessions
@@ -147,6 +148,7 @@ class Bench:
         model = self._prepared.model.clone()
         try:
             trial.decisions = candidate.apply(model, self._progress)
+            trial.kept = kept_positions(model)
             path = self._stage.path(f"candidate-{number}.onnx")
             save(model, path)
             session = self._session(path)
@@ -212,5 +214,5 @@ class Bench:
 
 def _entry(trial: Trial) -> dict[str, Any]:
     found = asdict(trial)
-    del found["path"], found["decisions"], found["alike"]
+    del found["path"], found["decisions"], found["alike"], found["kept"]
     return found

@@ -27,6 +27,7 @@ from modelkit.graph.load import Loaded, load
 from modelkit.graph.normalise import normalise
 from modelkit.graph.save import save
 from modelkit.graph.verify import verify_same
+from modelkit.options import Objective
 from modelkit.progress import Progress, silent
 from modelkit.report.report import SCHEMA
 from modelkit.runtime import class_count, input_specs, make_session, output_specs

@@ -52,9 +52,7 @@ def command(
     ] = None,
     finetune: Annotated[
         str | None,
-        typer.Option(
-            "--finetune", metavar="EPOCHS", help="Then train for this many passes over the data."
-        ),
+        typer.Option("--finetune", metavar="EPOCHS", help="Then train for this many passes over the data."),
     ] = None,
     output: f.OutputOption = None,
     data: f.DataOption = None,

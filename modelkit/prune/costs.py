@@ -84,9 +84,7 @@ class Costs:
 
 
 def _channel_terms(groups: Sequence[Group]) -> list[_Term]:
-    return [
-        _Term(group.channels, [(group.channels, {group.name: 1.0})]) for group in groups if group.frozen is None
-    ]
+    return [_Term(group.channels, [(group.channels, {group.name: 1.0})]) for group in groups if group.frozen is None]
 
 
 def _axes(groups: Sequence[Group]) -> dict[int, dict[int, dict[str, float]]]:
@@ -116,7 +114,9 @@ def _weight_terms(model: ir.Model, groups: Sequence[Group], *, by_bytes: bool) -
         shape = tensor.shape.numpy()
         of = axes.get(id(slot.owner), {})
         terms.append(
-            _Term(nbytes(tensor) if by_bytes else tensor.size, [(int(shape[axis]), names) for axis, names in of.items()])
+            _Term(
+                nbytes(tensor) if by_bytes else tensor.size, [(int(shape[axis]), names) for axis, names in of.items()]
+            )
         )
     return terms
 

@@ -84,14 +84,16 @@ def equal(widths: Sequence[Widths], costs: Costs, limit: float) -> Plan:
 
     # Only where a width changes does the plan: these are the shares at which one does.
     shares = sorted(
-        {1 - (low + high) / 2 / each.channels for each in widths for low, high in zip(each.choices, each.choices[1:], strict=False)}
+        {
+            1 - (low + high) / 2 / each.channels
+            for each in widths
+            for low, high in zip(each.choices, each.choices[1:], strict=False)
+        }
     )
     return _first(plan, [0.0, *(share + 1e-9 for share in shares)], costs, limit)
 
 
-def ranked(
-    widths: Sequence[Widths], scores: Mapping[str, np.ndarray], costs: Costs, limit: float
-) -> Plan:
+def ranked(widths: Sequence[Widths], scores: Mapping[str, np.ndarray], costs: Costs, limit: float) -> Plan:
     """Rank the channels of all groups together and drop the lowest, as many as reach the limit.
 
     Args:
@@ -129,9 +131,7 @@ def _first(plan: Callable[[float], Plan], steps: Sequence[float], costs: Costs, 
     return plan(steps[high])
 
 
-def searched(
-    widths: Sequence[Widths], errors: Mapping[str, Mapping[int, float]], costs: Costs, limit: float
-) -> Plan:
+def searched(widths: Sequence[Widths], errors: Mapping[str, Mapping[int, float]], costs: Costs, limit: float) -> Plan:
     """Spend the error where it buys most.
 
     Args:

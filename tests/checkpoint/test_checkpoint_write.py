@@ -300,3 +300,21 @@ def test_prune_writes_the_state_dict_and_its_plan(folder: Path, capsys: pytest.C
     # Neither is overwritten unasked.
     Path("net.pruned.onnx").unlink()
     assert run([*argv, *quick]) == 2 and "net.pruned.pt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["nested", "safetensors"])
+def test_prune_channels_and_load_them_into_a_narrower_net(form: str, folder: Path) -> None:
+    nets.save(nets.make("Mlp"), form, folder / "net.x")
+    argv = ["prune", "net.x", "--arch", "checkpoint_nets:Mlp", "--input", "1x16", "--channels", "0.5"]
+    assert run([*argv, "--set", "measure.seconds=0.001"]) == 0
+    ending = "safetensors" if form == "safetensors" else "pt"
+    plan = json.loads(Path("net.pruned.plan.json").read_text())
+    entry = next(entry for key, entry in plan["keys"].items() if key.endswith("0.weight"))
+    assert entry["action"] == "cut" and len(entry["kept"]["0"]) == entry["shape"][0] < 32
+    small = nets.Mlp(entry["shape"][0]).eval()
+    small.load_state_dict(state_of(Path(f"net.pruned.{ending}")))
+    feeds = nets.feeds("Mlp")
+    session = ort.InferenceSession("net.pruned.onnx")
+    found = session.run(None, {session.get_inputs()[0].name: feeds[0].numpy()})[0]
+    with torch.no_grad():
+        np.testing.assert_allclose(found, small(*feeds).numpy(), atol=2e-5)
