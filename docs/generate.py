@@ -137,7 +137,7 @@ def make():
 
 
 def playground(folder: Path) -> None:
-    """Lay out what the commands of a page work on: the sample models that git has, and one of them as a state dict."""
+    """Lay out what the commands of a page work on: git's sample models, and one of them as a state dict."""
     import onnx
     from safetensors.numpy import save_file
 

@@ -134,6 +134,7 @@ _SIZES = listed(COUNT)
 
 INSPECTION = record(
     schema={"const": "modelkit.inspection/1"},
+    notes=listed(TEXT),
     file=FILE,
     size=SIZE,
     facts=record(
@@ -164,6 +165,7 @@ INSPECTION = record(
         quantized=record(scheme=TEXT, counts=mapping(COUNT), weights=COUNT),
         blockers=listed(DECISION),
     ),
+    notes=listed(TEXT),
 )
 
 COMPARISON = record(
