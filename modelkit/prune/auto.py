@@ -14,11 +14,12 @@ from modelkit.candidate import Candidate, Trial
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.errors import ModelError, UsageError
-from modelkit.progress import Progress
 from modelkit.options import Objective
+from modelkit.progress import Progress
 from modelkit.prune.channelmode import ChannelMode
 from modelkit.prune.config import PruneConfig
 from modelkit.prune.select import prunable_weights
+from modelkit.prune.tuning import Tuner, tuner_for
 from modelkit.prune.ways import weight_candidates
 
 
@@ -60,7 +61,7 @@ class Pruner:
         uses, kept = prunable_weights(self.model, config.include, config.exclude)
         if not uses:
             raise _nothing_to_do(kept)
-        return weight_candidates(config, self.data)
+        return weight_candidates(config, self.data, self._tuner)
 
     def refine(self, trials: list[Trial], progress: Progress) -> list[Candidate]:
         """Return what to try next, given what came of the candidates so far."""
@@ -72,7 +73,11 @@ class Pruner:
         single = config.sparsity is not None or config.threshold is not None or config.pattern is not None
         if single or (config.channels is None and config.structure.threshold is None):
             return None
-        return ChannelMode(self.model, config, self.data)
+        return ChannelMode(self.model, config, self.data, self._tuner)
+
+    @cached_property
+    def _tuner(self) -> Tuner | None:
+        return tuner_for(self.model.clone(), self.config.finetune, self.data, self.config.seed)
 
     @property
     def objective(self) -> Objective:

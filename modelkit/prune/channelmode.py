@@ -57,6 +57,9 @@ class ChannelMode:
         if config.channels == "auto":
             return [self._at(found[0], _FIRST)]
         ratio = config.channels
+        if self._finetune is not None:
+            # Training evens the ways out and takes longest: only the most promising one is tried.
+            found = found[:1]
         return [Candidate(way.name, self._apply(way, ratio)) for way in found]
 
     def refine(self, trials: Sequence[Trial]) -> list[Candidate]:

@@ -12,8 +12,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import conformance  # noqa: E402 - a script, not a package
 
-# Operators with cases that cannot pass: half-precision products rounded in another order, opset 1.
-EXCUSED = {"Attention": 0.93, "DFT": 0.8, "Not": 0.0}
+# Cases that cannot pass: half-precision products rounded in another order, zeros of a transform in float32.
+EXCUSED = {"Attention": 0.93, "DFT": 0.8}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_the_bar_holds(tallies: dict[str, conformance.Tally]) -> None:
 
 
 def test_nothing_else_got_worse(tallies: dict[str, conformance.Tally]) -> None:
-    assert sum(t.passed for t in tallies.values()) >= 1270
+    assert sum(t.passed for t in tallies.values()) >= 1273
     wrong = [line for t in tallies.values() for line in t.failed if "cannot run" not in line]
     # What is wrong without a word is only a matter of rounding.
     assert {line.split(":")[0].rsplit("_", 1)[0] for line in wrong} <= {

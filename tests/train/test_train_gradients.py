@@ -9,7 +9,7 @@ import pytest
 import torch
 from train_models import module_of, one_node
 
-from modelkit.train.ops.table import OPS
+from modelkit.train.ops.table import OPS, READ_AS_NUMBERS
 
 RNG = np.random.default_rng(0)
 
@@ -224,6 +224,36 @@ def test_gradient(op: str, inputs: list[np.ndarray | None], options: dict[str, A
     outputs = run(*leaves.values())
     assert outputs and all(t.requires_grad for t in outputs)
     assert torch.autograd.gradcheck(run, tuple(leaves.values()), atol=1e-5, rtol=1e-4, nondet_tol=1e-12)
+
+
+# The size of the result depends on numbers, which must be read.
+DATA_DEPENDENT = {"Compress", "MaxUnpool"}
+
+
+@pytest.mark.parametrize(("op", "inputs", "options"), CASES, ids=[f"{op}-{i}" for i, (op, _, _) in enumerate(CASES)])
+def test_nothing_is_read_from_the_device(op: str, inputs: list[np.ndarray | None], options: dict[str, Any]) -> None:
+    """On the meta device no number can be read, and no tensor can meet one of another device."""
+    if op in DATA_DEPENDENT:
+        return
+    fixed = {i for i in READ_AS_NUMBERS.get(op, ()) if i < len(inputs) and inputs[i] is not None}
+    options = {"opset": 18, **options, "constants": tuple(fixed | set(options.get("constants", ())))}
+    model, feeds = one_node(op, inputs, **options)
+    module = module_of(model)
+    wanted = module({n: torch.from_numpy(np.array(a)) for n, a in feeds.items()})
+    found = module.to("meta")({n: torch.from_numpy(np.array(a)).to("meta") for n, a in feeds.items()})
+    for name, tensor in wanted.items():
+        assert found[name].device.type == "meta" and found[name].shape == tensor.shape
+
+
+def test_a_query_without_keys_has_a_finite_gradient() -> None:
+    model, feeds = one_node(
+        "Attention", [normal(1, 1, 2, 2)] * 3 + [np.array([[True, True], [False, False]])], opset=23
+    )
+    leaf = torch.from_numpy(feeds["x0"]).requires_grad_()
+    output = module_of(model)({n: leaf if n != "x3" else torch.from_numpy(a) for n, a in feeds.items()})["y0"]
+    assert not output[0, 0, 1].any()
+    output.sum().backward()
+    assert leaf.grad is not None and torch.isfinite(leaf.grad).all()
 
 
 def test_every_operator_is_checked_or_has_no_gradient() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from modelkit.train.ops.op import Builder, Kernel, Op, as_list, plain
-from modelkit.train.ops.padding import Pairs, pad_constant, window_pads
+from modelkit.train.ops.padding import Pairs, WindowPads, pad_constant
 
 _MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -25,7 +25,7 @@ class _Windows:
     """
 
     def __init__(self, op: Op) -> None:
-        self._op = op
+        self._pads = WindowPads(op)
         self.kernel = op.integers("kernel_shape") or []
         rank = len(self.kernel)
         self.strides = op.integers("strides") or [1] * rank
@@ -35,9 +35,9 @@ class _Windows:
     def pads(self, x: Tensor) -> tuple[Pairs, list[int]]:
         """Return the pads as the node means them, and how much more at each end ceil mode needs."""
         sizes = x.shape[2:]
-        pads = window_pads(self._op, sizes, self.kernel, self.strides, self.dilations)
+        pads = self._pads(sizes, self.kernel, self.strides, self.dilations)
         more = [0] * len(pads)
-        if self._ceil and self._op.text("auto_pad", "NOTSET") == "NOTSET":
+        if self._ceil and self._pads.auto == "NOTSET":
             axes = zip(sizes, pads, self.kernel, self.strides, self.dilations, strict=True)
             for i, (size, (before, after), kernel, stride, dilation) in enumerate(axes):
                 room = size + before + after - (kernel - 1) * dilation - 1

@@ -89,17 +89,16 @@ def _run(cell: Cell, gates: Tensor, states: tuple[Tensor, ...], lengths: Tensor 
     return torch.stack(outputs), states
 
 
-def _rnn_cell(w: Tensor, r: Tensor, b: Tensor, functions: list[Function], op: Op, p: Tensor | None) -> Cell:
+def _rnn_cell(r: Tensor, b: Tensor, p: Tensor | None, functions: list[Function], special: bool) -> Cell:
     (f,) = functions
     bias = b[r.shape[1] :]
     return lambda x, states: (f(x + F.linear(states[0], r, bias)),)
 
 
-def _gru_cell(w: Tensor, r: Tensor, b: Tensor, functions: list[Function], op: Op, p: Tensor | None) -> Cell:
-    """Gates in the order z, r, h."""
+def _gru_cell(r: Tensor, b: Tensor, p: Tensor | None, functions: list[Function], late: bool) -> Cell:
+    """Gates in the order z, r, h; ``late`` resets after the product (``linear_before_reset``)."""
     f, g = functions
     hidden = r.shape[1]
-    late = op.flag("linear_before_reset")
     bias = b[3 * hidden :]
 
     def step(x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -118,11 +117,10 @@ def _gru_cell(w: Tensor, r: Tensor, b: Tensor, functions: list[Function], op: Op
     return step
 
 
-def _lstm_cell(w: Tensor, r: Tensor, b: Tensor, functions: list[Function], op: Op, p: Tensor | None) -> Cell:
-    """Gates in the order i, o, f, c; peepholes i, o, f."""
+def _lstm_cell(r: Tensor, b: Tensor, p: Tensor | None, functions: list[Function], coupled: bool) -> Cell:
+    """Gates in the order i, o, f, c; peepholes i, o, f; ``coupled`` forgets what it does not take in."""
     f, g, h_function = functions
     hidden = r.shape[1]
-    coupled = op.flag("input_forget")
     bias = b[4 * hidden :]
     peep_i, peep_o, peep_f = p.split(hidden) if p is not None else (None, None, None)
 
@@ -152,7 +150,12 @@ def _fused(op: Op, defaults: list[str]) -> Callable[..., tuple[Tensor, ...]] | N
         return None
     if kind == "GRU" and not op.flag("linear_before_reset"):
         return None
-    function: Kernel = {"RNN": torch.rnn_relu if relu else torch.rnn_tanh, "GRU": torch.gru, "LSTM": torch.lstm}[kind]
+    functions: dict[str, Kernel] = {
+        "RNN": torch.rnn_relu if relu else torch.rnn_tanh,
+        "GRU": torch.gru,
+        "LSTM": torch.lstm,
+    }
+    function = functions[kind]
 
     def run(x: Tensor, w: Tensor, r: Tensor, b: Tensor, firsts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         order = _ORDER[kind]
@@ -175,6 +178,7 @@ def _layer(op: Op, gates: int, defaults: list[str], make_cell: Callable[..., Cel
     functions = _functions(op, defaults, directions)
     batch_first = op.flag("layout")
     with_cell = op.node.op_type == "LSTM"
+    special = op.flag("linear_before_reset") or op.flag("input_forget")
     fused = _fused(op, defaults)
 
     def run(
@@ -216,7 +220,7 @@ def _layer(op: Op, gates: int, defaults: list[str], make_cell: Callable[..., Cel
     ) -> tuple[Tensor, list[Tensor]]:
         outputs, lasts = [], []
         for d in range(directions):
-            cell = make_cell(w[d], r[d], b[d], functions[d], op, None if p is None else p[d])
+            cell = make_cell(r[d], b[d], None if p is None else p[d], functions[d], special)
             shares = F.linear(x, w[d], b[d, : gates * r.shape[2]])  # all steps at once
             states = tuple(first[d] for first in firsts)
             y, last = _run(cell, shares, states, lengths, direction == "reverse" or d == 1)
