@@ -134,7 +134,6 @@ _SIZES = listed(COUNT)
 
 INSPECTION = record(
     schema={"const": "modelkit.inspection/1"},
-    notes=listed(TEXT),
     file=FILE,
     size=SIZE,
     facts=record(
