@@ -66,6 +66,9 @@ def _checked(path: Path, infos: list[zipfile.ZipInfo], directory: int, compresse
     folders = {info.filename.partition("/")[0] for info in infos}
     if len(folders) > 1 and not any("/" not in info.filename for info in infos):
         raise UnsafeError(f"'{name}' holds several folders; torch writes one", "save it again with torch")
+    if min(info.header_offset for info in infos):
+        # What zipfile found is an archive inside this one, whose own end is missing.
+        raise ModelError(f"'{name}' is a truncated or damaged archive", _CUT)
     end = unpacked = 0
     with path.open("rb") as file:
         for info in sorted(infos, key=lambda each: each.header_offset):

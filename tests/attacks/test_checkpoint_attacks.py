@@ -547,12 +547,11 @@ def test_hostile_programs_never_run(kind: str, program: dict[str, bytes], capsys
     assert "can run code while it is loaded" in said and "--trust" in said
 
 
-@pytest.mark.parametrize("kind", ["size", "name with a line"])
-def test_the_programs_would_run_in_torch(kind: str, program: dict[str, bytes]) -> None:
+def test_a_hostile_size_would_run_in_torch(program: dict[str, bytes]) -> None:
     """Otherwise refusing them would prove nothing."""
     import contextlib
 
-    Path("x.pt2").write_bytes(changed(program, model=PROGRAMS[kind]))
+    Path("x.pt2").write_bytes(changed(program, model=PROGRAMS["size"]))
     with contextlib.suppress(Exception):
         torch.export.load("x.pt2").module()
     assert Path("ran.txt").exists()
