@@ -12,6 +12,7 @@ from modelkit import verdict
 from modelkit.candidate import Candidate, Trial
 from modelkit.errors import ModelError
 from modelkit.files import Staging, file_record
+from modelkit.graph.channels.surgery import kept_positions
 from modelkit.graph.save import save
 from modelkit.job import Job, Prepared
 from modelkit.measure.evaluate import Remembered, evaluate_sessions
@@ -127,14 +128,15 @@ class Bench:
         )
         met = met and all(gate.ok for gate in checks)
         unknown = finite_note(fidelity)
-        notes = [*self._roles.notes, *([unknown] if unknown else [])]
+        source = self._job.source.notes if self._job.source else []
+        notes = [*source, *self._roles.notes, *([unknown] if unknown else [])]
         if speedup and speedup["high"] < 1:
             notes.append("the artifact is slower than the original on this machine")
         latency = {k: v for k, v in (trial.latency or {}).items() if k != "speedup"} or None
         return Report(
             command=self._job.command,
             status="done" if met else "budget not met",
-            before=Side(file_record(self._job.model), self._size, self._latency, quality),
+            before=Side(file_record(self._job.named), self._size, self._latency, quality),
             after=Side(
                 {**file_record(trial.path), "name": self._job.output.name}, trial.size, latency, after_quality
             ),
@@ -172,6 +174,7 @@ class Bench:
         model = self._prepared.model.clone()
         try:
             trial.decisions = candidate.apply(model, self._progress)
+            trial.kept = kept_positions(model)
             path = self._stage.path(f"candidate-{number}.onnx")
             save(model, path)
             session = self._session(path)
@@ -243,5 +246,5 @@ class Bench:
 
 def _entry(trial: Trial) -> dict[str, Any]:
     found = asdict(trial)
-    del found["path"], found["decisions"]
+    del found["path"], found["decisions"], found["kept"]
     return found

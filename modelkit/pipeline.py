@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from modelkit.bench import Bench
 from modelkit.candidate import Trial
+from modelkit.checkpoint.artifact import write_beside
 from modelkit.decision import Decision
 from modelkit.errors import BudgetError, ModelError
 from modelkit.files import Staging, file_record, json_bytes, shown
 from modelkit.graph.load import load
 from modelkit.graph.save import save
-from modelkit.job import Job, Maker, only_failed, outputs_of, prepare
+from modelkit.job import Job, Maker, only_failed, opened, outputs_of, prepare
 from modelkit.progress import Progress, silent
 from modelkit.report import markdown
 from modelkit.report.plan import Plan
@@ -29,7 +30,8 @@ def transform(job: Job, make: Maker, progress: Progress = silent) -> Report:
     """Run a job from file to file.
 
     The artifact, ``<stem>.report.json`` and ``<stem>.report.md`` are written together or not at all. When a budget
-    is not met only the report is written.
+    is not met only the report is written. Pruning a state dict also writes it changed in the same way, in the
+    format that it had, and a plan of what changed.
 
     Args:
         job: What to do.
@@ -40,6 +42,11 @@ def transform(job: Job, make: Maker, progress: Progress = silent) -> Report:
         BudgetError: Nothing that was tried is inside the budget; carries the report as ``report``.
         ModelkitError: Anything else that is wrong.
     """
+    with opened(job, progress) as ready:
+        return _transform(ready, make, progress)
+
+
+def _transform(job: Job, make: Maker, progress: Progress) -> Report:
     prepared = prepare(job, make, progress)
     with Staging(job.output.parent) as stage:
         bench = Bench(job, prepared, stage, progress)
@@ -47,8 +54,13 @@ def transform(job: Job, make: Maker, progress: Progress = silent) -> Report:
         chosen = bench.pick(trials)
         best = chosen or _least_bad(trials, bench.rate)
         report = bench.report(best, trials, chosen is not None)
-        artifact, names = job.output.name, []
+        artifact = job.output.name
+        names: list[str] = []
         if chosen is not None and report.status == "done":
+            if job.command == "prune" and job.source is not None and best.path is not None:
+                beside, note = write_beside(job.source, stage, job.output, prepared.model, best.path, best.kept)
+                names += beside
+                report.notes += [note] if note else []
             for path in save_as(best, stage, artifact):
                 names.append(path)
             report.after.file = file_record(stage.path(artifact))
@@ -81,6 +93,11 @@ def plan(job: Job, make: Maker, progress: Progress = silent) -> Plan:
     Raises:
         ModelkitError: Whatever ``transform`` would refuse before it starts.
     """
+    with opened(job, progress) as ready:
+        return _plan(ready, make, progress)
+
+
+def _plan(job: Job, make: Maker, progress: Progress) -> Plan:
     prepared = prepare(job, make, progress)
     entries: list[dict[str, Any]] = []
     best: tuple[int, list[Decision]] | None = None
@@ -96,7 +113,7 @@ def plan(job: Job, make: Maker, progress: Progress = silent) -> Plan:
         if best is None or predicted < best[0]:
             best = predicted, decisions
     return Plan(
-        model=job.model.name,
+        model=job.named.name,
         output=str(job.output),
         original_bytes=prepared.loaded.size_bytes,
         candidates=entries,

@@ -146,6 +146,9 @@ def _zip_kind(file: IO[bytes], head: bytes) -> Kind:
         names = [head[30 : 30 + length].decode("utf-8", "replace")]
     # torch puts everything in one folder named after the file.
     inner = {name.split("/", 1)[-1] for name in names}
+    if len(names) == 1 and re.match(r"data/(weights/|\d)", next(iter(inner))):
+        # What these two begin with: of a file that was cut short nothing else is known.
+        return Kind.PT2 if "weights" in names[0] else Kind.TORCHSCRIPT
     if inner & {"archive_format", "serialized_exported_program.json", "models/model.json"}:
         return Kind.PT2
     if any(name in ("constants.pkl", "code") or name.startswith("code/") for name in inner):

@@ -165,6 +165,7 @@ INSPECTION = record(
         quantized=record(scheme=TEXT, counts=mapping(COUNT), weights=COUNT),
         blockers=listed(DECISION),
     ),
+    notes=listed(TEXT),
 )
 
 COMPARISON = record(
