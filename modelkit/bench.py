@@ -13,6 +13,7 @@ from modelkit.candidate import Candidate, Trial
 from modelkit.errors import ModelError
 from modelkit.files import Staging, file_record
 from modelkit.graph.channels.surgery import kept_positions
+from modelkit.graph.facts import describe
 from modelkit.graph.save import save
 from modelkit.job import Job, Prepared
 from modelkit.measure.evaluate import Remembered, evaluate_sessions
@@ -49,7 +50,7 @@ class Bench:
         self._options: TransformConfig = job.options.value
         self._roles = prepared.roles
         self._held: ort.InferenceSession | None = None
-        self._size = asdict(measure_size(job.model))
+        self._size = {**asdict(measure_size(job.model)), "macs": describe(prepared.model).macs}
         self._latency: dict[str, Any] | None = None
         # Every candidate is compared with the same outputs of the original: they are computed once.
         self._remembered = Remembered()
@@ -66,6 +67,7 @@ class Bench:
             synthetic=self._roles.selection.synthetic,
             original_bytes=int(self._size["file_bytes"]),
             original_quality=self._quality,
+            rows=self._roles.selection.count,
         )
 
     def run_all(self) -> list[Trial]:
@@ -191,7 +193,7 @@ class Bench:
             # One way that does not fit this model must not hide the others that do.
             trial.status, trial.reason = "failed", error.message
             return trial
-        trial.path, trial.size = path, asdict(measure_size(path))
+        trial.path, trial.size = path, {**asdict(measure_size(path)), "macs": describe(model).macs}
         trial.fidelity, trial.quality = found.fidelity, found.quality
         return trial
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,7 @@ class Limits:
         synthetic: Whether the selection data is made up.
         original_bytes: Size of the original.
         original_quality: Its metrics on the selection data; None without labels.
+        rows: Samples of the selection data; 0 where their number does not matter.
     """
 
     budget: Budget
@@ -37,6 +39,7 @@ class Limits:
     synthetic: bool
     original_bytes: int
     original_quality: dict[str, Any] | None
+    rows: int = 0
 
 
 def quality_loss(before: dict[str, Any] | None, after: dict[str, Any] | None) -> tuple[str, float] | None:
@@ -119,8 +122,20 @@ def score(trial: Trial, limits: Limits, objective: Objective) -> float:
         return latency_ratio + 1e-3 * size_ratio
     if objective == "quality":
         loss = quality_loss(limits.original_quality, trial.quality)
-        return (loss[1] * 1e4 if loss else 0.0) + _noise(trial) * 1e-2
+        return (_certain(loss[1], trial, limits) * 1e4 if loss else 0.0) + _noise(trial) * 1e-2
     return size_ratio * latency_ratio + _noise(trial) * 1e-6
+
+
+def _certain(loss: float, trial: Trial, limits: Limits) -> float:
+    """A loss of accuracy in steps of two standard errors: less than that is luck with the samples.
+
+    Of the predictions that changed, half would turn right and half wrong by chance, each worth 1 / rows.
+    """
+    agreement = (trial.fidelity or {}).get("top1_agreement")
+    if agreement is None or not limits.rows:
+        return loss
+    step = 2 * math.sqrt(max(1 - agreement, 1 / limits.rows) / limits.rows)
+    return math.floor(max(loss, 0.0) / step) * step
 
 
 def _noise(trial: Trial) -> float:

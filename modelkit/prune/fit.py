@@ -91,7 +91,7 @@ class Fit:
         return matrices, shift
 
     def shift(self) -> np.ndarray:
-        """What to add to each output so that its mean is right, with the weights as they are: ``[groups, outputs]``."""
+        """What makes the mean of each output right with the weights as they are, ``[groups, outputs]``."""
         shift = self._total / self._gram.count - np.einsum("goi,gi->go", self.matrices, self._gram.mean)
         return self._centre(shift)
 

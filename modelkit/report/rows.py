@@ -24,6 +24,9 @@ def before_after(report: Report) -> list[tuple[str, str, str, str]]:
         _plain("parameters", before.size, after.size, "parameters", units.number),
         _plain("non-zero parameters", before.size, after.size, "nonzero_parameters", units.number),
     ]
+    macs = before.size.get("macs"), after.size.get("macs")
+    if None not in macs and macs[0] != macs[1]:
+        rows.append(_plain("multiply-accumulates", before.size, after.size, "macs", units.number))
     if before.latency and after.latency:
         rows.append(
             (

@@ -37,7 +37,12 @@ HASH: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 
 FILE = record(name=TEXT, bytes=COUNT, sha256=HASH)
 SIZE = record(
-    file_bytes=COUNT, deflated_bytes=COUNT, parameters=COUNT, nonzero_parameters=COUNT, external_bytes=COUNT
+    file_bytes=COUNT,
+    deflated_bytes=COUNT,
+    parameters=COUNT,
+    nonzero_parameters=COUNT,
+    external_bytes=COUNT,
+    macs={**maybe(COUNT), "optional": True},
 )
 SPEEDUP = record(value=POSITIVE, low=POSITIVE, high=POSITIVE)
 LATENCY = record(median_ms=POSITIVE, p95_ms=POSITIVE, min_ms=POSITIVE, runs=COUNT)
