@@ -17,6 +17,7 @@ from modelkit.report.units import decibel, factor, milliseconds, percent, size
 SAFE_DROP = 0.01  # accuracy lost
 SAFE_CHANGED = 0.02  # predictions that change, on real inputs without labels
 SAFE_SQNR_DB = 20.0  # noise in the outputs, on made-up inputs
+_CHI_SQUARE = 3.84  # 95 % quantile, one degree of freedom
 SLOWER_BY = 0.01  # less than this is the memory layout of a session, not the model
 
 
@@ -143,11 +144,21 @@ def _noise(trial: Trial) -> float:
 
 
 def pick(
-    trials: Sequence[Trial], problem: Callable[[Trial], str | None], rate: Callable[[Trial], float]
+    trials: Sequence[Trial],
+    problem: Callable[[Trial], str | None],
+    rate: Callable[[Trial], float],
+    samples: int = 0,
 ) -> Trial | None:
     """Mark every trial "chosen", "rejected" (with the reason) or "tried"; return the chosen one.
 
-    Among candidates of the same size whose speed-ups cannot be told apart, the one with the least noise wins.
+    Among candidates of the same size whose speed-ups cannot be told apart, those that the labels show to be worse
+    than another, beyond chance, are left out; of the rest the one with the least noise wins.
+
+    Args:
+        trials: What was tried.
+        problem: Says why a trial is outside the budget, or None.
+        rate: Rates a trial, lower is better.
+        samples: Labelled samples behind each trial's accuracy; 0 where there are none.
     """
     good: list[Trial] = []
     for trial in trials:
@@ -161,6 +172,7 @@ def pick(
         return None
     best = min(good, key=rate)
     equals = [trial for trial in good if _is_tie(best, trial)]
+    equals = [trial for trial in equals if not any(_worse(trial, other, samples) for other in equals)]
     best = min(equals, key=lambda trial: (_noise(trial), rate(trial)))
     best.status = "chosen"
     return best
@@ -175,6 +187,21 @@ def _is_tie(best: Trial, other: Trial) -> bool:
         return False
     one, two = best.latency["speedup"], other.latency["speedup"]
     return bool(one["low"] <= two["high"] and two["low"] <= one["high"])
+
+
+def _worse(trial: Trial, other: Trial, samples: int) -> bool:
+    """Whether a trial's accuracy is below another's by more than chance explains (McNemar's test, two-sided 5 %).
+
+    Only samples on which the two differ tell them apart; they can be no more than those on which either differs from
+    the original.
+    """
+    one, two = ((t.quality or {}).get("accuracy") for t in (trial, other))
+    agreements = [(t.fidelity or {}).get("top1_agreement") for t in (trial, other)]
+    if samples < 1 or one is None or two is None or any(a is None for a in agreements):
+        return False
+    differing = samples * sum(1 - a for a in agreements if a is not None)
+    gap = samples * (two - one)
+    return bool(gap > 0 and gap**2 > _CHI_SQUARE * differing)
 
 
 def gates(

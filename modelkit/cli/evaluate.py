@@ -14,7 +14,9 @@ from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag, pr
 def command(
     models: Annotated[
         list[Path],
-        typer.Argument(metavar="MODEL", help="ONNX files; the first is the reference.", show_default=False),
+        typer.Argument(
+            metavar="MODEL", help="ONNX files or checkpoints; the first is the reference.", show_default=False
+        ),
     ],
     data: Annotated[
         Path | None,
@@ -25,6 +27,9 @@ def command(
             "sets, csv, parquet. Made-up inputs without.",
         ),
     ] = None,
+    arch: f.ArchOption = None,
+    inputs: f.InputOption = None,
+    trust: f.TrustFlag = False,
     seconds: Annotated[
         str | None,
         typer.Option("--seconds", metavar="S", help="Time spent on timing each model (2)."),
@@ -66,7 +71,9 @@ def command(
         },
     )
     with progress(quiet=quiet, verbose=verbose) as listener:
-        found = api.evaluate(models, data=data, config=options, progress=listener)
+        found = api.evaluate(
+            models, data=data, config=options, loading=f.loading(arch, inputs, trust), progress=listener
+        )
     if as_json:
         show_json(found)
     elif not quiet:

@@ -16,6 +16,9 @@ def command(
         int,
         typer.Option("--layers", metavar="N", min=0, help="How many layers to list, largest first; 0 for all."),
     ] = 15,
+    arch: f.ArchOption = None,
+    inputs: f.InputOption = None,
+    trust: f.TrustFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     debug: DebugFlag = False,
@@ -33,8 +36,11 @@ def command(
     from modelkit.api import inspect
     from modelkit.report import inspection
 
-    found = inspect(model)
+    found = inspect(model, loading=f.loading(arch, inputs, trust))
     if as_json:
         show_json(found)
     elif not quiet:
-        show(inspection.render(found, layers=layers))
+        from modelkit.report import state
+
+        render = state.render if found["schema"] == state.SCHEMA else inspection.render
+        show(render(found, layers=layers))

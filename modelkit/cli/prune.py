@@ -57,6 +57,9 @@ def command(
     output: f.OutputOption = None,
     data: f.DataOption = None,
     test: f.TestOption = None,
+    arch: f.ArchOption = None,
+    inputs: f.InputOption = None,
+    trust: f.TrustFlag = False,
     force: f.ForceFlag = False,
     objective: Annotated[
         str | None,
@@ -134,5 +137,13 @@ def command(
             "seed": ("--seed", seed),
         },
     )
-    job = api.prune_job(model, output=output, data=data, test=test, config=options, force=force)
+    job = api.prune_job(
+        model,
+        output=output,
+        data=data,
+        test=test,
+        config=options,
+        force=force,
+        loading=f.loading(arch, inputs, trust),
+    )
     run_job(job, dry_run=dry_run, explain=explain, as_json=as_json, quiet=quiet, verbose=verbose)

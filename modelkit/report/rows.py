@@ -63,6 +63,16 @@ def fidelity(found: dict[str, Any] | None) -> list[tuple[str, str]]:
     return rows
 
 
+def finite_note(found: dict[str, Any] | None) -> str | None:
+    """What a reader must know where the original itself gives numbers that cannot be compared; else None."""
+    share = (found or {}).get("finite_share")
+    if share is None or share == 1:
+        return None
+    if share == 0:
+        return "all numbers in an output of the original are infinite or NaN: nothing could be compared there"
+    return f"{units.percent(1 - share)} of the original's outputs are infinite or NaN and were not compared"
+
+
 def tried(report: Report) -> tuple[list[str], list[list[str]]]:
     """Headers and rows of all candidates: method, size, speed, agreement, quality where there are labels, verdict."""
     metric = next((next(iter(e["quality"]), "") for e in report.candidates if e.get("quality")), "")

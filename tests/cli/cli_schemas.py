@@ -56,6 +56,7 @@ FIDELITY = record(
     mean_error=NUMBER,
     kl={**maybe(NUMBER), "optional": True},
     non_finite=COUNT,
+    finite_share=SHARE,
 )
 DECISION = record(target=TEXT, action=TEXT, reason=TEXT, numbers=mapping({"type": ["number", "string", "null"]}))
 DATASET = record(
@@ -169,6 +170,7 @@ INSPECTION = record(
         quantized=record(scheme=TEXT, counts=mapping(COUNT), weights=COUNT),
         blockers=listed(DECISION),
     ),
+    notes=listed(TEXT),
 )
 
 COMPARISON = record(
@@ -188,4 +190,6 @@ COMPARISON = record(
     notes=listed(TEXT),
     seed=COUNT,
     machine=MACHINE,
+    config={"type": "object"},
+    origins=mapping(TEXT),
 )
