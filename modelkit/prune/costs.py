@@ -95,14 +95,11 @@ def _axes(groups: Sequence[Group]) -> dict[int, dict[int, dict[str, float]]]:
     for group in groups:
         if group.frozen is not None:
             continue
-        seen: set[tuple[int, int]] = set()
         for part in group.parts:
-            key = id(part.value), part.axis
-            axis = found.setdefault(key[0], {}).setdefault(part.axis, {})
-            # One initializer may be listed twice for one axis, once for each node that reads it.
-            if key not in seen or part.kind == "consumes":
-                axis[group.name] = max(axis.get(group.name, 0), int((part.index >= 0).sum()) / group.channels)
-            seen.add(key)
+            axis = found.setdefault(id(part.value), {}).setdefault(part.axis, {})
+            taken = int((part.index >= 0).sum()) / group.channels / part.sections
+            # An axis is listed once for each node that reads it.
+            axis[group.name] = max(axis.get(group.name, 0.0), taken)
     return found
 
 

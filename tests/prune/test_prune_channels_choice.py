@@ -233,3 +233,22 @@ def test_what_is_chosen_can_be_cut(seed, atom, sections, count) -> None:
     problem = each.problem(kept)
     # A piece may hold a channel back in one section only; all else must be as the group wants it.
     assert problem is None or (sections is not None and "section" in problem)
+
+
+def test_costs_of_grouped_convolutions_are_those_of_the_cut_model() -> None:
+    net = Net({"x": ["n", 3, 6, 6]}, {"y": ["n", 4, 6, 6]})
+    hidden = net.node("Relu", [net.conv("x", "first", net.normal(16, 3, 3, 3))], "relu")
+    hidden = net.node("Relu", [net.conv(hidden, "grouped", net.normal(24, 4, 3, 3), group=4)], "relu2")
+    net.conv(hidden, "last", net.normal(4, 24, 1, 1), out="y")
+    model = net.build()
+    groups = [each for each in find_groups(model) if each.frozen is None]
+    keep = {}
+    for each in groups:
+        wanted = widths_of(each, 1, 0.0).choices
+        keep[each.name] = choose(each, np.arange(len(np.unique(each.atoms))), wanted[len(wanted) // 2])
+        assert each.problem(keep[each.name]) is None and not keep[each.name].all()
+    counts = {name: int(kept.sum()) for name, kept in keep.items()}
+    predicted = {kind: Costs(model, groups, kind).of(counts) for kind in ("parameters", "macs")}
+    cut(model, keep)
+    found = describe(model)
+    assert predicted == {"parameters": pytest.approx(found.parameters), "macs": pytest.approx(found.macs)}
