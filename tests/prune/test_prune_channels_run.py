@@ -87,8 +87,10 @@ def test_auto_finds_the_most_that_fits_and_exits_where_nothing_does(tmp_path: Pa
     with pytest.raises(BudgetError) as caught:
         prune("digits_mlp", second, channels="auto", **{"budget.max_drop": 0, "budget.min_ratio": 50, **options})
     assert caught.value.exit_code == 1 and caught.value.report.status == "budget not met"
+    third = tmp_path / "third"
+    third.mkdir()
     with pytest.raises(UsageError, match="none is set"):
-        prune("digits_mlp", tmp_path, channels="auto")
+        prune("digits_mlp", third, channels="auto")
 
 
 def test_latency_as_the_target_is_measured() -> None:
