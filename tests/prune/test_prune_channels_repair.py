@@ -11,6 +11,7 @@ from sparse_nets import dataset_of
 from modelkit.errors import DataError
 from modelkit.graph.channels import cut
 from modelkit.graph.run import session_of
+from modelkit.prune import fit as fit_module
 from modelkit.prune.channels import Way, prune_channels
 from modelkit.prune.config import PruneConfig
 from modelkit.prune.fit import Fit
@@ -53,6 +54,23 @@ def test_fit_is_the_least_squares_solution(seed: int, groups: int, biased: bool)
     spread = np.square(wanted - wanted.mean(axis=0)).sum()
     assert fit.error(matrices, shift) == pytest.approx(np.square(residue).sum() / spread, rel=1e-3)
     assert np.allclose(fit.solve(1e9)[0], start, atol=1e-4), "a strong pull leaves the weights as they are"
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_wide_layers_get_the_same_weights_from_rows(biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((60, 1, 20)).astype(np.float32) + 1
+    start, targets = rng.standard_normal((1, 3, 20)), rng.standard_normal((60, 3)).astype(np.float32)
+    now = (x[:, 0] @ start[0].T).astype(np.float32)
+    found = []
+    for limit in (5000, 10):
+        monkeypatch.setattr(fit_module, "WIDE", limit)
+        monkeypatch.setattr(fit_module, "_FEW_ROWS", 1)
+        fit = Fit(start, biased, relu=False, validated=False)
+        fit.add(x, now, targets)
+        matrices, shift = fit.solve(0.1)
+        found.append([*matrices.reshape(-1), *shift.reshape(-1), fit.error(matrices, shift), *fit.shift()[0]])
+    assert np.allclose(*found, atol=1e-4)
 
 
 def test_layer_and_relu_fitted_together_are_better_than_the_layer_alone() -> None:
