@@ -99,15 +99,21 @@ def prune(
 
 def run(job: Job, progress: Progress = silent) -> Report:
     """Do what a job describes; see ``quantize_job`` and ``prune_job``."""
+    from modelkit.graphless import is_graphless, prune_weights
     from modelkit.pipeline import transform
 
+    if is_graphless(job):
+        return prune_weights(job, progress)
     return transform(job, maker_of(job), progress)
 
 
 def dry_run(job: Job, progress: Progress = silent) -> Plan:
     """Tell what ``run`` would do; nothing is written."""
+    from modelkit.graphless import is_graphless, plan_weights
     from modelkit.pipeline import plan
 
+    if is_graphless(job):
+        return plan_weights(job)
     return plan(job, maker_of(job), progress)
 
 
