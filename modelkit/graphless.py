@@ -20,7 +20,7 @@ from modelkit.job import Job
 from modelkit.measure.machine import machine_facts
 from modelkit.progress import Progress, silent
 from modelkit.prune.config import PruneConfig
-from modelkit.prune.sparse import prune_by_magnitude
+from modelkit.prune.weights.sparse import prune_by_magnitude
 from modelkit.report import markdown
 from modelkit.report.plan import Plan
 from modelkit.report.report import Report, Side

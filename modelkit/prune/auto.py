@@ -16,13 +16,13 @@ from modelkit.decision import Decision
 from modelkit.errors import ModelError, UsageError
 from modelkit.options import Objective
 from modelkit.progress import Progress
-from modelkit.prune.channelmode import ChannelMode
+from modelkit.prune.channels.mode import ChannelMode
 from modelkit.prune.config import PruneConfig
-from modelkit.prune.goal import Goal
 from modelkit.prune.matrix import layer_of
 from modelkit.prune.select import prunable_weights
 from modelkit.prune.tuning import Tuner, tuner_for
-from modelkit.prune.ways import weight_candidates
+from modelkit.prune.weights.goal import Goal
+from modelkit.prune.weights.ways import weight_candidates
 
 
 @dataclass

@@ -12,8 +12,8 @@ from modelkit.activations import stream
 from modelkit.data.dataset import Dataset
 from modelkit.errors import DataError
 from modelkit.progress import Progress, silent
+from modelkit.prune.channels.sidebyside import Tap, run_both
 from modelkit.prune.matrix import Layer, Reading, readings_of
-from modelkit.prune.sidebyside import Tap, run_both
 
 BATCH = 64
 # Rows of columns that are looked at: neighbouring places of an image say much the same.

@@ -11,11 +11,11 @@ from sparse_nets import dataset_of
 from modelkit.errors import DataError
 from modelkit.graph.channels import cut
 from modelkit.graph.run import session_of
-from modelkit.prune import fit as fit_module
-from modelkit.prune.channels import Way, prune_channels
+from modelkit.prune.channels import fit as fit_module
+from modelkit.prune.channels.cutting import Way, prune_channels
+from modelkit.prune.channels.fit import Fit
+from modelkit.prune.channels.repair import Repair, Stayed
 from modelkit.prune.config import PruneConfig
-from modelkit.prune.fit import Fit
-from modelkit.prune.repair import Repair, Stayed
 
 
 def run(model: ir.Model, x: np.ndarray) -> np.ndarray:

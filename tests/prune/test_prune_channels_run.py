@@ -15,9 +15,9 @@ from sparse_nets import SAMPLES, read
 from modelkit import api
 from modelkit.errors import BudgetError, ModelError, UsageError
 from modelkit.graph.save import save
-from modelkit.prune.channels import Way, prune_channels
+from modelkit.prune.channels.cutting import Way, prune_channels
+from modelkit.prune.channels.survey import prunable_groups
 from modelkit.prune.config import PruneConfig
-from modelkit.prune.survey import prunable_groups
 
 QUICK = {"measure.seconds": 0.05}
 

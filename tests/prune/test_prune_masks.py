@@ -8,10 +8,10 @@ from hypothesis.extra.numpy import arrays
 from sparse_nets import layers_of, one_layer
 
 from modelkit.errors import ModelError, UsageError
-from modelkit.prune import masks
 from modelkit.prune.config import PruneConfig
-from modelkit.prune.goal import Goal, check_alive
-from modelkit.prune.schedule import cubic
+from modelkit.prune.weights import masks
+from modelkit.prune.weights.goal import Goal, check_alive
+from modelkit.prune.weights.schedule import cubic
 
 shares = st.floats(0, 0.99)
 scores = arrays(

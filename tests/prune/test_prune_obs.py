@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from modelkit.prune import masks, obs, wanda
+from modelkit.prune.weights import masks, obs, wanda
 
 rng = np.random.default_rng(0)
 

@@ -14,11 +14,12 @@ from modelkit.graph.load import load
 from modelkit.graph.normalise import normalise
 from modelkit.graph.run import session_of
 from modelkit.graph.save import save
-from modelkit.prune import grams, layerwise
+from modelkit.prune import grams
 from modelkit.prune.auto import Pruner
 from modelkit.prune.config import PruneConfig
-from modelkit.prune.masks import count_of
-from modelkit.prune.schedule import prune_gradually
+from modelkit.prune.weights import layerwise
+from modelkit.prune.weights.masks import count_of
+from modelkit.prune.weights.schedule import prune_gradually
 from modelkit.runtime import input_specs
 
 rng = np.random.default_rng(0)

@@ -160,8 +160,10 @@ def _slice(walk: Walk, value: ir.Value, ids: list[np.ndarray], alive: Alive) -> 
 
 def _remember(value: ir.Value, axis: int, mask: np.ndarray) -> None:
     """Note which positions of the original are left along an axis, over any number of cuts."""
-    kept = value.meta.setdefault(_KEPT, {})
+    # A clone shares what its original's meta holds: what is there is replaced, never changed.
+    kept = dict(value.meta.get(_KEPT, {}))
     kept[axis] = kept.get(axis, np.arange(len(mask)))[mask]
+    value.meta[_KEPT] = kept
 
 
 def kept_positions(model: ir.Model) -> dict[str, dict[int, np.ndarray]]:

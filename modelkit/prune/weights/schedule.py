@@ -17,9 +17,9 @@ from modelkit.decision import Decision
 from modelkit.errors import UsageError
 from modelkit.progress import Progress, silent
 from modelkit.prune.config import Method, PruneConfig
-from modelkit.prune.goal import Goal
-from modelkit.prune.layerwise import prune_by_obs
-from modelkit.prune.sparse import prunable_layers, prune_by_magnitude, prune_by_wanda, sparsity_of
+from modelkit.prune.weights.goal import Goal
+from modelkit.prune.weights.layerwise import prune_by_obs
+from modelkit.prune.weights.sparse import prunable_layers, prune_by_magnitude, prune_by_wanda, sparsity_of
 
 Finetune = Callable[[ir.Model, Mapping[str, np.ndarray]], list[Decision]]
 

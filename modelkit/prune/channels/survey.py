@@ -14,10 +14,10 @@ from modelkit.graph.channels import Group, find_groups
 from modelkit.graph.patterns import check_patterns, chosen
 from modelkit.measure.machine import channel_block
 from modelkit.progress import Progress, silent
+from modelkit.prune.channels.ranking import Observed, Ranking, check_importance, rank
+from modelkit.prune.channels.search import Widths, widths_of
+from modelkit.prune.channels.tables import Errors, output_errors, weight_errors
 from modelkit.prune.config import PruneConfig
-from modelkit.prune.ranking import Observed, Ranking, check_importance, rank
-from modelkit.prune.search import Widths, widths_of
-from modelkit.prune.tables import Errors, output_errors, weight_errors
 
 
 class Survey:
@@ -106,7 +106,7 @@ class Survey:
         if self.data is None or not self.data.has_labels:
             return None
         # torch is imported here and only here.
-        from modelkit.prune.taylor import Taylor
+        from modelkit.prune.channels.taylor import Taylor
 
         return Taylor(self.model, self.groups, self.data, self.config.calibration.samples)
 

@@ -16,9 +16,9 @@ from modelkit.graph.run import session_of
 from modelkit.graph.verify import random_feeds
 from modelkit.measure.latency import compare
 from modelkit.progress import Progress
-from modelkit.prune.costs import Costs
-from modelkit.prune.search import Plan, choose, equal, ranked, searched
-from modelkit.prune.survey import Survey
+from modelkit.prune.channels.costs import Costs
+from modelkit.prune.channels.search import Plan, choose, equal, ranked, searched
+from modelkit.prune.channels.survey import Survey
 from modelkit.runtime import input_specs, ready_run
 
 _TIMINGS = 5  # cut models that are timed to find the MACs at which the latency is reached

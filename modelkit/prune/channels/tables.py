@@ -14,12 +14,12 @@ import onnx_ir as ir
 from modelkit.data.dataset import Dataset
 from modelkit.graph.channels import Group, zeroed
 from modelkit.progress import Progress, silent
-from modelkit.prune.elimination import Consumer
+from modelkit.prune.channels.elimination import Consumer
+from modelkit.prune.channels.importance import magnitude
+from modelkit.prune.channels.ranking import Observed, Ranking
+from modelkit.prune.channels.search import Widths, choose
+from modelkit.prune.channels.sidebyside import BATCH, Tap
 from modelkit.prune.grams import LayerGram
-from modelkit.prune.importance import magnitude
-from modelkit.prune.ranking import Observed, Ranking
-from modelkit.prune.search import Widths, choose
-from modelkit.prune.sidebyside import BATCH, Tap
 
 Errors = dict[str, dict[int, float]]
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from modelkit.errors import ModelError
 from modelkit.graph.channels import Group
-from modelkit.prune.costs import Costs
-from modelkit.prune.importance import atom_members
+from modelkit.prune.channels.costs import Costs
+from modelkit.prune.channels.importance import atom_members
 
 Plan = dict[str, int]  # group's name -> channels that it keeps
 

@@ -26,9 +26,9 @@ from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.errors import DataError
 from modelkit.progress import Progress, silent
-from modelkit.prune.fit import Fit
-from modelkit.prune.linear import Linear, linear_layers
-from modelkit.prune.sidebyside import BATCH, Tap
+from modelkit.prune.channels.fit import Fit
+from modelkit.prune.channels.linear import Linear, linear_layers
+from modelkit.prune.channels.sidebyside import BATCH, Tap
 
 
 @dataclass

@@ -11,13 +11,13 @@ from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.graph.tensors import attribute_float
 from modelkit.progress import Progress, silent
-from modelkit.prune import magnitude, obs, wanda
+from modelkit.prune.channels.linear import Linear, linear_layers
 from modelkit.prune.config import PruneConfig
-from modelkit.prune.goal import Goal
 from modelkit.prune.grams import LayerGram, collect_beside
-from modelkit.prune.linear import Linear, linear_layers
 from modelkit.prune.matrix import Layer, readings_of
-from modelkit.prune.sparse import apply, comparable, prunable_layers, wanda_scores
+from modelkit.prune.weights import magnitude, obs, wanda
+from modelkit.prune.weights.goal import Goal
+from modelkit.prune.weights.sparse import apply, comparable, prunable_layers, wanda_scores
 
 DAMPING = 0.1
 # A Gram matrix of this many inputs takes 2 GiB.
@@ -31,7 +31,7 @@ def prune_by_obs(
 
     Layers are taken front to back. Each is fitted to what the original's layer gave, from the inputs that the pruned
     model gives it now, its bias too. Layers whose inputs cannot be observed are pruned by magnitude, those with more
-    than ``MOST_INPUTS`` inputs by ``modelkit.prune.wanda``.
+    than ``MOST_INPUTS`` inputs by ``modelkit.prune.weights.wanda``.
 
     Args:
         model: A normalised model.

@@ -11,12 +11,12 @@ from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.errors import ModelError
 from modelkit.progress import Progress, silent
-from modelkit.prune import magnitude, wanda
 from modelkit.prune.config import PruneConfig
-from modelkit.prune.goal import Goal, check_alive
 from modelkit.prune.grams import collect
 from modelkit.prune.matrix import Layer, layer_of, readings_of
 from modelkit.prune.select import prunable_weights
+from modelkit.prune.weights import magnitude, wanda
+from modelkit.prune.weights.goal import Goal, check_alive
 
 
 def prunable_layers(model: ir.Model, config: PruneConfig) -> tuple[list[Layer], list[Decision]]:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from modelkit.data.dataset import Dataset
 from modelkit.errors import ModelError
 from modelkit.graph.channels import Group
-from modelkit.prune.importance import atom_members
+from modelkit.prune.channels.importance import atom_members
 from modelkit.train.gradients import weight_gradients
 
 

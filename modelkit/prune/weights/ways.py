@@ -12,9 +12,9 @@ from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.progress import Progress
 from modelkit.prune.config import Method, PruneConfig
-from modelkit.prune.goal import Goal
-from modelkit.prune.schedule import needs_data, prune_gradually
 from modelkit.prune.tuning import Tuner
+from modelkit.prune.weights.goal import Goal
+from modelkit.prune.weights.schedule import needs_data, prune_gradually
 
 
 def weight_candidates(config: PruneConfig, data: Dataset | None, tuner: Tuner | None = None) -> list[Candidate]:

@@ -12,10 +12,10 @@ from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.errors import UsageError
 from modelkit.progress import Progress
-from modelkit.prune.channels import Finetune, prune_channels, ways
+from modelkit.prune.channels.cutting import Finetune, prune_channels, ways
+from modelkit.prune.channels.survey import Survey
+from modelkit.prune.channels.targets import Way
 from modelkit.prune.config import PruneConfig
-from modelkit.prune.survey import Survey
-from modelkit.prune.targets import Way
 
 _FIRST = 0.5
 _MOST_TRIALS = 7

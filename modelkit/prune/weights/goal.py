@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from modelkit.errors import ModelError, UsageError
-from modelkit.prune import masks
 from modelkit.prune.config import PruneConfig
-from modelkit.prune.masks import Pattern
 from modelkit.prune.matrix import Layer
+from modelkit.prune.weights import masks
+from modelkit.prune.weights.masks import Pattern
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Goal:
         return [replace(self, sparsity=1 - float(part.mean()), together=False) for part in parts]
 
     def chooser(self) -> Callable[[np.ndarray, int, int], np.ndarray]:
-        """Return what chooses one group of columns after another, as ``modelkit.prune.obs.sweep`` asks."""
+        """Return what chooses one group of columns after another, as ``modelkit.prune.weights.obs.sweep`` asks."""
         pattern, seen, gone = self.pattern, 0, 0
         if pattern is not None:
             return lambda costs, start, end: masks.n_of_m(costs, pattern.first, pattern.second, end - start)

@@ -24,11 +24,11 @@ from modelkit.graph.layers import input_vocabulary
 from modelkit.graph.save import save
 from modelkit.graph.verify import verify_same
 from modelkit.progress import Progress, silent
+from modelkit.prune.channels.ranking import Ranking
+from modelkit.prune.channels.repair import Repair, Stayed
+from modelkit.prune.channels.survey import Survey
+from modelkit.prune.channels.targets import Target, Way, masks
 from modelkit.prune.config import PruneConfig
-from modelkit.prune.ranking import Ranking
-from modelkit.prune.repair import Repair, Stayed
-from modelkit.prune.survey import Survey
-from modelkit.prune.targets import Target, Way, masks
 
 Finetune = Callable[[ir.Model, Progress], list[Decision]]
 
