@@ -16,7 +16,7 @@ from modelkit.data.open import open_dataset
 from modelkit.data.roles import Roles, assign_roles
 from modelkit.data.synthetic import synthetic_dataset
 from modelkit.decision import Decision
-from modelkit.files import check_outputs
+from modelkit.files import check_outputs, outputs_of
 from modelkit.graph.layers import input_vocabulary
 from modelkit.graph.load import Loaded, load
 from modelkit.graph.normalise import normalise
@@ -111,17 +111,6 @@ class Prepared:
 
 
 Maker = Callable[["ir.Model", "Dataset | None"], Algorithm]
-
-
-def outputs_of(output: Path) -> list[Path]:
-    """Every file that a run may write for this output."""
-    stem = output.name.removesuffix(".onnx")
-    return [
-        output.with_name(f"{output.name}.data"),
-        output,
-        output.with_name(f"{stem}.report.json"),
-        output.with_name(f"{stem}.report.md"),
-    ]
 
 
 def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:

@@ -12,10 +12,10 @@ from modelkit.bench import Bench
 from modelkit.candidate import Trial
 from modelkit.decision import Decision
 from modelkit.errors import BudgetError, ModelError
-from modelkit.files import Staging, file_record, write_json
+from modelkit.files import Staging, file_record, outputs_of, write_json
 from modelkit.graph.load import load
 from modelkit.graph.save import save
-from modelkit.job import Job, Maker, only_failed, outputs_of, prepare
+from modelkit.job import Job, Maker, only_failed, prepare
 from modelkit.progress import Progress, silent
 from modelkit.report import markdown
 from modelkit.report.plan import Plan

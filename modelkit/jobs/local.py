@@ -154,10 +154,10 @@ class LocalRunner:
         """Wait until something happens, and see to limits."""
         by_channel = {id(worker.channel): worker for worker in busy}
         channels = [worker.channel for worker in busy if worker.channel is not None]
-        for channel in wait(channels, self._patience(busy)):
-            worker = by_channel[id(channel)]
+        for heard in wait(channels, self._patience(busy)):
+            worker = by_channel[id(heard)]
             try:
-                message = channel.recv()  # type: ignore[union-attr]
+                message = heard.recv() if isinstance(heard, Connection) else ()
             except (EOFError, OSError):
                 yield from self._died(worker)
             else:

@@ -64,7 +64,7 @@ def ending(code: int) -> str:
 
 def _parents() -> dict[int, int]:
     found = {}
-    for entry in os.listdir(_PROC):
+    for entry in os.listdir(_PROC):  # noqa: PTH208 - names are wanted, many times a minute
         if entry.isdecimal():
             with suppress(OSError, ValueError, IndexError):
                 # The name in parentheses may hold blanks and parentheses itself.

@@ -1,4 +1,4 @@
-"""The process that does tasks one after another; ``python -m modelkit.jobs.worker FD PARENT`` is how a runner starts it.
+"""The process that does tasks one after another: a runner starts ``python -m modelkit.jobs.worker FD PARENT``.
 
 What it is sent over the socket: ("warm", modules), then for each task ("task", entry, payload, memory limit). What it
 answers: ("ready",), ("progress", stage, done, total), ("done", result), ("failed", kind, reason, hint, exit code).
@@ -83,7 +83,7 @@ class _Reporter:
 
 
 def die_with(parent: int) -> None:
-    """Have the system end this process when its parent ends, even by SIGKILL; and be the first to go out of memory."""
+    """Have the system end this process with its parent, even by SIGKILL, and before it where memory runs out."""
     if sys.platform != "linux":
         return
     with suppress(OSError, AttributeError):
