@@ -21,6 +21,8 @@ from modelkit.errors import ModelkitError
 
 _EVERY = 0.1  # seconds between messages of progress
 _PR_SET_PDEATHSIG = 1
+# How native code says it, where it has no class of its own for it.
+_NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "out of memory")
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -50,7 +52,8 @@ def do(entry: str, payload: Mapping[str, Any], progress: _Reporter) -> tuple[Any
         return ("done", getattr(importlib.import_module(module), name)(payload, progress))
     except ModelkitError as error:
         reason = "; ".join([error.message, *_more(error)])
-        return ("failed", "error", reason, error.hint, error.exit_code)
+        kind = "memory" if any(words in reason for words in _NO_MEMORY) else "error"
+        return ("failed", kind, reason, error.hint, error.exit_code)
     except MemoryError:
         return ("failed", "memory", "out of memory", "give it more with --memory", 5)
     except OSError as error:
