@@ -131,7 +131,8 @@ class _Run:
                 assert request.output is not None
                 output = relative(item.output, request.output)
                 start = {"event": "start", "model": item.name, "output": output, "key": self._key}
-                self._journal.append({**start, "seen": marks_of(item)})
+                # Lost in a power cut, it only means that the model is done again.
+                self._journal.append({**start, "seen": marks_of(item)}, sync=False)
             self._running[item.name] = item
             yield Task(
                 name=item.name,

@@ -78,8 +78,13 @@ class Journal:
             self.append({"schema": SCHEMA})
         return self
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Write one line and flush it to the disk.
+    def append(self, record: Mapping[str, Any], *, sync: bool = True) -> None:
+        """Write one line.
+
+        Args:
+            record: What JSON can hold.
+            sync: Whether to wait until this line and those before are on the disk. Without, they survive a kill of
+                this process but perhaps no power cut.
 
         Raises:
             ResourceError: The disk is full or refuses; what was cut off is dropped by the next reader.
@@ -88,7 +93,8 @@ class Journal:
         try:
             while line:
                 line = line[os.write(self._file, line) :]
-            os.fsync(self._file)
+            if sync:
+                os.fsync(self._file)
         except OSError as error:
             raise self._error(error) from error
 

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from modelkit.errors import ModelkitError
+from modelkit.progress import Progress
 
 _EVERY = 0.1  # seconds between messages of progress
 _PR_SET_PDEATHSIG = 1
@@ -45,7 +46,7 @@ def main(descriptor: int, parent: int) -> None:
             channel.send(answer)
 
 
-def do(entry: str, payload: Mapping[str, Any], progress: _Reporter) -> tuple[Any, ...]:
+def do(entry: str, payload: Mapping[str, Any], progress: Progress) -> tuple[Any, ...]:
     """Do one task; returns the message about its end."""
     try:
         module, _, name = entry.partition(":")
