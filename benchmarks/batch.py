@@ -53,7 +53,9 @@ def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
 # --- models ---------------------------------------------------------------------------------------------------
 
 
-def small(path: Path, seed: int, nodes: Sequence[onnx.NodeProto] = (), extra: Sequence[onnx.TensorProto] = ()) -> None:
+def small(
+    path: Path, seed: int, nodes: Sequence[onnx.NodeProto] = (), extra: Sequence[onnx.TensorProto] = ()
+) -> None:
     """Write a multilayer perceptron of 1,700 weights; nodes given go between its layers, from h to m."""
     draw = np.random.default_rng(seed)
     weights = [
@@ -106,7 +108,11 @@ def bomb(folder: Path, number: int, kind: str) -> None:
         body = helper.make_graph(
             [helper.make_node("Identity", ["c"], ["c2"]), helper.make_node("Tanh", ["s"], ["s2"])],
             "body",
-            [value("t", TensorProto.INT64, []), value("c", TensorProto.BOOL, []), value("s", TensorProto.FLOAT, None)],
+            [
+                value("t", TensorProto.INT64, []),
+                value("c", TensorProto.BOOL, []),
+                value("s", TensorProto.FLOAT, None),
+            ],
             [value("c2", TensorProto.BOOL, []), value("s2", TensorProto.FLOAT, None)],
         )
         turns = numpy_helper.from_array(np.array(2**62, "i8"), "turns")
@@ -201,7 +207,11 @@ def bombs(folder: Path) -> str:
     seconds = time.perf_counter() - began
     done = found.counts.get("done", 0)
     left = [path for path in (folder / "out").rglob(".modelkit-*")]
-    rows = [(row.model.split("/")[1], row.status, row.reason[:90].replace("|", "/")) for row in found.models if row.failed]
+    rows = [
+        (row.model.split("/")[1], row.status, row.reason.replace(f"{models}/", "")[:90].replace("|", "/"))
+        for row in found.models
+        if row.failed
+    ]
     bar = (
         f"Bar: of 200 models 190 are done and 10 reported, in bounded time: {done} done, {len(rows)} reported, "
         f"{seconds:.0f} s with two workers, {len(left)} hidden folders left: "

@@ -206,8 +206,8 @@ class _Run:
             _tidy(item, self._request.output)
 
     def _summary(self, seconds: float) -> Summary:
-        notes = list(self._notes)
-        if self._request.workers > 1 and len(self._items) > 1 and self._request.command != "inspect":
+        notes, fresh = list(self._notes), sum(not row.resumed for row in self._rows.values())
+        if self._request.workers > 1 and fresh > 1 and self._request.command != "inspect":
             notes.append(
                 f"up to {self._request.workers} models were timed at once: each may show longer times than alone"
             )

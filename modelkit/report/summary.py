@@ -203,12 +203,17 @@ def _quality(figures: Mapping[str, Any]) -> str:
 
 def line(row: Row) -> str:
     """A row on one line, for logs."""
-    shown = ", ".join(
-        f"{text} {name}" if name in ("parameters", "MACs") else text for name, text in cells(row).items()
-    )
+    shown = ", ".join(_named(name, text) for name, text in cells(row).items())
     status = f"{row.status} before" if row.resumed else row.status
     took = "" if row.resumed else f", {row.seconds:.1f} s"
     return f"{row.model}: {status}{f', {shown}' if shown else ''}{took}{f': {row.reason}' if row.reason else ''}"
+
+
+def _named(column: str, text: str) -> str:
+    """A cell that has no header above it."""
+    if column in ("parameters", "MACs"):
+        return f"{text} {column}"
+    return f"{column} {text}" if column in ("opset", "quantized") else text
 
 
 def counted(summary: Summary) -> str:

@@ -27,12 +27,16 @@ class InlineRunner:
             task = pickle.loads(pickle.dumps(given))  # another process would get a copy
             told: list[Event] = [Started(task, 0)]
 
-            def progress(stage: str, done: float, total: float, *, task: Task = task, told: list[Event] = told) -> None:
+            def progress(
+                stage: str, done: float, total: float, *, task: Task = task, told: list[Event] = told
+            ) -> None:
                 told.append(Progressed(task, stage, done, total))
 
             match do(task.entry, task.payload, progress):
                 case ("done", result):
-                    told.append(Finished(task, Status.DONE, pickle.loads(pickle.dumps(result)), worker_pid=os.getpid()))
+                    told.append(
+                        Finished(task, Status.DONE, pickle.loads(pickle.dumps(result)), worker_pid=os.getpid())
+                    )
                 case ("failed", _, reason, hint, code):
                     told.append(Finished(task, Status.FAILED, reason=reason, hint=hint, exit_code=code))
             yield from told

@@ -72,7 +72,7 @@ def test_quantize_does_all_that_can_be_done(real_cli: Cli, scratch: Path) -> Non
     ran = real_cli("quantize", "models", "-o", "out", "--workers", 2, "--timeout", "3s", "--memory", "700MB", *QUICK)
     assert ran.code == 3, ran
     assert ran.err.splitlines()[-2:] == ["error: 6 of 13 models failed", "hint: out/summary.md tells why"]
-    assert f"[13/13]" in ran.err and ran.out.startswith("13 models: 7 done, 4 failed, 1 out of memory, 1 timed out\n")
+    assert "[13/13]" in ran.err and ran.out.startswith("13 models: 7 done, 4 failed, 1 out of memory, 1 timed out\n")
     assert max(map(len, ran.out.splitlines())) <= 80
     made = {name.removesuffix(".onnx") + ".int8" for name, end in ends.items() if end == "done"}
     written = {f"{name}{suffix}" for name in made for suffix in (".onnx", ".report.json", ".report.md")}
@@ -124,7 +124,9 @@ def test_prune_and_a_budget_that_is_missed(cli: Cli) -> None:
     assert ran.err.splitlines()[-2] == "error: 2 of 2 models missed the budget"
     assert "100.00x wanted" in ran.lines[0]["reason"] and ran.lines[0]["exit_code"] == 1
     assert tree(Path("tight")) >= {"a.pruned.report.json"} and "a.pruned.onnx" not in tree(Path("tight"))
-    again = cli("prune", "models", "-o", "tight", "--sparsity", "0.5", "--min-ratio", "100", "--resume", "--json", *FAST)
+    again = cli(
+        "prune", "models", "-o", "tight", "--sparsity", "0.5", "--min-ratio", "100", "--resume", "--json", *FAST
+    )
     assert again.code == 1 and all(line["resumed"] for line in again.lines[:-1])
 
 
@@ -147,7 +149,9 @@ def test_inspect_prints_or_keeps(cli: Cli) -> None:
 def test_evaluate_measures_each_by_itself(cli: Cli) -> None:
     shutil.copytree(job_models.SAMPLES / "twins", "models", ignore=shutil.ignore_patterns("language*", "digits*"))
     data = job_models.SAMPLES / "fashion_cnn.eval.npz"
-    ran = cli("evaluate", "models", "--data", data, "--match", "*batch1*", "--match", "*qdq*", "--seconds", "0.01", "--json")
+    ran = cli(
+        "evaluate", "models", "--data", data, "--match", "*batch1*", "--match", "*qdq*", "--seconds", "0.01", "--json"
+    )
     assert ran.code == 0, ran
     assert [line["figures"]["metric"] for line in ran.lines[:-1]] == ["accuracy", "accuracy"]
     assert cli("evaluate", "models", "models/fashion_cnn_qdq.onnx").code == 2

@@ -143,14 +143,28 @@ def test_a_result_that_the_journal_missed_is_not_believed_after_a_change(what: s
     check_nothing_is_torn(tmp_path)
 
 
-@pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
 def test_an_interrupt_leaves_no_debris_and_can_be_resumed(
     number: signal.Signals, code: int, word: str, tmp_path: Path, scratch: Path
 ) -> None:
     job_models.mlp(tmp_path / "models" / "a.onnx")
     job_models.endless(tmp_path / "models" / "b" / "b.onnx")
     job_models.endless(tmp_path / "models" / "c" / "c.onnx")
-    argv = [sys.executable, "-m", "modelkit", "quantize", "models", "-o", "out", "--workers", "2", "--mode", "weights"]
+    argv = [
+        sys.executable,
+        "-m",
+        "modelkit",
+        "quantize",
+        "models",
+        "-o",
+        "out",
+        "--workers",
+        "2",
+        "--mode",
+        "weights",
+    ]
     argv += ["--set", "measure.seconds=0.001", "--set", "objective=size"]
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     process = subprocess.Popen(

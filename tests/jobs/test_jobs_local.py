@@ -60,7 +60,11 @@ def test_a_worker_stays_warm_and_tells_its_progress(scratch: Path) -> None:
     assert all(event.status == Status.DONE and event.result is not None for event in ends)
     assert ends[0].result and Path(ends[0].result["temporary"]).is_relative_to(scratch)
     progressed = events[1]
-    assert isinstance(progressed, Progressed) and (progressed.stage, progressed.done, progressed.total) == ("at it", 1, 2)
+    assert isinstance(progressed, Progressed) and (progressed.stage, progressed.done, progressed.total) == (
+        "at it",
+        1,
+        2,
+    )
     assert gone([ends[0].worker_pid]) and not list(scratch.iterdir())
 
 
@@ -136,7 +140,9 @@ def test_tasks_are_taken_as_workers_come_free() -> None:
 
 def test_workers_that_do_not_start_end_the_run(scratch: Path) -> None:
     with (
-        pytest.raises(ResourceError, match="do not start: exit code 1: ModuleNotFoundError: No module named 'no_such"),
+        pytest.raises(
+            ResourceError, match="do not start: exit code 1: ModuleNotFoundError: No module named 'no_such"
+        ),
         LocalRunner(1, warm=["no_such_module"]) as runner,
     ):
         list(runner.run([task(0, "good")]))
