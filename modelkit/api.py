@@ -317,6 +317,7 @@ def prune_job(
         test=None if test is None else Path(test),
         preprocess=config.value.preprocess,
         force=force,
+        training=config.value.finetune.epochs > 0,
     )
 
 

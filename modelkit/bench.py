@@ -13,7 +13,7 @@ from modelkit.candidate import Candidate, Trial
 from modelkit.errors import ModelError
 from modelkit.files import Staging, file_record
 from modelkit.graph.save import save
-from modelkit.job import Job, Options, Prepared
+from modelkit.job import Job, Prepared
 from modelkit.measure.evaluate import evaluate_sessions
 from modelkit.measure.latency import Latency, compare_fresh
 from modelkit.measure.machine import machine_facts
@@ -21,6 +21,7 @@ from modelkit.measure.size import measure_size
 from modelkit.progress import Progress
 from modelkit.report.report import Report, Side
 from modelkit.runtime import make_session, ready_run
+from modelkit.transform_config import TransformConfig
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -40,7 +41,7 @@ class Bench:
 
     def __init__(self, job: Job, prepared: Prepared, stage: Staging, progress: Progress) -> None:
         self._job, self._prepared, self._stage, self._progress = job, prepared, stage, progress
-        self._options: Options = job.options.value
+        self._options: TransformConfig = job.options.value
         self._roles = prepared.roles
         self._original = self._session(job.model)
         self._size = asdict(measure_size(job.model))

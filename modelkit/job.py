@@ -22,31 +22,16 @@ from modelkit.graph.load import Loaded, load
 from modelkit.graph.normalise import normalise
 from modelkit.graph.save import save
 from modelkit.graph.verify import verify_same
-from modelkit.options import Budget, Measure, Objective, Synthetic
 from modelkit.progress import Progress, silent
 from modelkit.report.report import SCHEMA
 from modelkit.runtime import class_count, input_specs, make_session, output_specs
+from modelkit.transform_config import TransformConfig
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from modelkit.data.dataset import Dataset
     from modelkit.data.preprocess import Preprocess
-
-
-class Options(Protocol):
-    """What the pipeline reads from any command's config."""
-
-    @property
-    def budget(self) -> Budget: ...  # noqa: D102
-    @property
-    def measure(self) -> Measure: ...  # noqa: D102
-    @property
-    def objective(self) -> Objective: ...  # noqa: D102
-    @property
-    def synthetic(self) -> Synthetic: ...  # noqa: D102
-    @property
-    def seed(self) -> int: ...  # noqa: D102
 
 
 class Algorithm(Protocol):
@@ -70,12 +55,13 @@ class Job:
         command: Name of the command.
         model: The model file.
         output: Where the artifact goes; its report goes beside it.
-        options: The resolved config.
+        options: The resolved config, a ``TransformConfig``.
         safe: Whether the built-in safety limits hold where no budget is set (auto modes).
         data: Data to work with; None for made-up inputs.
         test: Data set apart for the final figures.
         preprocess: How images become inputs.
         force: Whether to overwrite an artifact that exists.
+        training: Whether the algorithm trains, and so gets most of the data.
     """
 
     command: str
@@ -87,6 +73,7 @@ class Job:
     test: Path | None = None
     preprocess: Preprocess | None = None
     force: bool = False
+    training: bool = False
 
 
 @dataclass
@@ -119,7 +106,7 @@ def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:
     Raises:
         ModelkitError: Whatever is wrong with the model, the data or the paths.
     """
-    options: Options = job.options.value
+    options: TransformConfig = job.options.value
     loaded = load(job.model)
     inputs = [job.model, *loaded.external, *(p for p in (job.data, job.test) if p is not None)]
     check_outputs(outputs_of(job.output), inputs, force=job.force or only_failed(job.output))
@@ -147,7 +134,7 @@ def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:
         vocabulary=vocabulary,
         dims=dict(options.synthetic.dims),
     )
-    roles = assign_roles(data, test, made_up, seed=options.seed)
+    roles = assign_roles(data, test, made_up, seed=options.seed, training=job.training)
     algorithm = make(model, roles.calibration)
     return Prepared(loaded, model, changes, roles, algorithm, algorithm.candidates())
 

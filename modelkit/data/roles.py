@@ -10,6 +10,10 @@ from modelkit.data.split import split
 
 # Fewer samples than this are not split: each part would be too small to say anything.
 _SPLIT_FROM = 16
+# Shares of calibration (or training), selection and test: with a test set of its own, without labels, else.
+_SHARES = {"test given": (0.5, 0.5, 0.0), "unlabelled": (0.75, 0.25, 0.0), "labelled": (0.25, 0.25, 0.5)}
+# Training wants as many samples as it can get.
+_TRAINING_SHARES = {"test given": (0.9, 0.1, 0.0), "unlabelled": (0.9, 0.1, 0.0), "labelled": (0.7, 0.1, 0.2)}
 
 
 @dataclass
@@ -17,7 +21,7 @@ class Roles:
     """Samples by their use. A sample that selects is never one that tests.
 
     Attributes:
-        calibration: For ranges of activations and for repairs; None without data.
+        calibration: For ranges of activations, for repairs and for training; None without data.
         selection: Compares the candidates; made up where there is no data.
         test: Judges only the chosen one; None where there is nothing left to test on.
         notes: What a reader of the figures must know.
@@ -38,7 +42,9 @@ class Roles:
         return found
 
 
-def assign_roles(data: Dataset | None, test: Dataset | None, synthetic: Dataset, *, seed: int) -> Roles:
+def assign_roles(
+    data: Dataset | None, test: Dataset | None, synthetic: Dataset, *, seed: int, training: bool = False
+) -> Roles:
     """Divide what was given among the uses.
 
     With a test set of its own, data is halved into calibration and selection. Without one, labelled data gives a
@@ -50,6 +56,7 @@ def assign_roles(data: Dataset | None, test: Dataset | None, synthetic: Dataset,
         test: What the user set apart for the final figures.
         synthetic: Made-up inputs, for where there is no data.
         seed: Seed of the split.
+        training: Whether a model is trained on the calibration part, which then gets most of the data.
     """
     if data is None:
         notes = ["without data, candidates were compared on made-up inputs; --data gives real ones"]
@@ -61,11 +68,8 @@ def assign_roles(data: Dataset | None, test: Dataset | None, synthetic: Dataset,
             test,
             [f"{data.count} samples are too few to split: they calibrated and selected alike"],
         )
-    if test is not None:
-        parts = split(data, parts={"calibration": 0.5, "selection": 0.5}, seed=seed)
-        return Roles(parts["calibration"], parts["selection"], test)
-    if not data.has_labels:
-        parts = split(data, parts={"calibration": 0.75, "selection": 0.25}, seed=seed)
-        return Roles(parts["calibration"], parts["selection"], None)
-    parts = split(data, parts={"calibration": 0.25, "selection": 0.25, "test": 0.5}, seed=seed)
-    return Roles(parts["calibration"], parts["selection"], parts["test"])
+    kind = "test given" if test is not None else "labelled" if data.has_labels else "unlabelled"
+    shares = (_TRAINING_SHARES if training else _SHARES)[kind]
+    names = ("calibration", "selection", "test")
+    parts = split(data, parts={name: share for name, share in zip(names, shares, strict=True) if share}, seed=seed)
+    return Roles(parts["calibration"], parts["selection"], parts.get("test", test))

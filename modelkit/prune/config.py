@@ -8,8 +8,9 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from modelkit.config import Percent
-from modelkit.data.preprocess import Preprocess
-from modelkit.options import Block, Budget, Measure, Objective, Synthetic
+from modelkit.options import Block
+from modelkit.train.config import FineTune
+from modelkit.transform_config import TransformConfig
 
 Method = Literal["auto", "magnitude", "wanda", "obs"]
 Importance = Literal["auto", "l1", "l2", "taylor", "activation", "gamma", "geometric_median", "random"]
@@ -46,7 +47,7 @@ class Calibration(Block):
     samples: int = Field(512, ge=1, description="at most this many samples of the data")
 
 
-class PruneConfig(Block):
+class PruneConfig(TransformConfig):
     """Options of `modelkit prune`: fewer numbers."""
 
     sparsity: Percent | None = Field(
@@ -66,16 +67,7 @@ class PruneConfig(Block):
     steps: int = Field(1, ge=1, le=1000, description="reach the sparsity in this many steps, on a cubic schedule")
     structure: Structure = Field(default_factory=Structure)
     calibration: Calibration = Field(default_factory=Calibration)
-    include: list[str] = Field(
-        default_factory=list, description="patterns of weight or node names to prune (empty: all), such as '*/fc*'"
-    )
-    exclude: list[str] = Field(default_factory=list, description="patterns of names to leave alone")
-    objective: Objective = Field("balanced", description="what is preferred among candidates inside the budget")
-    budget: Budget = Field(default_factory=Budget)
-    measure: Measure = Field(default_factory=Measure)
-    synthetic: Synthetic = Field(default_factory=Synthetic)
-    preprocess: Preprocess | None = Field(None, description="how images become inputs, for folders of images")
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of everything random")
+    finetune: FineTune = Field(default_factory=FineTune)
 
     @field_validator("channels")
     @classmethod

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from modelkit.data.preprocess import Preprocess
-from modelkit.options import Block, Budget, Measure, Objective, Synthetic
+from modelkit.options import Block
+from modelkit.transform_config import TransformConfig
 
 Mode = Literal["auto", "weights", "dynamic", "static", "float16", "bfloat16"]
 
@@ -62,7 +62,7 @@ class Float16Options(Block):
     )
 
 
-class QuantizeConfig(Block):
+class QuantizeConfig(TransformConfig):
     """Options of `modelkit quantize`: fewer bits per number."""
 
     mode: Mode = Field("auto", description="auto tries every mode that the inputs allow and keeps the best")
@@ -70,19 +70,8 @@ class QuantizeConfig(Block):
     weights: WeightOptions = Field(default_factory=WeightOptions)
     activations: ActivationOptions = Field(default_factory=ActivationOptions)
     float16: Float16Options = Field(default_factory=Float16Options)
-    include: list[str] = Field(
-        default_factory=list,
-        description="patterns of weight or node names to quantize (empty: all), such as '*/fc*'",
-    )
-    exclude: list[str] = Field(default_factory=list, description="patterns of names to leave alone")
     correct_bias: bool = Field(True, description="static: shift biases so that the mean of each channel survives")
     equalize: bool = Field(False, description="static: even out channel ranges across consecutive layers first")
-    objective: Objective = Field("balanced", description="what auto prefers among candidates inside the budget")
-    budget: Budget = Field(default_factory=Budget)
-    measure: Measure = Field(default_factory=Measure)
-    synthetic: Synthetic = Field(default_factory=Synthetic)
-    preprocess: Preprocess | None = Field(None, description="how images become inputs, for folders of images")
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of everything random")
 
     @field_validator("bits")
     @classmethod

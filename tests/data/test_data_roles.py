@@ -22,13 +22,20 @@ def numbers(data) -> set[float]:
 
 
 @pytest.mark.parametrize(
-    ("labelled", "with_test", "shares"),
-    [(True, False, (0.25, 0.25, 0.5)), (False, False, (0.75, 0.25, 0.0)), (True, True, (0.5, 0.5, None))],
+    ("labelled", "with_test", "training", "shares"),
+    [
+        (True, False, False, (0.25, 0.25, 0.5)),
+        (False, False, False, (0.75, 0.25, 0.0)),
+        (True, True, False, (0.5, 0.5, None)),
+        (True, False, True, (0.7, 0.1, 0.2)),
+        (False, False, True, (0.9, 0.1, 0.0)),
+        (True, True, True, (0.9, 0.1, None)),
+    ],
 )
-def test_parts_share_no_sample_and_use_every_one(labelled: bool, with_test: bool, shares) -> None:
+def test_parts_share_no_sample_and_use_every_one(labelled: bool, with_test: bool, training: bool, shares) -> None:
     data = dataset(120, labelled)
     test = dataset(50, True, start=1000) if with_test else None
-    roles = assign_roles(data, test, MADE_UP, seed=0)
+    roles = assign_roles(data, test, MADE_UP, seed=0, training=training)
     parts = [numbers(roles.calibration), numbers(roles.selection), numbers(roles.test)]
     assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
     if with_test:

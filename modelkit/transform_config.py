@@ -1,0 +1,24 @@
+"""The options that every command which transforms a model takes; each command's config adds its own."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from modelkit.data.preprocess import Preprocess
+from modelkit.options import Block, Budget, Measure, Objective, Synthetic
+
+
+class TransformConfig(Block):
+    """What the pipeline reads from any command's config."""
+
+    include: list[str] = Field(
+        default_factory=list,
+        description="patterns of weight or node names to work on (empty: all), such as '*/fc*'",
+    )
+    exclude: list[str] = Field(default_factory=list, description="patterns of names to leave alone")
+    objective: Objective = Field("balanced", description="what is preferred among candidates inside the budget")
+    budget: Budget = Field(default_factory=Budget)
+    measure: Measure = Field(default_factory=Measure)
+    synthetic: Synthetic = Field(default_factory=Synthetic)
+    preprocess: Preprocess | None = Field(None, description="how images become inputs, for folders of images")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of everything random")
