@@ -193,8 +193,8 @@ def scaling(folder: Path) -> str:
     load = os.getloadavg()[0]
     return (
         f"### Two workers\n\nBar: 80 models at least 1.7x as fast with two workers as with one: {ratio:.2f}x, "
-        f"{verdict(ratio >= 1.7)} ({seconds[1][0]:.1f} s and {seconds[2][0]:.1f} s from the first model's start; with "
-        f"the start and the end of everything {whole:.2f}x). Load of the machine at the end: {load:.1f}."
+        f"{verdict(ratio >= 1.7)} ({seconds[1][0]:.1f} s and {seconds[2][0]:.1f} s from the first model's start; "
+        f"with the start and the end of everything {whole:.2f}x). Load of the machine at the end: {load:.1f}."
     )
 
 
@@ -206,7 +206,7 @@ def bombs(folder: Path) -> str:
     found = run(replace(asked, entry="batch:perform", warm=("batch", *asked.warm)))
     seconds = time.perf_counter() - began
     done = found.counts.get("done", 0)
-    left = [path for path in (folder / "out").rglob(".modelkit-*")]
+    left = list((folder / "out").rglob(".modelkit-*"))
     rows = [
         (row.model.split("/")[1], row.status, row.reason.replace(f"{models}/", "")[:90].replace("|", "/"))
         for row in found.models
@@ -302,8 +302,8 @@ def kills(folder: Path) -> str:
     hidden = list(output.rglob(".modelkit-*"))
     good = killed == 30 and whole and not twice and not hidden and _summary(output)["counts"] == {"done": count}
     return (
-        f"### Kills\n\nBar: {count} models, kill -9 at 30 random moments, `--resume` after each: no torn file, no model "
-        f"done twice: {killed} kills, {len(records)} models done, {len(twice)} twice, every artifact "
+        f"### Kills\n\nBar: {count} models, kill -9 at 30 random moments, `--resume` after each: no torn file, no "
+        f"model done twice: {killed} kills, {len(records)} models done, {len(twice)} twice, every artifact "
         f"{'is' if whole else '**is not**'} what its report says, {len(hidden)} hidden folders left, {verdict(good)}."
     )
 

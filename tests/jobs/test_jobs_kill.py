@@ -103,7 +103,7 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path, scratch: Path) -> 
     assert not list((tmp_path / "out").rglob(".modelkit-*"))
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["counts"] == {"done": COUNT}
-    assert {count for count in ended(tmp_path).values()} == {1}, "a model was done twice"
+    assert set(ended(tmp_path).values()) == {1}, "a model was done twice"
     records = read(tmp_path / "out" / ".modelkit" / "journal.jsonl")
     assert Counter(record["model"] for record in records if record["event"] == "end").most_common(1)[0][1] == 1
 
@@ -200,8 +200,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_done(tmp_path: Path, monkey
 
     def full(descriptor: int) -> None:
         nonlocal calls
-        name = os.readlink(f"/proc/self/fd/{descriptor}")
-        calls += name.endswith("journal.jsonl")
+        calls += Path(f"/proc/self/fd/{descriptor}").readlink().name == "journal.jsonl"
         if calls > 3:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor)
