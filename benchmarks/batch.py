@@ -279,7 +279,7 @@ def kills(folder: Path) -> str:
     count, moments, killed = 90, random.Random(0), 0
     models, output = fill(folder / "models", count), folder / "out"
     argv = [*MODELKIT, "quantize", str(models), "-o", str(output), *FLAGS, "--workers", "2", "--resume", "-q"]
-    journal = output / ".modelkit" / "journal.jsonl"
+    journal = output / ".modelkit" / "quantize.jsonl"
 
     def ends() -> int:
         return journal.read_bytes().count(b'"event":"end"') if journal.exists() else 0

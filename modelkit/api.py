@@ -180,7 +180,11 @@ def folder_request(
         command,
         Path(models),
         None if output is None else Path(output),
-        given={"config": config, "data": data, "test": test},
+        given={
+            "config": config,
+            "data": None if data is None else Path(data),
+            "test": None if test is None else Path(test),
+        },
         options=options.value,
         artifact_name=names.get(command),
         resume=resume,

@@ -68,7 +68,11 @@ def find_models(
         path = folder / name
         if not _inside(path, root, notes, name):
             continue
-        kind = sniff(path)
+        try:
+            kind = sniff(path)
+        except ResourceError:  # if it is a model, whoever works on it will say the same
+            kind = Kind.UNKNOWN
+            notes.add("cannot be read", name)
         if kind in _OTHERS and kind not in kinds:
             notes.add("in another format", name)
         elif kind in kinds or name.suffix.lower() == ".onnx":

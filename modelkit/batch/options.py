@@ -21,5 +21,5 @@ class FolderOptions(Block):
     workers: int = Field(1, ge=1, le=1024, description="how many models at a time")
     timeout: Seconds | None = Field(None, gt=0, description="longest time for one model, 90s or 10min")
     memory: Bytes | None = Field(
-        None, ge=100_000_000, description="most resident memory for one model, its libraries included: 2GB"
+        None, ge=200_000_000, description="most resident memory for one model, its libraries included: 2GB"
     )

@@ -26,9 +26,9 @@ class Request:
         models: The folder of models.
         output: The folder of results; None where results are only printed.
         entry: What a worker does with one model (see ``modelkit.jobs.protocol.Task``).
-        arguments: What the command is given beside the model and its output; can be pickled.
+        arguments: What the command is given beside the model and its output; can be pickled. A Path among them is a
+            file or folder that results depend on.
         config: The resolved options as plain values, for the summary and to tell runs apart.
-        data: Files or folders of data that the result depends on.
         name_of: The file name of a model's result, from the model's path.
         outputs_of: Every file that may be written for a result, from the result's path.
         transforms: Whether the command makes artifacts: then it leaves alone what modelkit made.
@@ -49,7 +49,6 @@ class Request:
     outputs_of: Callable[[Path], list[Path]]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
-    data: Sequence[Path] = ()
     transforms: bool = True
     match: Sequence[str] = ()
     skip: Sequence[str] = ()
@@ -95,8 +94,9 @@ def plan(request: Request) -> tuple[list[Item], list[str]]:
         artifacts=not request.transforms,
     )
     items = [_item(request, model, target) for model, target in mirrored(found.models, request.name_of).items()]
-    outputs = [output for item in items for output in item.outputs]
-    check_targets(request.models, found.models, outputs)
+    # Only then can a result meet a model: what lies in the folder of results is no model.
+    if request.output is not None and request.models.resolve().is_relative_to(request.output.resolve()):
+        check_targets(request.models, found.models, [output for item in items for output in item.outputs])
     return items, found.notes
 
 
@@ -129,22 +129,21 @@ def key_of(request: Request) -> str:
     """What results depend on beside the model: two runs with the same key do the same with the same model.
 
     Raises:
-        UsageError: A data path does not exist.
         ResourceError: Data cannot be read.
     """
+    paths = {key: value for key, value in request.arguments.items() if isinstance(value, Path)}
     facts = {
         "version": VERSION,
         "command": request.command,
         "config": request.config,
-        "data": [_hash_of(path) for path in request.data],
+        "arguments": {key: str(value) for key, value in request.arguments.items() if key not in ("config", *paths)},
+        "data": {key: _hash_of(path) for key, path in paths.items()},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _hash_of(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of all files below a folder."""
-    if not path.exists():
-        raise UsageError(f"'{shown(path)}' does not exist")
     if not path.is_dir():
         return sha256(path)
     digest = hashlib.sha256()

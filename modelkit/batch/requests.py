@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -42,21 +43,24 @@ def make_request(
         command: Name of the command.
         models: The folder of models.
         output: The folder of results.
-        given: Arguments of the command's function; None is left out. Paths among them are data.
+        given: Arguments of the command's function; None is left out. A Path is something that results depend on.
         options: Options of the run.
         artifact_name: The name of a model's artifact, for commands that make one.
         resume: Whether to leave alone what is done and unchanged.
         force: Whether to replace what is there.
 
     Raises:
-        UsageError: There is no such folder, the command takes none, or an output is missing or is the folder
-            itself.
+        UsageError: There is no such folder, the command takes none, an output is missing or is the folder itself,
+            or data does not exist.
         ResourceError: The folder cannot be looked at.
     """
     if command not in _WARM:
         raise UsageError(f"'{shown(command)}' takes no folder", f"commands that do: {', '.join(_WARM)}")
     _check_folders(models, output, needed=artifact_name is not None or resume)
     arguments = {key: value for key, value in given.items() if value is not None}
+    for value in arguments.values():
+        if isinstance(value, Path) and not os.path.lexists(value):
+            raise UsageError(f"'{shown(value)}' does not exist")
     config = arguments.get("config")
     return Request(
         command=command,
@@ -67,7 +71,6 @@ def make_request(
         outputs_of=outputs_of if artifact_name is not None else _alone,
         arguments=arguments,
         config=config.value.model_dump(mode="json") if isinstance(config, Resolved) else {},
-        data=[Path(arguments[key]) for key in ("data", "test") if key in arguments],
         transforms=artifact_name is not None,
         match=options.match,
         skip=options.skip,

@@ -102,7 +102,7 @@ class _Run:
         stack.enter_context(FolderLock(state / "lock", output))
         check_existing(self._items, self._request)
         self._key = key_of(self._request)
-        path = state / "journal.jsonl"
+        path = state / f"{self._request.command}.jsonl"
         if self._request.resume:
             for folder in {item.output.parent for item in self._items if item.output is not None}:
                 clean_up(folder)

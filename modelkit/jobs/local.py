@@ -59,7 +59,8 @@ class LocalRunner:
 
     Workers are fresh interpreters, not forks: threads of onnxruntime do not survive a fork. They lead process groups
     of their own, so an interrupt of the terminal reaches only this process, which then ends them. Where this
-    process is killed, Linux ends them (PR_SET_PDEATHSIG), other systems let them find out by their socket.
+    process is killed, Linux ends them (PR_SET_PDEATHSIG), other systems let them find out by their socket. Linux does
+    the same when the thread that started them ends: run tasks from one thread.
 
     Args:
         workers: How many tasks run at a time; 1 or more.
@@ -141,7 +142,8 @@ class LocalRunner:
     def _environment(self, worker: _Worker) -> dict[str, str]:
         """The worker finds the same modules, and keeps its temporary files where they are cleaned up after it."""
         paths = [os.path.abspath(path) for path in sys.path if path]  # noqa: PTH100 - text in, text out
-        share = str(max(1, (os.cpu_count() or 1) // self._count))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        share = str(max(1, cores // self._count))
         threads = {name: os.environ.get(name, share) for name in _THREADS}
         return {
             **os.environ,

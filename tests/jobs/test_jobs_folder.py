@@ -76,7 +76,7 @@ def test_quantize_does_all_that_can_be_done(real_cli: Cli, scratch: Path) -> Non
     assert max(map(len, ran.out.splitlines())) <= 80
     made = {name.removesuffix(".onnx") + ".int8" for name, end in ends.items() if end == "done"}
     written = {f"{name}{suffix}" for name in made for suffix in (".onnx", ".report.json", ".report.md")}
-    assert tree(Path("out")) == written | {"summary.json", "summary.md", ".modelkit/journal.jsonl", ".modelkit/lock"}
+    assert tree(Path("out")) == written | {"summary.json", "summary.md", ".modelkit/quantize.jsonl", ".modelkit/lock"}
     assert given == {name: sha256(Path("models") / name) for name in tree(Path("models"))}
     assert not list(scratch.iterdir())
 
@@ -258,6 +258,23 @@ def test_dry_run_shows_what_would_be_done(cli: Cli) -> None:
     assert not Path("out").exists()
     ran = cli("quantize", "models", "-o", "out", "--dry-run", "--json")
     assert ran.lines == [{"model": "sub/a.onnx", "output": "out/sub/a.int8.onnx"}]
+
+
+def test_a_result_never_takes_the_place_of_a_model(cli: Cli) -> None:
+    job_models.mlp(Path("models/models/y.onnx"))
+    job_models.mlp(Path("models/y.int8.onnx"))
+    before = tree(Path())
+    ran = cli("quantize", "models", "-o", ".", "--force", *QUICK)
+    assert ran.code == 2 and "'models/y.int8.onnx' is one of the models" in ran.err
+    assert tree(Path()) == before
+
+
+def test_two_commands_share_a_folder_of_results(cli: Cli) -> None:
+    job_models.mlp(Path("models/a.onnx"))
+    assert cli("inspect", "models", "-o", "out").code == 0
+    assert cli("quantize", "models", "-o", "out", *QUICK).code == 0
+    ran = cli("inspect", "models", "-o", "out", "--resume", "--json")
+    assert ran.code == 0 and ran.lines[0]["resumed"]
 
 
 def test_a_second_run_is_refused_and_told_who_holds_the_folder(cli: Cli) -> None:

@@ -46,7 +46,7 @@ def request(folder: Path, *, workers: int = 1, resume: bool = False, pause: floa
         options={"workers": workers},
         resume=resume,
     )
-    arguments = {"pause": pause, "log": folder / "log"}
+    arguments = {"pause": pause, "log": str(folder / "log")}
     return replace(found, entry="job_entries:light", arguments=arguments, warm=())
 
 
@@ -104,22 +104,22 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path, scratch: Path) -> 
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["counts"] == {"done": COUNT}
     assert set(ended(tmp_path).values()) == {1}, "a model was done twice"
-    records = read(tmp_path / "out" / ".modelkit" / "journal.jsonl")
+    records = read(tmp_path / "out" / ".modelkit" / "quantize.jsonl")
     assert Counter(record["model"] for record in records if record["event"] == "end").most_common(1)[0][1] == 1
 
 
 def test_a_result_that_the_journal_missed_is_found(tmp_path: Path) -> None:
     models(tmp_path, 3)
     first = run(request(tmp_path, pause=0), runner=InlineRunner())
-    journal = tmp_path / "out" / ".modelkit" / "journal.jsonl"
+    journal = tmp_path / "out" / ".modelkit" / "quantize.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     assert json.loads(lines[-1])["event"] == "end"
     journal.write_bytes(b"".join(lines[:-1]) + lines[-1][:30])  # as a kill after the last rename leaves it
-    again = run(request(tmp_path, resume=True), runner=InlineRunner())
+    again = run(request(tmp_path, resume=True, pause=0), runner=InlineRunner())
     assert all(row.resumed for row in again.models)
     assert [row.figures for row in again.models] == [row.figures for row in first.models]
     assert set(ended(tmp_path).values()) == {1}
-    third = run(request(tmp_path, resume=True), runner=InlineRunner())
+    third = run(request(tmp_path, resume=True, pause=0), runner=InlineRunner())
     assert all(row.resumed for row in third.models) and set(ended(tmp_path).values()) == {1}
 
 
@@ -127,7 +127,7 @@ def test_a_result_that_the_journal_missed_is_found(tmp_path: Path) -> None:
 def test_a_result_that_the_journal_missed_is_not_believed_after_a_change(what: str, tmp_path: Path) -> None:
     models(tmp_path, 1)
     run(request(tmp_path, pause=0), runner=InlineRunner())
-    journal = tmp_path / "out" / ".modelkit" / "journal.jsonl"
+    journal = tmp_path / "out" / ".modelkit" / "quantize.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     if what == "model":
         job_models.mlp(tmp_path / "models" / "sub 0" / "m0.onnx", seed=9)
@@ -170,7 +170,7 @@ def test_an_interrupt_leaves_no_debris_and_can_be_resumed(
     process = subprocess.Popen(
         argv, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    journal = tmp_path / "out" / ".modelkit" / "journal.jsonl"
+    journal = tmp_path / "out" / ".modelkit" / "quantize.jsonl"
 
     def begun() -> int:
         return journal.read_bytes().count(b'"event":"start"') if journal.exists() else 0
@@ -186,7 +186,7 @@ def test_an_interrupt_leaves_no_debris_and_can_be_resumed(
     assert "Traceback" not in err
     left = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*")}
     made = {f"a.int8.{suffix}" for suffix in ("onnx", "report.json", "report.md")}
-    assert left == made | {".modelkit", ".modelkit/journal.jsonl", ".modelkit/lock"}
+    assert left == made | {".modelkit", ".modelkit/quantize.jsonl", ".modelkit/lock"}
     assert not list(scratch.iterdir())
 
 
@@ -200,7 +200,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_done(tmp_path: Path, monkey
 
     def full(descriptor: int) -> None:
         nonlocal calls
-        calls += Path(f"/proc/self/fd/{descriptor}").readlink().name == "journal.jsonl"
+        calls += Path(f"/proc/self/fd/{descriptor}").readlink().name == "quantize.jsonl"
         if calls > 3:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor)
