@@ -93,6 +93,10 @@ class LocalRunner:
         """Run tasks; see ``Runner.run``."""
         queue = iter(tasks)
         more = True
+        for worker in self._workers:  # of a run that was left before its end
+            if worker.task is not None:
+                worker.task = None
+                _stop(worker)
         while True:
             for worker in self._workers:
                 if more and worker.task is None:
@@ -107,6 +111,8 @@ class LocalRunner:
 
     def _engage(self, worker: _Worker) -> Iterator[Event]:
         """Give a worker its task, or start it: it gets the task as soon as it is ready."""
+        if worker.process is not None and worker.process.poll() is not None:  # it died while idle
+            _stop(worker)
         if worker.process is None:
             self._start(worker)
         elif worker.ready:
@@ -116,7 +122,9 @@ class LocalRunner:
         task = worker.task
         assert task is not None and worker.channel is not None and worker.process is not None
         worker.began, worker.family = time.monotonic(), [worker.process.pid]
-        with suppress(OSError):  # it died while idle: the next look at it tells how
+        with suppress(OSError):  # its last words are about this task, and no flood of them fills the disk
+            os.truncate(worker.folder / "said", 0)
+        with suppress(OSError):  # it died this moment: the next look at it tells how
             worker.channel.send(("task", task.entry, dict(task.payload), task.limits.memory_bytes))
         yield Started(task, worker.number)
 
@@ -124,7 +132,7 @@ class LocalRunner:
         ours, theirs = socket.socketpair()
         with theirs:
             empty(worker.folder)
-            with (worker.folder / "said").open("wb") as said:
+            with (worker.folder / "said").open("ab") as said:
                 worker.process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "modelkit.jobs.worker", str(theirs.fileno()), str(os.getpid())],
                     stdin=subprocess.DEVNULL,

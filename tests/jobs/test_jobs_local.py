@@ -159,6 +159,36 @@ def test_ending_early_ends_the_workers(scratch: Path) -> None:
     assert len(pids) == 2 and gone(list(pids)) and not list(scratch.iterdir())
 
 
+def test_a_runner_that_was_left_early_can_be_used_again() -> None:
+    with LocalRunner(2) as runner:
+        for _ in runner.run(task(number, "hang", Limits()) for number in range(2)):
+            break
+        ends = [event for event in runner.run([task(7, "good")]) if isinstance(event, Finished)]
+    assert [(event.task.name, str(event.status)) for event in ends] == [("7 good", "done")]
+
+
+def test_a_worker_that_dies_while_idle_fails_no_task() -> None:
+    def tasks() -> Iterator[Task]:
+        for number in range(3):
+            yield task(number, "good")
+            process = runner._workers[0].process
+            assert process is not None
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+
+    with LocalRunner(1) as runner:
+        ends = [event for event in runner.run(tasks()) if isinstance(event, Finished)]
+    assert [event.status for event in ends] == [Status.DONE] * 3
+    assert len({event.worker_pid for event in ends}) == 3
+
+
+def test_what_a_worker_prints_does_not_pile_up(scratch: Path) -> None:
+    with LocalRunner(1) as runner:
+        for event in runner.run(task(number, "noise") for number in range(5)):
+            if isinstance(event, Finished):
+                assert next(scratch.rglob("said")).stat().st_size < 11_000
+
+
 PARENT = """
 import sys
 from modelkit.jobs.local import LocalRunner
