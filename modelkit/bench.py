@@ -78,12 +78,12 @@ class Bench:
         return (
             verdict.fidelity_problem(trial, self._limits)
             or verdict.size_problem(trial, self._limits)
-            or verdict.latency_problem(trial, self._limits, self._options.objective)
+            or verdict.latency_problem(trial, self._limits, self._prepared.algorithm.objective)
         )
 
     def rate(self, trial: Trial) -> float:
         """How good a trial is; lower is better."""
-        return verdict.score(trial, self._limits, self._options.objective)
+        return verdict.score(trial, self._limits, self._prepared.algorithm.objective)
 
     def report(self, trial: Trial, trials: list[Trial], met: bool) -> Report:
         """Measure the chosen trial on the test data and put everything together."""
@@ -143,7 +143,7 @@ class Bench:
         return dataset.batches(32)
 
     def _try(self, candidate: Candidate, number: int) -> Trial:
-        trial = Trial(candidate.name)
+        trial = Trial(candidate.name, candidate.alike)
         model = self._prepared.model.clone()
         try:
             trial.decisions = candidate.apply(model, self._progress)
@@ -212,5 +212,5 @@ class Bench:
 
 def _entry(trial: Trial) -> dict[str, Any]:
     found = asdict(trial)
-    del found["path"], found["decisions"]
+    del found["path"], found["decisions"], found["alike"]
     return found

@@ -22,10 +22,13 @@ class Candidate:
     Attributes:
         name: What a person reads in the table of what was tried.
         apply: Changes a model in place (it is handed a copy) and returns its decisions.
+        alike: Whether it runs the kernels of the original on the same shapes: what the timing of two such candidates
+            differs by is noise.
     """
 
     name: str
     apply: Callable[[ir.Model, Progress], list[Decision]]
+    alike: bool = False
 
 
 @dataclass
@@ -34,6 +37,7 @@ class Trial:
 
     Attributes:
         name: The candidate's name.
+        alike: As for the candidate.
         status: "tried", then "chosen", or "rejected"; "failed" where it could not be made.
         reason: Why it was rejected, failed or chosen.
         path: The model on disk; None where it failed.
@@ -45,6 +49,7 @@ class Trial:
     """
 
     name: str
+    alike: bool = False
     status: str = "tried"
     reason: str = ""
     path: Path | None = None

@@ -22,6 +22,7 @@ from modelkit.graph.load import Loaded, load
 from modelkit.graph.normalise import normalise
 from modelkit.graph.save import save
 from modelkit.graph.verify import verify_same
+from modelkit.options import Objective
 from modelkit.progress import Progress, silent
 from modelkit.report.report import SCHEMA
 from modelkit.runtime import class_count, input_specs, make_session, output_specs
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 
 class Algorithm(Protocol):
     """A command's side of the work."""
+
+    @property
+    def objective(self) -> Objective:
+        """What is preferred among candidates inside the budget."""
 
     def candidates(self) -> list[Candidate]:
         """Return what to try first."""

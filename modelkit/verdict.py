@@ -108,7 +108,7 @@ def score(trial: Trial, limits: Limits, objective: Objective) -> float:
     """
     size_ratio = float(trial.size["file_bytes"]) / max(limits.original_bytes, 1)
     latency_ratio = 1.0
-    if trial.latency is not None:
+    if trial.latency is not None and not trial.alike:
         ratio = trial.latency["speedup"]
         if not ratio["low"] <= 1 <= ratio["high"]:
             latency_ratio = 1 / max(ratio["value"], 1e-9)
@@ -156,6 +156,8 @@ def _is_tie(best: Trial, other: Trial) -> bool:
     if best is other:
         return True
     small, large = sorted(float(trial.size["file_bytes"]) for trial in (best, other))
+    if large <= 1.02 * small and best.alike and other.alike:
+        return True
     if large > 1.02 * small or best.latency is None or other.latency is None:
         return False
     one, two = best.latency["speedup"], other.latency["speedup"]

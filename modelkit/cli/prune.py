@@ -47,7 +47,8 @@ def command(
         typer.Option(
             "--importance",
             metavar="HOW",
-            help="How channels are rated: auto, l1, l2, taylor, activation, gamma, geometric_median, random.",
+            help="How channels are rated: auto, reconstruction, activation, taylor, l1, l2, gamma, "
+            "geometric_median, random.",
         ),
     ] = None,
     finetune: Annotated[

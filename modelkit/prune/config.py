@@ -13,7 +13,9 @@ from modelkit.train.config import FineTune
 from modelkit.transform_config import TransformConfig
 
 Method = Literal["auto", "magnitude", "wanda", "obs"]
-Importance = Literal["auto", "l1", "l2", "taylor", "activation", "gamma", "geometric_median", "random"]
+Importance = Literal[
+    "auto", "reconstruction", "activation", "taylor", "l1", "l2", "gamma", "geometric_median", "random"
+]
 Target = Literal["channels", "parameters", "macs", "bytes", "latency"]
 
 _PATTERN = re.compile(r"([1-9]\d{0,3})([:x])([1-9]\d{0,3})")

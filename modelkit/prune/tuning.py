@@ -61,6 +61,11 @@ class Tuner:
         self.histories.append(history.to_dict())
         return decisions
 
+    def share_out(self, steps: int) -> list[int]:
+        """Divide the epochs among steps, at least one each; the last gets what is left over, and so the most."""
+        each = max(1, self.options.epochs // steps)
+        return [each] * (steps - 1) + [max(each, self.options.epochs - each * (steps - 1))]
+
 
 def tuner_for(original: ir.Model, options: FineTune, data: Dataset | None, seed: int) -> Tuner | None:
     """Return what fine-tunes, or None where the options ask for none.

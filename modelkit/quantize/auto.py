@@ -19,6 +19,7 @@ from modelkit.graph.layers import WeightUse
 from modelkit.graph.opset import ensure_opset
 from modelkit.graph.patterns import names_of
 from modelkit.graph.quantized import QuantizedState, Scheme, quantized_state
+from modelkit.options import Objective
 from modelkit.progress import Progress
 from modelkit.quantize import dynamic, float16, weights
 from modelkit.quantize.audit import audit
@@ -191,6 +192,11 @@ class Quantizer:
             # u8 x s8 products of neighbours are summed in 16 bits without VNNI: 8-bit weights can saturate.
             reduce = self.processor == "avx2"
         return 7 if reduce else 8
+
+    @property
+    def objective(self) -> Objective:
+        """What is preferred among candidates inside the budget."""
+        return self.config.objective
 
     def audit(self, path: Path, decisions: Sequence[Decision]) -> dict[str, Any]:
         """Say how onnxruntime runs the artifact."""

@@ -64,6 +64,8 @@ def tensor(array: np.ndarray, device: torch.device) -> Tensor:
     """
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(np.ascontiguousarray(array).view(np.int16)).view(torch.bfloat16).to(device)
+    if device.type == "mps" and array.dtype == np.float64:  # it has no doubles
+        array = array.astype(np.float32)
     try:
         return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(device)
     except TypeError as error:

@@ -44,7 +44,7 @@ class Feed:
 
     Attributes:
         data: The samples.
-        batch: Samples in a batch, where the model takes any number.
+        batch: Samples in a step. A model with a smaller fixed batch is run several times for one step.
         targets: The teacher's outputs; None without a teacher.
         device: Where batches go.
         seed: Seed of the order.
@@ -57,9 +57,15 @@ class Feed:
     seed: int = 0
 
     @property
+    def runs(self) -> int:
+        """How many times the model is run in a step."""
+        fixed = self.data.plan.fixed
+        return max(1, self.batch // fixed) if fixed else 1
+
+    @property
     def steps(self) -> int:
-        """Batches in an epoch."""
-        return steps_per_epoch(self.data, self.batch)
+        """Steps in an epoch."""
+        return -(-steps_per_epoch(self.data, self.batch) // self.runs)
 
     def in_order(self) -> Iterator[tuple[Batch, Fed]]:
         """Go through the samples as they are."""
@@ -68,19 +74,28 @@ class Feed:
             yield batch, self._feed(batch, np.arange(done, done + batch.valid), batch.inputs)
             done += batch.valid
 
-    def training(self, epoch: int, skip: int, augment: Augmenter) -> Iterator[Fed]:
+    def training(self, epoch: int, skip: int, augment: Augmenter) -> Iterator[list[Fed]]:
         """Go through one epoch in random order.
 
         Args:
             epoch: Number of the epoch.
-            skip: Batches from the start that have been used already.
+            skip: Steps from the start that have been made already.
             augment: Varies the inputs.
+
+        Yields:
+            The batches of each step.
         """
-        for step, (numbers, batch) in enumerate(shuffled(self.data, self.batch, seed=self.seed, epoch=epoch)):
-            if step < skip:
+        together: list[Fed] = []
+        for run, (numbers, batch) in enumerate(shuffled(self.data, self.batch, seed=self.seed, epoch=epoch)):
+            if run < skip * self.runs:
                 continue
-            inputs, partners, share = augment.apply(batch.inputs, epoch, step)
-            yield self._feed(batch, numbers, inputs, partners, share)
+            inputs, partners, share = augment.apply(batch.inputs, epoch, run)
+            together.append(self._feed(batch, numbers, inputs, partners, share))
+            if len(together) == self.runs:
+                yield together
+                together = []
+        if together:
+            yield together
 
     def _feed(
         self,

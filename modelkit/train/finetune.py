@@ -18,7 +18,7 @@ from modelkit.train.history import History
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from modelkit.train.run import StepHook
+    from modelkit.train.stepper import StepHook
     from modelkit.train.teacher import Teacher
 
 
@@ -46,7 +46,7 @@ def finetune(
         teacher: The original, to follow; needed without labels.
         masks: Name of an initializer -> array of its shape; what is 0 there stays exactly 0.
         keep_zeros: Whether all zeros of weights with two or more dimensions stay, besides those of `masks`.
-        on_step: Called after each step, may tighten the masks (see `modelkit.train.run.StepHook`).
+        on_step: Called after each step, may tighten the masks (see `modelkit.train.stepper.StepHook`).
         progress: Told after each step.
         seed: Seed of everything random.
         folder: Where to keep a checkpoint, and to go on from the one of the same run.

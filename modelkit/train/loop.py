@@ -21,9 +21,9 @@ from modelkit.train.feed import Feed
 from modelkit.train.history import History
 from modelkit.train.masks import Masks
 from modelkit.train.objective import plan_objective
-from modelkit.train.run import Run, StepHook
+from modelkit.train.run import Run
 from modelkit.train.state import run_key
-from modelkit.train.stepper import Stepper
+from modelkit.train.stepper import StepHook, Stepper
 from modelkit.train.teacher import Teacher
 
 __all__ = ["StepHook", "fit"]
@@ -61,7 +61,7 @@ def fit(
         validation: Samples that choose the best epoch; by default a part of `data` (see `options.validation`).
         teacher: A model to follow; needed without labels. With labels `options.alpha` weighs the two.
         masks: Name of a weight -> array of its shape; weights where it is 0 stay exactly 0.
-        on_step: See `StepHook`; it must depend on its arguments only, or a resumed run differs.
+        on_step: See `StepHook`, such as a schedule of sparsity.
         progress: Told after each step, in steps.
         seed: Seed of the split, the order and all variation, at least 0.
         folder: Where to keep a checkpoint, and to go on from the one of the same run that is there.

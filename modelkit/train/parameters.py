@@ -6,12 +6,11 @@ import numpy as np
 import onnx_ir as ir
 
 from modelkit.graph.layers import Role, role_of
-from modelkit.graph.tensors import constant_of
 
 # Parts that are always trained, whatever their size.
 _TRAINED = {
     *(Role.CONV_WEIGHT, Role.GEMM_WEIGHT, Role.MATMUL_WEIGHT, Role.RECURRENT_WEIGHT),
-    *(Role.EMBEDDING, Role.BIAS, Role.NORM),
+    *(Role.EMBEDDING, Role.NORM),
 }
 # Inputs that hold no weight: bounds, scales, masks, first states, tables of angles. None stands for all.
 _NO_WEIGHT: dict[str, tuple[int, ...] | None] = {
@@ -31,6 +30,7 @@ _NO_WEIGHT: dict[str, tuple[int, ...] | None] = {
     "Less": None,
     "LessOrEqual": None,
     "Mod": None,
+    "NegativeLogLikelihoodLoss": (2,),
     "NonZero": None,
     "OneHot": None,
     "Pad": (2,),
@@ -43,6 +43,7 @@ _NO_WEIGHT: dict[str, tuple[int, ...] | None] = {
     "STFT": None,
     "Shape": None,
     "Size": None,
+    "SoftmaxCrossEntropyLoss": (2,),
     "Upsample": (1,),
     "Where": None,
 }
@@ -59,11 +60,11 @@ _MASK = 1e4
 def trained(graph: ir.Graph) -> list[ir.Value]:
     """List the float initializers that become parameters, in the order in which they are stored.
 
-    Weights, biases, scales and shifts of norms, and tables of embeddings always do. Anything else does
-    if it has two numbers or more, unless every node that reads it takes it for something that is no
-    weight (a bound, a scale of quantization, a first state), or it is a mask (infinite or huge numbers,
-    or a matrix of zeros and ones), or it only shifts or scales an input of the graph (as the mean and
-    deviation of images do). Running statistics are not among them.
+    Weights, scales and shifts of norms, and tables of embeddings always do, biases unless they are masks
+    (infinite or huge numbers). Anything else does if it has two numbers or more, unless every node that
+    reads it takes it for something that is no weight (a bound, a scale of quantization, a first state),
+    or it is a mask (a matrix of zeros and ones is one too), or it only shifts or scales an input of the
+    graph (as the mean and deviation of images do). Running statistics are not among them.
     """
     statistics = {id(v) for v in running_statistics(graph)}
     return [v for v in graph.initializers.values() if id(v) not in statistics and _is_trained(v)]
@@ -85,8 +86,11 @@ def _is_trained(value: ir.Value) -> bool:
     if tensor is None or tensor.dtype not in _FLOATS:
         return False
     uses = list(value.uses())
-    if any(_role(value, node, index) in _TRAINED for node, index in uses):
+    roles = {_role(value, node, index) for node, index in uses}
+    if roles & _TRAINED:
         return True
+    if Role.BIAS in roles:
+        return not _hides(tensor.numpy().astype(np.float64))
     if not any(_may_hold_weight(value, node, index, 0) for node, index in uses):
         return False
     if tensor.size < 2:
@@ -98,14 +102,10 @@ _FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataTy
 
 
 def _role(value: ir.Value, node: ir.Node, index: int) -> Role:
-    if constant_of(value) is None and value.const_value is not None:
-        # An initializer that is an input too: its part is the same.
-        return Role.OTHER if node.domain else _role_of_default(node, index)
+    if value.is_graph_input():  # a default that a caller could replace: its part is the same
+        products = ("Conv", "Gemm", "MatMul")
+        return Role.CONV_WEIGHT if node.op_type in products and index == 1 and not node.domain else Role.OTHER
     return role_of(value, node, index)[0]
-
-
-def _role_of_default(node: ir.Node, index: int) -> Role:
-    return Role.CONV_WEIGHT if node.op_type in ("Conv", "Gemm", "MatMul") and index > 0 else Role.OTHER
 
 
 def _may_hold_weight(value: ir.Value, node: ir.Node, index: int, depth: int) -> bool:
@@ -126,7 +126,9 @@ def _may_hold_weight(value: ir.Value, node: ir.Node, index: int, depth: int) -> 
     return True
 
 
+def _hides(numbers: np.ndarray) -> bool:
+    return numbers.size > 0 and (not np.isfinite(numbers).all() or float(np.abs(numbers).max()) >= _MASK)
+
+
 def _is_mask(numbers: np.ndarray) -> bool:
-    if not np.isfinite(numbers).all() or np.abs(numbers).max() >= _MASK:
-        return True
-    return numbers.ndim > 1 and bool(np.isin(numbers, (0.0, 1.0)).all())
+    return _hides(numbers) or (numbers.ndim > 1 and bool(np.isin(numbers, (0.0, 1.0)).all()))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import onnx
+import onnx.defs
 import onnx_ir as ir
 import torch
 from torch import Tensor
@@ -100,11 +102,23 @@ def _refuse_unknown(model: ir.Model) -> None:
         if control:
             hint = "export the model without control flow: it has no fixed graph to train"
         raise ModelError(f"the graph cannot be trained: no gradient for {', '.join(sorted(problems))}", hint)
-    opset = opset_of(model)
-    if opset < _OLDEST_OPSET:
+    changed = sorted({node.op_type for node in model.graph if _meant_something_else(node.op_type, opset_of(model))})
+    if changed:
         raise ModelError(
-            f"the graph is of opset {opset}; training needs {_OLDEST_OPSET} or newer", "export the model again"
+            f"the graph cannot be trained: in opset {opset_of(model)} {', '.join(changed)} meant something else",
+            f"export the model with opset {_OLDEST_OPSET} or newer",
         )
+
+
+def _meant_something_else(op: str, opset: int) -> bool:
+    """Whether an operator of an old opset is not yet what it is in the oldest that is known here."""
+    if opset >= _OLDEST_OPSET:
+        return False
+    try:
+        then, later = (onnx.defs.get_schema(op, version, "") for version in (opset, _OLDEST_OPSET))
+    except onnx.defs.SchemaError:
+        return True
+    return bool(then.since_version != later.since_version)
 
 
 class _Compiler:
@@ -166,8 +180,8 @@ class _Compiler:
             kernel = OPS[node.op_type](Op(node, self._opset, self._widen, constants))
         except Unsupported as problem:
             self._problems.append(f"the {node.op_type} node '{name}': {problem}")
-            for value in node.outputs:  # so that what comes after it can be looked at too
-                self._new_slot(value)
+            for output in node.outputs:  # so that what comes after it can be looked at too
+                self._new_slot(output)
             return None
         moded = isinstance(kernel, Moded)
         run = kernel.run if isinstance(kernel, Moded) else kernel

@@ -11,7 +11,7 @@ from modelkit.train.config import TrainOptions
 from modelkit.train.feed import Feed
 from modelkit.train.judge import judge
 from modelkit.train.schedule import rate_at
-from modelkit.train.stepper import DivergedError, Stepper
+from modelkit.train.stepper import DivergedError, StepHook, Stepper
 
 # From which rate to start, and what may be tried below and above: about half a decade apart.
 _LADDERS = {
@@ -34,6 +34,7 @@ def choose_rate(
     total: int,
     seed: int,
     progress: Progress,
+    on_step: StepHook | None = None,
     expired: Callable[[], bool] = lambda: False,
 ) -> tuple[float, dict[float, float]]:
     """Try learning rates and take the one that ends with the least loss.
@@ -47,6 +48,7 @@ def choose_rate(
         total: Steps that will be made with the rate.
         seed: Seed of the run.
         progress: Told after each trial.
+        on_step: What is called after each step of the training; called in the trials too.
         expired: Whether time is up; what has not been tried by then is not.
 
     Returns:
@@ -61,9 +63,10 @@ def choose_rate(
         try:
             epoch = _EPOCH
             while len(losses) < steps:
-                for fed in training.training(epoch, 0, augment):
+                for batches in training.training(epoch, 0, augment):
                     value = rate_at(len(losses), steps, options, rate)
-                    losses.append(stepper.step(fed, value, (seed << 32) + (epoch << 8) + len(losses)))
+                    losses.append(stepper.step(batches, value, (seed << 32) + (epoch << 8) + len(losses)))
+                    stepper.call(on_step, len(losses), steps)
                     if expired():
                         return math.inf
                     if len(losses) == steps:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from modelkit.progress import Progress
 from modelkit.train import state as states
@@ -21,11 +19,7 @@ from modelkit.train.judge import judge, metric_of
 from modelkit.train.rates import choose_rate
 from modelkit.train.schedule import rate_at
 from modelkit.train.state import State, copy_weights, load_state, save_state
-from modelkit.train.stepper import DivergedError, Stepper
-
-StepHook = Callable[[int, int, nn.Module], Mapping[str, np.ndarray] | None]
-"""Called after each step with its number (from 1), the number of all steps and the module. Masks that it returns
-replace those in force; the best weights so far are then forgotten, since they do not keep the new masks."""
+from modelkit.train.stepper import DivergedError, StepHook, Stepper
 
 # A first epoch that ends this many times worse than it began counts as diverged, finite or not.
 _EXPLODED = 10.0
@@ -110,6 +104,7 @@ class Run:
                 self.total,
                 self.seed,
                 self.progress,
+                self.on_step,
                 lambda: self._out_of_time(began),
             )
             state.trials = sorted(tried.items())
@@ -123,10 +118,10 @@ class Run:
         stage = self._stage()
         self.stepper.module.train()
         done = (state.epoch - 1) * self.training.steps
-        for fed in self.training.training(state.epoch, state.step, self.augment):
+        for batches in self.training.training(state.epoch, state.step, self.augment):
             rate = rate_at(done + state.step, self.total, self.options, state.rate)
             # Layers that draw random numbers draw the same ones after a resumption.
-            loss = self.stepper.step(fed, rate, (self.seed << 32) + done + state.step)
+            loss = self.stepper.step(batches, rate, (self.seed << 32) + done + state.step)
             state.first_loss = loss if state.first_loss is None else state.first_loss
             state.loss_sum += loss
             state.step += 1
@@ -143,12 +138,12 @@ class Run:
         self._end_epoch(state.epoch, mean, rate, began)
 
     def _call_hook(self, step: int) -> None:
-        changed = None if self.on_step is None else self.on_step(step, self.total, self.stepper.module)
-        if changed is None:
-            return
-        self.stepper.change_masks(changed)
-        self.state.masks = self.stepper.masks.arrays
-        self.state.best_score, self.state.stale = [], 0
+        if self.stepper.call(self.on_step, step, self.total):
+            state = self.state
+            state.masks = self.stepper.masks.arrays
+            state.best_score, state.stale = [], 0
+            # The loss may rise now, which is no divergence.
+            state.first_loss = None
 
     def _end_epoch(self, number: int, mean: float | None, rate: float, began: float) -> None:
         """Judge the weights as they are, keep them if they are the best, and decide whether to go on."""
@@ -231,7 +226,7 @@ class Run:
             best=state.best_epoch,
             rate=state.rate,
             trials=state.trials,
-            batch=self.training.data.plan.fixed or self.training.batch,
+            batch=(self.training.data.plan.fixed or self.training.batch) * self.training.runs,
             steps=state.steps,
             task=str(self.stepper.objective.task),
             metric=self.metric,

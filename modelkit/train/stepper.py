@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,12 @@ from modelkit.train.masks import Masks
 from modelkit.train.objective import Objective
 from modelkit.train.optimizer import make_optimizer, set_rate
 from modelkit.train.state import copy_weights
+
+StepHook = Callable[[int, int, nn.Module], Mapping[str, np.ndarray] | None]
+"""Called after each step with its number (from 1), the number of all steps and the module. Masks that it returns
+replace those in force; the best weights so far are then forgotten, since they do not keep the new masks. Trials of
+learning rates call it too, with the number of their own steps, so that they go through the same in small: it must
+depend on its arguments only."""
 
 
 class DivergedError(Exception):
@@ -57,11 +63,18 @@ class Stepper:
         self.masks.zero_weights()
         self.masks.zero_momentum(self.optimizer)
 
-    def step(self, fed: Fed, rate: float, seed: int) -> float:
-        """Learn from a batch.
+    def call(self, hook: StepHook | None, step: int, total: int) -> bool:
+        """Call a hook after a step; return whether it changed the masks."""
+        changed = None if hook is None else hook(step, total, self.module)
+        if changed is not None:
+            self.change_masks(changed)
+        return changed is not None
+
+    def step(self, batches: Sequence[Fed], rate: float, seed: int) -> float:
+        """Learn from one batch, or from several as if they were one.
 
         Args:
-            fed: The batch.
+            batches: What to learn from.
             rate: Learning rate.
             seed: Seed of layers that draw random numbers.
 
@@ -74,9 +87,12 @@ class Stepper:
         set_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(seed)
-        loss, _ = loss_of(self.module, fed, self.objective)
-        loss.backward()
-        value = loss.item()
+        value, count = 0.0, sum(fed.valid for fed in batches)
+        for fed in batches:
+            loss, _ = loss_of(self.module, fed, self.objective)
+            loss = loss * (fed.valid / count)
+            loss.backward()
+            value += loss.item()
         if not math.isfinite(value):
             raise DivergedError(f"the loss was {value}")
         self.masks.zero_gradients()

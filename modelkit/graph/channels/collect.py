@@ -230,7 +230,7 @@ def _divide(found: Found, ids: np.ndarray, reason: str) -> None:
         return
     if len(owners) > 1 or len(known) != ids.size or (found.group[known] != owners[0]).any():
         for g in owners:
-            found.groups[g].frozen = found.groups[g].frozen or f"{reason} divides it together with other channels"
+            found.groups[g].frozen = found.groups[g].frozen or f"{reason} cuts it together with other channels"
         return
     group = found.groups[owners[0]]
     channels = found.channel[ids]
@@ -238,17 +238,17 @@ def _divide(found: Found, ids: np.ndarray, reason: str) -> None:
     row[channels] = np.arange(len(ids))[:, None]
     repeated = (row[channels] != np.arange(len(ids))[:, None]).any()
     if repeated or (row < 0).any():
-        group.frozen = group.frozen or f"{reason} divides it unevenly"
+        group.frozen = group.frozen or f"{reason} cuts it into uneven sections"
         return
     if group.partition is not None:
         pairs, row = np.unique(np.stack([group.partition, row]), axis=1, return_inverse=True)
         cells = [np.bincount(side) for side in pairs]
         if any(sizes.min() != sizes.max() for sizes in cells):
-            group.frozen = group.frozen or f"{reason} divides it in another way than the rest of the graph"
+            group.frozen = group.frozen or f"{reason} cuts it into other sections than the rest of the graph does"
             return
     sizes = np.bincount(row.reshape(-1))
     if sizes.min() != sizes.max():
-        group.frozen = group.frozen or f"{reason} divides it unevenly"
+        group.frozen = group.frozen or f"{reason} cuts it into uneven sections"
         return
     group.partition = row.reshape(-1).astype(np.int64)
 

@@ -150,13 +150,13 @@ def _depthwise(walk: Walk, node: ir.Node, inside: np.ndarray, made: np.ndarray) 
 
 def _grouped(walk: Walk, node: ir.Node, weight: ir.Value, inside: np.ndarray, sections: int) -> None:
     """Each section keeps as many input channels as the others, and as many output channels."""
-    reason = f"{describe(node)} has {sections} groups"
+    reason = f"the {sections}-fold grouped {describe(node)}"
     layout = walk.layout(weight)
     assert layout is not None
     users = [(user.op_type, attribute_int(user, "group", 1), index) for user, index in weight.uses()]
     if weight not in walk.initializers or any(use != ("Conv", sections, 1) for use in users):
-        walk.relations.freeze(inside, f"{reason} and its weight is not its own")
-        walk.freeze_value(weight, f"{reason} and its weight is not its own")
+        walk.relations.freeze(inside, f"{reason} shares its weight")
+        walk.freeze_value(weight, f"{reason} shares its weight")
         return
     made, used = walk.initializers[weight][:2]
     walk.relations.freeze(used, reason)

@@ -62,9 +62,13 @@ def attention(op: Op) -> Kernel:
         if softcap > 0:
             scores = torch.tanh(scores / softcap) * softcap
         biased = scores if bias is None else scores + bias
-        share = torch.softmax(biased if precision is None else biased.to(precision), -1)
-        if bias is not None:
-            share = share.masked_fill(torch.isneginf(bias).all(-1, keepdim=True), 0)
+        if bias is None:
+            share = torch.softmax(biased if precision is None else biased.to(precision), -1)
+        else:
+            # Such rows are taken out before softmax too: its NaN would come back in the gradient.
+            nothing = torch.isneginf(bias).all(-1, keepdim=True)
+            rows = biased.masked_fill(nothing, 0)
+            share = torch.softmax(rows if precision is None else rows.to(precision), -1).masked_fill(nothing, 0)
         shown = {2: biased, 3: share}.get(exposed, scores).to(q.dtype)
         y = share.to(q.dtype) @ v
         if flat:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from modelkit.train.ops.op import Builder, Kernel, Op, Unsupported, as_list
-from modelkit.train.ops.padding import Pairs, pad_constant, pairs, window_pads
+from modelkit.train.ops.padding import Pairs, WindowPads, pad_constant, pairs
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -19,11 +19,12 @@ def conv(op: Op) -> Kernel:
     """``Conv`` in one to three dimensions."""
     groups = op.integer("group", 1)
     strides, dilations = op.integers("strides"), op.integers("dilations")
+    window_pads = WindowPads(op)
 
     def run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         rank = _rank(x)
         steps, gaps = strides or [1] * rank, dilations or [1] * rank
-        pads = window_pads(op, x.shape[2:], weight.shape[2:], steps, gaps)
+        pads = window_pads(x.shape[2:], weight.shape[2:], steps, gaps)
         if all(before == after for before, after in pads):
             padding = [before for before, _ in pads]
         else:
@@ -45,6 +46,8 @@ def conv_transpose(op: Op) -> Kernel:
     groups = op.integer("group", 1)
     strides, dilations = op.integers("strides"), op.integers("dilations")
     extra, wished = op.integers("output_padding"), op.integers("output_shape")
+    auto = op.text("auto_pad", "NOTSET")
+    given = pairs(op.integers("pads") or []) if auto != "VALID" else []
 
     def run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         rank = _rank(x)
@@ -54,7 +57,11 @@ def conv_transpose(op: Op) -> Kernel:
             (n - 1) * s + (k - 1) * d + 1 + e
             for n, s, k, d, e in zip(x.shape[2:], steps, weight.shape[2:], gaps, more, strict=True)
         ]
-        pads = _transposed_pads(op, x.shape[2:], steps, full, wished)
+        if wished is None and not auto.startswith("SAME"):
+            pads = given or [(0, 0)] * rank
+        else:
+            target = wished[-rank:] if wished else [n * s for n, s in zip(x.shape[2:], steps, strict=True)]
+            pads = _surplus(full, target, auto)
         # torch wants its output padding below the stride or the dilation: pad by hand instead.
         if all(b == a >= 0 for b, a in pads) and all(
             e < max(s, d) for e, s, d in zip(more, steps, gaps, strict=True)
@@ -67,17 +74,12 @@ def conv_transpose(op: Op) -> Kernel:
     return run
 
 
-def _transposed_pads(
-    op: Op, sizes: Sequence[int], strides: Sequence[int], full: Sequence[int], wished: list[int] | None
-) -> Pairs:
-    """What is cut off at both ends of each axis of the full result."""
-    auto = op.text("auto_pad", "NOTSET")
-    if wished is None and auto not in ("SAME_UPPER", "SAME_LOWER"):
-        given = op.integers("pads")
-        return [(0, 0)] * len(full) if given is None or auto == "VALID" else pairs(given)
-    target = wished[-len(full) :] if wished is not None else [n * s for n, s in zip(sizes, strides, strict=True)]
+def _surplus(full: Sequence[int], target: Sequence[int], auto: str) -> Pairs:
+    """What is cut off at both ends of each axis of the full result.
+
+    The specification: SAME_UPPER cuts the odd one off at the end, all else at the start.
+    """
     surplus = [length - goal for length, goal in zip(full, target, strict=True)]
-    # The specification: SAME_UPPER keeps the odd one at the end, all else at the start.
     if auto == "SAME_UPPER":
         return [(s // 2, s - s // 2) for s in surplus]
     return [(s - s // 2, s // 2) for s in surplus]
@@ -115,14 +117,14 @@ def causal_conv(op: Op) -> Kernel:
 
 def col2im(op: Op) -> Kernel:
     """``Col2Im`` in two dimensions."""
+    pads = pairs(op.integers("pads") or [0, 0, 0, 0])
+    dilations, strides = op.integers("dilations") or [1, 1], op.integers("strides") or [1, 1]
 
     def run(x: Tensor, image: Tensor, block: Tensor) -> Tensor:
         size, kernel = as_list(image), as_list(block)
         if len(size) != 2:
             raise Unsupported("Col2Im is done for images of two axes only")
-        pads = pairs(op.integers("pads") or [0, 0, 0, 0])
         padded = [n + before + after for n, (before, after) in zip(size, pads, strict=True)]
-        dilations, strides = op.integers("dilations") or [1, 1], op.integers("strides") or [1, 1]
         y = F.fold(x, (padded[0], padded[1]), (kernel[0], kernel[1]), tuple(dilations), 0, tuple(strides))
         return y[..., pads[0][0] : pads[0][0] + size[0], pads[1][0] : pads[1][0] + size[1]]
 

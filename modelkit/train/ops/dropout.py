@@ -16,6 +16,7 @@ def dropout(op: Op) -> Moded:
     """
     fixed = op.number("ratio", 0.5)
     with_mask = op.wanted(1)
+    old_mask = op.opset < 10  # then it has the type of the numbers
 
     def run(training: bool, x: Tensor, ratio: Tensor | None = None, mode: Tensor | None = None) -> object:
         share = float(ratio) if ratio is not None else fixed
@@ -23,9 +24,9 @@ def dropout(op: Op) -> Moded:
             return F.dropout(x, share, True)
         keep = torch.ones_like(x, dtype=torch.bool)
         if not training or share == 0:
-            return (x, keep) if with_mask else x
+            return (x, keep.to(x.dtype) if old_mask else keep) if with_mask else x
         keep = torch.rand_like(x) >= share
-        return x * keep / (1 - share), keep
+        return x * keep / (1 - share), keep.to(x.dtype) if old_mask else keep
 
     return Moded(run)
 

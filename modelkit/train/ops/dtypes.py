@@ -87,7 +87,7 @@ def tensor_of(array: np.ndarray, dtype: ir.DataType, widen: bool) -> Tensor:
         return torch.from_numpy(array.view(np.int64).copy())
     if dtype is ir.DataType.BFLOAT16:
         return torch.from_numpy(np.ascontiguousarray(array).view(np.int16).copy()).view(torch.bfloat16).to(kind)
-    if array.dtype.isbuiltin != 1:  # one of ml_dtypes' own
+    if not issubclass(array.dtype.type, np.number | np.bool_):  # one of ml_dtypes' own
         array = array.astype(np.float32)
     # copy(): torch may write to what it holds, a mapped file must not change.
     return torch.from_numpy(np.array(array, order="C", copy=True)).to(kind).reshape(array.shape)
@@ -107,7 +107,7 @@ def fit(x: Tensor, dtype: ir.DataType, widen: bool, saturate: bool = True, round
     if dtype in _STORED:
         if dtype is ir.DataType.FLOAT8E8M0 and rounding != "nearest":
             power = torch.log2(x.to(torch.float32))
-            x = torch.exp2(power.ceil() if rounding == "up" else power.floor())
+            x = torch.exp2(power.ceil() if rounding == "up" else power.floor()).clamp(min=2.0**-127)
         return _round_to(x, dtype, saturate)
     if dtype in _NARROW:
         low, high = _NARROW[dtype]

@@ -19,13 +19,20 @@ def batch_norm(op: Op) -> Moded:
     """
     epsilon, momentum = op.number("epsilon", 1e-5), op.number("momentum", 0.9)
     exported_training = op.flag("training_mode")
+    statistics = (op.node.inputs[3], op.node.inputs[4])
+    kept = all(v is not None and v.is_initializer() for v in statistics)
 
     def run(training: bool, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> object:
         if exported_training:
             return _in_training(x, scale, bias, mean, var)
-        if scale.dtype != x.dtype:
-            scale, bias = scale.to(x.dtype), bias.to(x.dtype)
-        return F.batch_norm(x, mean, var, scale, bias, training, 1 - momentum, epsilon)
+        scale, bias = scale.to(x.dtype), bias.to(x.dtype)
+        if kept:
+            return F.batch_norm(x, mean, var, scale, bias, training, 1 - momentum, epsilon)
+        if training:  # computed statistics are nobody's running ones: there is nothing to update
+            return F.batch_norm(x, None, None, scale, bias, True, 0.0, epsilon)
+        shape = [1, -1] + [1] * (x.ndim - 2)
+        scale = scale * torch.rsqrt(var + epsilon)
+        return (x - mean.reshape(shape)) * scale.reshape(shape) + bias.reshape(shape)
 
     def _in_training(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> tuple[Tensor, ...]:
         axes = [axis for axis in range(x.ndim) if axis != 1]

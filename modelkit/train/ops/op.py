@@ -87,8 +87,11 @@ class Op:
         return index < len(self.node.inputs) and self.node.inputs[index] is not None
 
     def wanted(self, index: int) -> bool:
-        """Whether an output is named."""
-        return index < len(self.node.outputs) and bool(self.node.outputs[index].name)
+        """Whether anything reads an output."""
+        if index >= len(self.node.outputs):
+            return False
+        output = self.node.outputs[index]
+        return bool(output.uses()) or output.is_graph_output()
 
     def constant(self, index: int) -> Tensor | None:
         """An input's tensor where it is known now."""

@@ -27,16 +27,26 @@ def same_pads(size: int, kernel: int, stride: int, dilation: int, lower: bool) -
     return (more, less) if lower else (less, more)
 
 
-def window_pads(
-    op: Op, sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
-) -> Pairs:
-    """The pads of a convolution or pool for an input of these sizes."""
-    auto = op.text("auto_pad", "NOTSET")
-    if auto in ("SAME_UPPER", "SAME_LOWER"):
-        axes = zip(sizes, kernel, strides, dilations, strict=True)
-        return [same_pads(n, k, s, d, auto == "SAME_LOWER") for n, k, s, d in axes]
-    given = op.integers("pads")
-    return [(0, 0)] * len(kernel) if auto == "VALID" or given is None else pairs(given)
+class WindowPads:
+    """The pads of a convolution or pool.
+
+    Args:
+        op: The node.
+    """
+
+    def __init__(self, op: Op) -> None:
+        self.auto = op.text("auto_pad", "NOTSET")
+        given = op.integers("pads")
+        self._given = None if given is None or self.auto == "VALID" else pairs(given)
+
+    def __call__(
+        self, sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+    ) -> Pairs:
+        """Return the pads for an input of these sizes."""
+        if self.auto in ("SAME_UPPER", "SAME_LOWER"):
+            axes = zip(sizes, kernel, strides, dilations, strict=True)
+            return [same_pads(n, k, s, d, self.auto == "SAME_LOWER") for n, k, s, d in axes]
+        return self._given or [(0, 0)] * len(kernel)
 
 
 def for_torch(pads: Pairs) -> list[int]:

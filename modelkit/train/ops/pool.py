@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from modelkit.train.ops.op import Builder, Kernel, Op, as_list, plain
-from modelkit.train.ops.padding import Pairs, pad_constant, window_pads
+from modelkit.train.ops.padding import Pairs, WindowPads, pad_constant
 
 _MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 class _Windows:
@@ -24,7 +25,7 @@ class _Windows:
     """
 
     def __init__(self, op: Op) -> None:
-        self._op = op
+        self._pads = WindowPads(op)
         self.kernel = op.integers("kernel_shape") or []
         rank = len(self.kernel)
         self.strides = op.integers("strides") or [1] * rank
@@ -34,9 +35,9 @@ class _Windows:
     def pads(self, x: Tensor) -> tuple[Pairs, list[int]]:
         """Return the pads as the node means them, and how much more at each end ceil mode needs."""
         sizes = x.shape[2:]
-        pads = window_pads(self._op, sizes, self.kernel, self.strides, self.dilations)
+        pads = self._pads(sizes, self.kernel, self.strides, self.dilations)
         more = [0] * len(pads)
-        if self._ceil and self._op.text("auto_pad", "NOTSET") == "NOTSET":
+        if self._ceil and self._pads.auto == "NOTSET":
             axes = zip(sizes, pads, self.kernel, self.strides, self.dilations, strict=True)
             for i, (size, (before, after), kernel, stride, dilation) in enumerate(axes):
                 room = size + before + after - (kernel - 1) * dilation - 1
@@ -64,12 +65,13 @@ def max_pool(op: Op) -> Kernel:
     def run(x: Tensor) -> object:
         pads, more = windows.pads(x)
         rank = len(windows.kernel)
-        easy = all(b == a and 2 * b <= k for (b, a), k in zip(pads, windows.kernel, strict=True)) and not any(more)
-        if easy and not with_indices and rank in _MAX and x.dtype.is_floating_point:
-            padding = [before for before, _ in pads]
-            return _MAX[rank](x, windows.kernel, windows.strides, padding, windows.dilations)
         wide = [(b, a + m) for (b, a), m in zip(pads, more, strict=True)]
         least = float("-inf") if x.dtype.is_floating_point else torch.iinfo(x.dtype).min
+        if not with_indices and rank in _MAX and x.dtype.is_floating_point:
+            easy = all(b == a and 2 * b <= k for (b, a), k in zip(wide, windows.kernel, strict=True))
+            padding = [before for before, _ in wide] if easy else 0
+            padded = x if easy else pad_constant(x, wide, least)
+            return _MAX[rank](padded, windows.kernel, windows.strides, padding, windows.dilations)
         y, chosen = windows.take(pad_constant(x, wide, least)).max(-1)
         return (y, _flat_index(x, y, chosen, wide)) if with_indices else y
 
@@ -103,13 +105,19 @@ def average_pool(op: Op) -> Kernel:
     def run(x: Tensor) -> Tensor:
         pads, more = windows.pads(x)
         wide = [(b, a + m) for (b, a), m in zip(pads, more, strict=True)]
-        total = windows.take(pad_constant(x, wide)).sum(-1)
+        total = window_sum(pad_constant(x, wide))
         if not any(any(p) for p in wide):
             return total / math.prod(windows.kernel)
         ones = x.new_ones(1, 1, *x.shape[2:])
         # What ceil mode adds behind the padding never counts.
         ones = pad_constant(pad_constant(ones, pads, float(count_padding)), [(0, m) for m in more])
-        return total / windows.take(ones).sum(-1)
+        return total / window_sum(ones)
+
+    def window_sum(x: Tensor) -> Tensor:
+        rank = len(windows.kernel)
+        if rank in _AVERAGE and not any(d > 1 for d in windows.dilations) and x.dtype.is_floating_point:
+            return _AVERAGE[rank](x, windows.kernel, windows.strides) * math.prod(windows.kernel)
+        return windows.take(x).sum(-1)
 
     return run
 

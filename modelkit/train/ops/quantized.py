@@ -38,12 +38,12 @@ def _spread(scale: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
 def quantize(op: Op) -> Kernel:
     """``QuantizeLinear``."""
     axis, block = op.integer("axis", 1), op.integer("block_size", 0)
-    target = _target(op)
+    target, saturate = _target(op), op.flag("saturate", True)
 
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
         scaled = x.to(torch.float32) / _spread(scale, x, axis, block).to(torch.float32)
         if target not in _RANGES:
-            return fit(scaled, target, op.widen, op.flag("saturate", True))
+            return fit(scaled, target, op.widen, saturate)
         shift = 0 if zero is None else _spread(zero, x, axis, block).to(torch.float32)
         return (scaled.round() + shift).clamp(*_RANGES[target]).to(carrier(target, op.widen))
 

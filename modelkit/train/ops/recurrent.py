@@ -89,17 +89,16 @@ def _run(cell: Cell, gates: Tensor, states: tuple[Tensor, ...], lengths: Tensor 
     return torch.stack(outputs), states
 
 
-def _rnn_cell(w: Tensor, r: Tensor, b: Tensor, functions: list[Function], op: Op, p: Tensor | None) -> Cell:
+def _rnn_cell(r: Tensor, b: Tensor, p: Tensor | None, functions: list[Function], special: bool) -> Cell:
     (f,) = functions
     bias = b[r.shape[1] :]
     return lambda x, states: (f(x + F.linear(states[0], r, bias)),)
 
 
-def _gru_cell(w: Tensor, r: Tensor, b: Tensor, functions: list[Function], op: Op, p: Tensor | None) -> Cell:
-    """Gates in the order z, r, h."""
+def _gru_cell(r: Tensor, b: Tensor, p: Tensor | None, functions: list[Function], late: bool) -> Cell:
+    """Gates in the order z, r, h; ``late`` resets after the product (``linear_before_reset``)."""
     f, g = functions
     hidden = r.shape[1]
-    late = op.flag("linear_before_reset")
     bias = b[3 * hidden :]
 
     def step(x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -118,11 +117,10 @@ def _gru_cell(w: Tensor, r: Tensor, b: Tensor, functions: list[Function], op: Op
     return step
 
 
-def _lstm_cell(w: Tensor, r: Tensor, b: Tensor, functions: list[Function], op: Op, p: Tensor | None) -> Cell:
-    """Gates in the order i, o, f, c; peepholes i, o, f."""
+def _lstm_cell(r: Tensor, b: Tensor, p: Tensor | None, functions: list[Function], coupled: bool) -> Cell:
+    """Gates in the order i, o, f, c; peepholes i, o, f; ``coupled`` forgets what it does not take in."""
     f, g, h_function = functions
     hidden = r.shape[1]
-    coupled = op.flag("input_forget")
     bias = b[4 * hidden :]
     peep_i, peep_o, peep_f = p.split(hidden) if p is not None else (None, None, None)
 
@@ -138,6 +136,41 @@ def _lstm_cell(w: Tensor, r: Tensor, b: Tensor, functions: list[Function], op: O
     return step
 
 
+# Where torch keeps the gates that ONNX lists in its own order.
+_ORDER = {"RNN": (0,), "GRU": (1, 0, 2), "LSTM": (0, 2, 3, 1)}
+
+
+def _fused(op: Op, defaults: list[str]) -> Callable[..., tuple[Tensor, ...]] | None:
+    """The same layer by a kernel of torch's own; None where the node asks for what that lacks."""
+    kind = op.node.op_type
+    names = [str(n).lower() for n in op.value("activations", defaults)]
+    relu = kind == "RNN" and set(names) == {"relu"}
+    usual = relu or names in (defaults, defaults * 2)
+    if not usual or op.has("clip") or op.flag("input_forget") or op.given(4) or op.given(7):
+        return None
+    if kind == "GRU" and not op.flag("linear_before_reset"):
+        return None
+    functions: dict[str, Kernel] = {
+        "RNN": torch.rnn_relu if relu else torch.rnn_tanh,
+        "GRU": torch.gru,
+        "LSTM": torch.lstm,
+    }
+    function = functions[kind]
+
+    def run(x: Tensor, w: Tensor, r: Tensor, b: Tensor, firsts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        order = _ORDER[kind]
+        weights: list[Tensor] = []
+        for d in range(w.shape[0]):
+            for each in (w[d], r[d], *b[d].chunk(2)):
+                gates = each.chunk(len(order))
+                weights.append(torch.cat([gates[i] for i in order]))
+        first = firsts if kind == "LSTM" else firsts[0]
+        y, *last = function(x, first, weights, True, 1, 0.0, False, w.shape[0] == 2, False)
+        return y.unflatten(2, (w.shape[0], -1)).transpose(1, 2), *last
+
+    return run
+
+
 def _layer(op: Op, gates: int, defaults: list[str], make_cell: Callable[..., Cell]) -> Kernel:
     """A recurrent operator: one cell in one or both directions."""
     direction = op.text("direction", "forward")
@@ -145,6 +178,8 @@ def _layer(op: Op, gates: int, defaults: list[str], make_cell: Callable[..., Cel
     functions = _functions(op, defaults, directions)
     batch_first = op.flag("layout")
     with_cell = op.node.op_type == "LSTM"
+    special = op.flag("linear_before_reset") or op.flag("input_forget")
+    fused = _fused(op, defaults)
 
     def run(
         x: Tensor,
@@ -162,21 +197,36 @@ def _layer(op: Op, gates: int, defaults: list[str], make_cell: Callable[..., Cel
         hidden = r.shape[2]
         if b is None:
             b = x.new_zeros(directions, 2 * gates * hidden)
-        outputs, lasts = [], []
-        for d in range(directions):
-            zeros = x.new_zeros(x.shape[1], hidden)
-            firsts = (h0, c0) if with_cell else (h0,)
-            states = tuple(zeros if first is None else first[d] for first in firsts)
-            cell = make_cell(w[d], r[d], b[d], functions[d], op, None if p is None else p[d])
-            shares = F.linear(x, w[d], b[d, : gates * hidden])  # all steps at once
-            y, last = _run(cell, shares, states, lengths, direction == "reverse" or d == 1)
-            outputs.append(y)
-            lasts.append(last)
-        y = torch.stack(outputs, 1)
-        finals = [torch.stack(states) for states in zip(*lasts, strict=True)]
+        zeros = x.new_zeros(directions, x.shape[1], hidden)
+        firsts = tuple(zeros if t is None else t for t in ((h0, c0) if with_cell else (h0,)))
+        if fused is not None:
+            backwards = direction == "reverse"
+            y, *finals = fused(x.flip(0) if backwards else x, w, r, b, firsts)
+            y = y.flip(0) if backwards else y
+        else:
+            y, finals = _unfused(x, w, r, b, firsts, lengths, p)
         if batch_first:
             return y.permute(2, 0, 1, 3), *(f.transpose(0, 1) for f in finals)
         return y, *finals
+
+    def _unfused(
+        x: Tensor,
+        w: Tensor,
+        r: Tensor,
+        b: Tensor,
+        firsts: tuple[Tensor, ...],
+        lengths: Tensor | None,
+        p: Tensor | None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        outputs, lasts = [], []
+        for d in range(directions):
+            cell = make_cell(r[d], b[d], None if p is None else p[d], functions[d], special)
+            shares = F.linear(x, w[d], b[d, : gates * r.shape[2]])  # all steps at once
+            states = tuple(first[d] for first in firsts)
+            y, last = _run(cell, shares, states, lengths, direction == "reverse" or d == 1)
+            outputs.append(y)
+            lasts.append(last)
+        return torch.stack(outputs, 1), [torch.stack(states) for states in zip(*lasts, strict=True)]
 
     return run
 

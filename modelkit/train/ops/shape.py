@@ -162,22 +162,21 @@ def _cut(
     backwards: list[int] = []
     for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
         axis = axis_of(axes[i] if axes is not None else i, x.ndim)
-        step = steps[i] if steps is not None else 1
-        # Python's own rule for bounds beyond the ends, and for negative steps.
-        low, high, _ = slice(start, _end(end, step, x.shape[axis]), step).indices(x.shape[axis])
-        if step < 0:  # torch has no negative steps: take the same elements forwards, then flip
-            count = len(range(low, high, step))
+        taken = _taken(start, end, steps[i] if steps is not None else 1, x.shape[axis])
+        if taken.step < 0:  # torch has no negative steps: take the same elements forwards, then flip
+            taken = taken[::-1]
             backwards.append(axis)
-            low, high, step = low + (count - 1) * step, low + 1 if count else 0, -step
-            low = max(low, 0) if count else 0
-        cuts[axis] = slice(low, max(high, low), step)
+        cuts[axis] = slice(taken.start, taken.stop, taken.step) if taken else slice(0, 0)
     y = x[tuple(cuts)]
     return y.flip(backwards) if backwards else y
 
 
-def _end(end: int, step: int, length: int) -> int | None:
-    """An end before the first element means: up to and with it, which Python writes as None."""
-    return None if step < 0 and end < -length else end
+def _taken(start: int, end: int, step: int, length: int) -> range:
+    """The elements that a slice takes; bounds beyond the ends are drawn to them, as the specification says."""
+    start, end = (n + length if n < 0 else n for n in (start, end))
+    if step > 0:
+        return range(min(max(start, 0), length), min(max(end, 0), length), step)
+    return range(min(max(start, 0), length - 1), min(max(end, -1), length - 1), step)
 
 
 def expand(op: Op) -> Kernel:
