@@ -115,9 +115,11 @@ class Live(Lines):
             left = (time.monotonic() - self._began) / self._worked * (self.total - self.done)
             head += f", about {_clock(left)} left"
         table = new_table(head, "stage", "", "time", numbers=("", "time"))
+        if not self._running and self.done < self.total:
+            add_row(table, "", "starting workers", "", _clock(time.monotonic() - self._began))
         for name, (began, stage, share) in list(self._running.items()):
             took = _clock(time.monotonic() - began)
-            add_row(table, _short(name), stage, f"{100 * share:.0f} %" if share else "", took)
+            add_row(table, _short(name), stage, f"{100 * share:3.0f} %" if share else "", took)
         return table
 
 
