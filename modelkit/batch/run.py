@@ -67,6 +67,7 @@ class _Run:
         self._journal: lines.Journal | None = None
         self._past: Past | None = None
         self._key = ""
+        self._holding: list[int] = []
 
     def run(self, runner: Runner | None) -> Summary:
         began = time.monotonic()
@@ -77,7 +78,7 @@ class _Run:
             todo = [item for item in self._items if not self._is_done(item)]
             if todo:
                 workers = min(self._request.workers, len(todo))
-                active = runner or LocalRunner(workers, warm=self._request.warm)
+                active = runner or LocalRunner(workers, warm=self._request.warm, holding=self._holding)
                 stack.callback(self._clean_up)  # after the runner has ended its workers
                 for event in stack.enter_context(active).run(self._tasks(todo)):
                     self._take(event)
@@ -99,13 +100,13 @@ class _Run:
                 "it, or one above it, is a file" if error.errno in (errno.EEXIST, errno.ENOTDIR) else error.strerror
             )
             raise ResourceError(f"cannot write in the folder '{name}': {reason}", "choose another with -o") from error
-        stack.enter_context(FolderLock(state / "lock", output))
+        self._holding = [stack.enter_context(FolderLock(state / "lock", output)).descriptor]
         check_existing(self._items, self._request)
         self._key = key_of(self._request)
         path = state / f"{self._request.command}.jsonl"
+        for folder in {output, *(item.output.parent for item in self._items if item.output is not None)}:
+            clean_up(folder)
         if self._request.resume:
-            for folder in {item.output.parent for item in self._items if item.output is not None}:
-                clean_up(folder)
             self._past = Past(lines.read(path), output, self._key)
         self._journal = stack.enter_context(lines.Journal(path, fresh=not self._request.resume))
 

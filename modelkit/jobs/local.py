@@ -65,15 +65,16 @@ class LocalRunner:
     Args:
         workers: How many tasks run at a time; 1 or more.
         warm: Modules that a worker imports before its first task, outside any time limit.
+        holding: Descriptors that workers keep open as long as they live, such as that of a lock.
 
     Raises:
         ResourceError: This system cannot do it, or there is no room for temporary files.
     """
 
-    def __init__(self, workers: int = 1, *, warm: Sequence[str] = ()) -> None:
+    def __init__(self, workers: int = 1, *, warm: Sequence[str] = (), holding: Sequence[int] = ()) -> None:
         if os.name == "nt":
             raise ResourceError("running many models needs Linux or macOS", "run them one by one")
-        self._count, self._warm = workers, tuple(warm)
+        self._count, self._warm, self._holding = workers, tuple(warm), tuple(holding)
         self._scratch = Scratch()
         self._workers: list[_Worker] = []
         self._families_at = 0.0
@@ -138,7 +139,7 @@ class LocalRunner:
                     stdin=subprocess.DEVNULL,
                     stdout=said,
                     stderr=said,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), *self._holding],
                     env=self._environment(worker),
                     start_new_session=True,
                 )

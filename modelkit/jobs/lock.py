@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +18,14 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+_WAIT = 30.0  # seconds for the workers of a killed run to end
+
 
 class FolderLock:
     """Holds a folder for one run, as long as the block lasts or the process lives.
+
+    Processes that inherit ``descriptor`` hold the folder too: the workers of a killed run may be in the middle of
+    writing to a slow disk, which even SIGKILL cannot interrupt. The next run waits for them.
 
     ``flock`` does it where the file system has it: the system frees the lock of a process that dies, however it
     dies. Elsewhere the lock file's content decides: a process of this host that is gone holds nothing, one of
@@ -37,6 +43,12 @@ class FolderLock:
     def __init__(self, path: Path, folder: Path) -> None:
         self._path, self._folder = path, folder
         self._file: int | None = None
+
+    @property
+    def descriptor(self) -> int:
+        """The open lock file."""
+        assert self._file is not None, "the folder is not locked"
+        return self._file
 
     def __enter__(self) -> FolderLock:
         try:
@@ -61,11 +73,14 @@ class FolderLock:
     def _take(self, descriptor: int) -> None:
         holder = _read(descriptor)
         if fcntl is not None:
+            deadline = time.monotonic() + _WAIT
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                while not _try_flock(descriptor):
+                    holder = _read(descriptor)
+                    if not _is_gone(holder) or time.monotonic() > deadline:
+                        raise self._taken(holder, "wait for it to end, or choose another folder with -o")
+                    time.sleep(0.02)
                 return
-            except BlockingIOError:
-                raise self._taken(holder, "wait for it to end, or choose another folder with -o") from None
             except OSError:  # a file system without locks
                 pass
         if holder and not _is_gone(holder):
@@ -83,6 +98,14 @@ class FolderLock:
                 os.ftruncate(self._file, 0)
             os.close(self._file)
             self._file = None
+
+
+def _try_flock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _signature() -> bytes:

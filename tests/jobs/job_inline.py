@@ -13,7 +13,7 @@ from modelkit.jobs.worker import do
 class InlineRunner:
     """Does tasks one after another in this process."""
 
-    def __init__(self, workers: int = 1, *, warm: Sequence[str] = ()) -> None:
+    def __init__(self, workers: int = 1, *, warm: Sequence[str] = (), holding: Sequence[int] = ()) -> None:
         pass
 
     def __enter__(self) -> InlineRunner:

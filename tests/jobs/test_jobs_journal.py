@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,20 @@ def test_the_lock_of_a_killed_process_is_taken_over(
     assert path.read_bytes()  # it could not clean up
     with FolderLock(path, tmp_path):
         assert json.loads(path.read_bytes())["pid"] == os.getpid()
+
+
+def test_the_workers_of_a_killed_run_are_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    code = (
+        "import os, signal, subprocess, sys\nfrom pathlib import Path\nfrom modelkit.jobs.lock import FolderLock\n"
+        "with FolderLock(Path(sys.argv[1]), Path('out')) as lock:\n"
+        "    subprocess.Popen(['sleep', '1'], pass_fds=[lock.descriptor])\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, path], env=ENV, check=False)
+    began = time.monotonic()
+    with FolderLock(path, tmp_path):
+        assert 0.3 < time.monotonic() - began < 5
 
 
 def test_without_flock_another_host_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
