@@ -129,10 +129,25 @@ def tidy(lines: list[str]) -> list[str]:
     return re.sub(r"\n{3,}", "\n\n", text).strip("\n").split("\n")
 
 
+FACTORY = """\
+from torch import nn
+
+
+def make():
+    return nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10))
+"""
+
+
 def playground(folder: Path) -> None:
-    """Lay out what the commands of a page work on: the sample models that git has."""
+    """Lay out what the commands of a page work on: git's sample models, and one of them as a state dict."""
+    import onnx
+    from safetensors.numpy import save_file
+
     ignored = shutil.ignore_patterns("made", "*.py", "__pycache__")
     shutil.copytree(ROOT / "sample_models", folder / "sample_models", ignore=ignored)
+    weights = onnx.load(ROOT / "sample_models" / "digits_mlp.onnx").graph.initializer
+    save_file({each.name: onnx.numpy_helper.to_array(each) for each in weights}, folder / "digits.safetensors")
+    (folder / "digits.py").write_text(FACTORY, encoding="utf-8")
 
 
 def refresh(page: Path) -> None:

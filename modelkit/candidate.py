@@ -22,13 +22,10 @@ class Candidate:
     Attributes:
         name: What a person reads in the table of what was tried.
         apply: Changes a model in place (it is handed a copy) and returns its decisions.
-        alike: Whether it runs the kernels of the original on the same shapes: what the timing of two such candidates
-            differs by is noise.
     """
 
     name: str
     apply: Callable[[ir.Model, Progress], list[Decision]]
-    alike: bool = False
 
 
 @dataclass
@@ -37,7 +34,6 @@ class Trial:
 
     Attributes:
         name: The candidate's name.
-        alike: As for the candidate.
         status: "tried", then "chosen", or "rejected"; "failed" where it could not be made.
         reason: Why it was rejected, failed or chosen.
         path: The model on disk; None where it failed.
@@ -46,10 +42,10 @@ class Trial:
         fidelity: Agreement with the original on the selection data.
         quality: Metrics against labels on the selection data; None without labels.
         latency: Median and p95 in milliseconds, and the speed-up with its interval; None until timed.
+        kept: Of each initializer that was cut, by axis, the positions that are left; empty where shapes are the same.
     """
 
     name: str
-    alike: bool = False
     status: str = "tried"
     reason: str = ""
     path: Path | None = None
@@ -58,3 +54,4 @@ class Trial:
     fidelity: dict[str, Any] | None = None
     quality: dict[str, Any] | None = None
     latency: dict[str, Any] | None = None
+    kept: dict[str, dict[int, Any]] = field(default_factory=dict)

@@ -28,6 +28,7 @@ __all__ = [
     "check_outputs",
     "contained",
     "file_record",
+    "json_bytes",
     "outputs_of",
     "require_file",
     "sha256",
@@ -191,19 +192,31 @@ def _is_same(a: Path, b: Path) -> bool:
         return os.path.realpath(a) == os.path.realpath(b)
 
 
-def write_json(path: Path, obj: object) -> None:
-    """Write a JSON file in one step: keys in their given order, two spaces, a newline at the end.
+def json_bytes(obj: object) -> bytes:
+    """A JSON document: keys in their given order, two spaces, a newline at the end.
 
     NaN and infinities, which JSON lacks, become null. Paths become text and numpy scalars plain numbers.
+
+    Raises:
+        TypeError: The object holds something that JSON cannot express.
+    """
+    text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # Names of files may hold bytes that are no UTF-8; "\udc80" is how JSON spells those.
+    return text.encode("utf-8", "backslashreplace")
+
+
+def write_json(path: Path, obj: object) -> None:
+    """Write a JSON file in one step; see ``json_bytes``.
+
+    Within a Staging block write ``json_bytes`` to its path instead: an error then names the folder that it is for.
 
     Raises:
         ResourceError: The file cannot be written; an old one is intact.
         TypeError: The object holds something that JSON cannot express.
     """
-    text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    content = json_bytes(obj)
     with Staging(path.parent) as stage:
-        # Names of files may hold bytes that are no UTF-8; "\udc80" is how JSON spells those.
-        stage.path(path.name).write_bytes(text.encode("utf-8", "backslashreplace"))
+        stage.path(path.name).write_bytes(content)
         stage.publish([path.name], force=True)
 
 

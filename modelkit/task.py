@@ -8,6 +8,7 @@ from typing import Any
 
 from modelkit import api
 from modelkit.batch.facts import facts_of
+from modelkit.checkpoint.open import is_checkpoint
 from modelkit.errors import BudgetError
 from modelkit.files import check_outputs, write_json
 from modelkit.progress import Progress
@@ -32,11 +33,13 @@ def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         ModelkitError: Whatever is wrong with this model.
     """
     command, model, output = payload["command"], Path(payload["model"]), payload["output"]
-    reason, hint = "", None
+    arguments, reason, hint = dict(payload["arguments"]), "", None
+    if not is_checkpoint(model):  # of a folder that holds both
+        arguments.pop("loading", None)
     if command in ("quantize", "prune"):
         make = api.quantize_job if command == "quantize" else api.prune_job
         try:
-            found = api.run(make(model, output=output, force=payload["force"], **payload["arguments"]), progress)
+            found = api.run(make(model, output=output, force=payload["force"], **arguments), progress)
         except BudgetError as error:
             assert isinstance(error.report, Report)
             found, reason, hint = error.report, error.message, error.hint
@@ -44,7 +47,7 @@ def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     else:
         if output is not None:
             check_outputs([output], [model], force=payload["force"])
-        document = _look(command, model, payload["arguments"], progress)
+        document = _look(command, model, arguments, progress)
         if output is not None:
             write_json(output, document)
     status = str(document.get("status", DONE))
@@ -69,7 +72,7 @@ def _look(command: str, model: Path, arguments: Mapping[str, Any], progress: Pro
 def _external(model: Path, document: Mapping[str, Any]) -> list[Path]:
     """The external data of a model; the model is read again only where there is any."""
     part = document.get("before") or (document["models"][0] if "models" in document else document)
-    if not part["size"]["external_bytes"]:
+    if not part.get("size", {}).get("external_bytes") or is_checkpoint(model):
         return []
     from modelkit.graph.load import load
 

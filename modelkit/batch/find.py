@@ -15,9 +15,12 @@ from pathlib import Path, PurePosixPath
 from modelkit.errors import ResourceError, UsageError
 from modelkit.files import Kind, shown, sniff
 
-MODELS = frozenset({Kind.ONNX})
-# Formats of models that no command reads here: said, so that nobody waits for them.
-_OTHERS = frozenset({Kind.TORCH_ZIP, Kind.TORCHSCRIPT, Kind.PT2, Kind.SAFETENSORS, Kind.TFLITE, Kind.GGUF, Kind.ORT})
+# What says itself how it is computed.
+MODELS = frozenset({Kind.ONNX, Kind.PT2})
+# What needs to be told its architecture or its inputs.
+WEIGHTS = frozenset({Kind.SAFETENSORS, Kind.TORCH_ZIP, Kind.TORCHSCRIPT, Kind.PICKLE})
+# Formats of models that modelkit does not read: said, so that nobody waits for them.
+_OTHERS = frozenset({Kind.HDF5, Kind.TFLITE, Kind.GGUF, Kind.ORT})
 _NAMED = 3  # files that a note names
 
 
@@ -73,7 +76,9 @@ def find_models(
         except ResourceError:  # if it is a model, whoever works on it will say the same
             kind = Kind.UNKNOWN
             notes.add("cannot be read", name)
-        if kind in _OTHERS and kind not in kinds:
+        if kind in WEIGHTS and kind not in kinds:
+            notes.add("weights that need --arch or --input", name)
+        elif kind in _OTHERS:
             notes.add("in another format", name)
         elif kind in kinds or name.suffix.lower() == ".onnx":
             sniffed[name] = kind
@@ -108,7 +113,7 @@ class _Notes:
 
     def lines(self) -> list[str]:
         found = []
-        for reason, names in self._names.items():
+        for reason, names in sorted(self._names.items()):
             first = ", ".join(shown(str(name)) for name in sorted(names)[:_NAMED])
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             found.append(f"left out, {reason}: {first}{more}")

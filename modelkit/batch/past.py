@@ -109,7 +109,7 @@ def _subject(document: Mapping[str, Any]) -> tuple[str, int]:
         document = document["before"]
     elif "models" in document:
         document = document["models"][0]
-    return document["file"]["sha256"], document["size"]["external_bytes"]
+    return document["file"]["sha256"], document.get("size", {}).get("external_bytes", 0)
 
 
 def _unchanged(folder: Path, hashes: Mapping[str, str]) -> bool:

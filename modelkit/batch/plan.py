@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from modelkit.batch.find import check_targets, find_models, mirrored
+from modelkit.batch.find import MODELS, check_targets, find_models, mirrored
 from modelkit.errors import UsageError
-from modelkit.files import sha256, shown
+from modelkit.files import Kind, sha256, shown
 from modelkit.jobs.protocol import Limits
 from modelkit.version import VERSION
 
@@ -32,6 +32,7 @@ class Request:
         name_of: The file name of a model's result, from the model's path.
         outputs_of: Every file that may be written for a result, from the result's path.
         transforms: Whether the command makes artifacts: then it leaves alone what modelkit made.
+        kinds: Formats that count as models.
         match: Globs of models to take.
         skip: Globs of models and folders to leave out.
         workers: How many models at a time.
@@ -50,6 +51,7 @@ class Request:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     transforms: bool = True
+    kinds: frozenset[Kind] = MODELS
     match: Sequence[str] = ()
     skip: Sequence[str] = ()
     workers: int = 1
@@ -92,6 +94,7 @@ def plan(request: Request) -> tuple[list[Item], list[str]]:
         skip=request.skip,
         without=request.output,
         artifacts=not request.transforms,
+        kinds=request.kinds,
     )
     items = [_item(request, model, target) for model, target in mirrored(found.models, request.name_of).items()]
     # Only then can a result meet a model: what lies in the folder of results is no model.

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from modelkit.batch.find import MODELS, WEIGHTS
 from modelkit.batch.options import FolderOptions
 from modelkit.batch.plan import Request
 from modelkit.config import Resolved
@@ -72,6 +73,8 @@ def make_request(
         arguments=arguments,
         config=config.value.model_dump(mode="json") if isinstance(config, Resolved) else {},
         transforms=artifact_name is not None,
+        # Weights alone can be looked at; for all else one must know what they belong to.
+        kinds=MODELS | WEIGHTS if command == "inspect" or "loading" in arguments else MODELS,
         match=options.match,
         skip=options.skip,
         workers=options.workers,

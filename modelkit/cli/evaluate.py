@@ -17,7 +17,7 @@ def command(
         list[Path],
         typer.Argument(
             metavar="MODEL",
-            help="ONNX files; the first is the reference. Or a folder of them, each by itself.",
+            help="ONNX files or checkpoints; the first is the reference. Or a folder of them, each by itself.",
             show_default=False,
         ),
     ],
@@ -30,6 +30,9 @@ def command(
             "sets, csv, parquet. Made-up inputs without.",
         ),
     ] = None,
+    arch: f.ArchOption = None,
+    inputs: f.InputOption = None,
+    trust: f.TrustFlag = False,
     seconds: Annotated[
         str | None,
         typer.Option("--seconds", metavar="S", help="Time spent on timing each model (2)."),
@@ -90,6 +93,7 @@ def command(
             output=output,
             data=data,
             config=options,
+            loading=f.loading(arch, inputs, trust),
             force=force,
             as_json=as_json,
             quiet=quiet,
@@ -98,7 +102,9 @@ def command(
         return
     no_results(output)
     with progress(quiet=quiet, verbose=verbose) as listener:
-        found = api.evaluate(models, data=data, config=options, progress=listener)
+        found = api.evaluate(
+            models, data=data, config=options, loading=f.loading(arch, inputs, trust), progress=listener
+        )
     if as_json:
         show_json(found)
     elif not quiet:

@@ -10,12 +10,14 @@ import typer
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from modelkit.checkpoint.loading import Loading
     from modelkit.config import Resolved
 
 T = TypeVar("T", bound="BaseModel")
 
 ModelArgument = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="An ONNX file, or a folder of them.", show_default=False)
+    Path,
+    typer.Argument(metavar="MODEL", help="An ONNX file or a checkpoint, or a folder of them.", show_default=False),
 ]
 OutputOption = Annotated[
     Path | None,
@@ -44,6 +46,27 @@ TestOption = Annotated[
     typer.Option(
         "--test", metavar="PATH", help="Labelled inputs for the final figures only; nothing is chosen by them."
     ),
+]
+ArchOption = Annotated[
+    str | None,
+    typer.Option(
+        "--arch",
+        metavar="MODULE:FACTORY",
+        help="For a state dict: what builds its module, such as mypkg.nets:make. Its code is run.",
+    ),
+]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="[NAME=]SHAPE[:TYPE]",
+        help="For a checkpoint: an input, such as 1x3x32x32:float32; repeatable. Any batch fits later; :fixed at the "
+        "end keeps it.",
+    ),
+]
+TrustFlag = Annotated[
+    bool,
+    typer.Option("--trust", help="Load a checkpoint that can run code: pickled modules, TorchScript."),
 ]
 ForceFlag = Annotated[bool, typer.Option("--force", "-f", help="Overwrite an artifact that exists.")]
 ConfigOption = Annotated[
@@ -99,6 +122,13 @@ ResumeFlag = Annotated[
     bool, typer.Option("--resume", help="Of a folder, leave alone what an earlier run did and nothing has changed.")
 ]
 SeedOption = Annotated[str | None, typer.Option("--seed", metavar="N", help="Seed of everything random (0).")]
+
+
+def loading(arch: str | None, inputs: list[str] | None, trust: bool) -> Loading:
+    """Put together what the options say about a checkpoint."""
+    from modelkit.checkpoint.loading import Loading
+
+    return Loading(arch, tuple(inputs or ()), trust)
 
 
 def resolve_config(

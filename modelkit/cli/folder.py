@@ -17,6 +17,7 @@ from modelkit.staging import shown
 if TYPE_CHECKING:
     from modelkit.batch.plan import Request
     from modelkit.batch.run import Listener
+    from modelkit.checkpoint.loading import Loading
     from modelkit.config import Resolved
     from modelkit.report.summary import Summary
 
@@ -81,6 +82,7 @@ def run_folder(
     data: Path | None = None,
     test: Path | None = None,
     config: Resolved[Any] | None = None,
+    loading: Loading | None = None,
     force: bool = False,
     dry_run: bool = False,
     explain: bool = False,
@@ -97,6 +99,7 @@ def run_folder(
     """
     from modelkit import api
     from modelkit.batch.run import Listener
+    from modelkit.checkpoint.loading import Loading
     from modelkit.report import summary as report
 
     if explain:
@@ -109,6 +112,7 @@ def run_folder(
         test=test,
         config=config,
         options=_options(flags),
+        loading=loading or Loading(),
         resume=flags.resume,
         force=force,
     )

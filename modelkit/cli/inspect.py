@@ -17,6 +17,9 @@ def command(
         int,
         typer.Option("--layers", metavar="N", min=0, help="How many layers to list, largest first; 0 for all."),
     ] = 15,
+    arch: f.ArchOption = None,
+    inputs: f.InputOption = None,
+    trust: f.TrustFlag = False,
     output: f.ResultsOption = None,
     force: f.ForceFlag = False,
     match: f.MatchOption = None,
@@ -43,14 +46,26 @@ def command(
     """
     many = FolderFlags(match, skip, workers, timeout, memory, resume)
     if is_folder(model, many):
-        run_folder("inspect", model, many, output=output, force=force, as_json=as_json, quiet=quiet)
+        run_folder(
+            "inspect",
+            model,
+            many,
+            output=output,
+            loading=f.loading(arch, inputs, trust),
+            force=force,
+            as_json=as_json,
+            quiet=quiet,
+        )
         return
     no_results(output)
     from modelkit.api import inspect
     from modelkit.report import inspection
 
-    found = inspect(model)
+    found = inspect(model, loading=f.loading(arch, inputs, trust))
     if as_json:
         show_json(found)
     elif not quiet:
-        show(inspection.render(found, layers=layers))
+        from modelkit.report import state
+
+        render = state.render if found["schema"] == state.SCHEMA else inspection.render
+        show(render(found, layers=layers))

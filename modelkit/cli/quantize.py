@@ -29,6 +29,9 @@ def command(
     output: f.OutputOption = None,
     data: f.DataOption = None,
     test: f.TestOption = None,
+    arch: f.ArchOption = None,
+    inputs: f.InputOption = None,
+    trust: f.TrustFlag = False,
     force: f.ForceFlag = False,
     objective: Annotated[
         str | None,
@@ -119,6 +122,7 @@ def command(
             data=data,
             test=test,
             config=options,
+            loading=f.loading(arch, inputs, trust),
             force=force,
             dry_run=dry_run,
             explain=explain,
@@ -127,5 +131,13 @@ def command(
             verbose=verbose,
         )
         return
-    job = api.quantize_job(model, output=output, data=data, test=test, config=options, force=force)
+    job = api.quantize_job(
+        model,
+        output=output,
+        data=data,
+        test=test,
+        config=options,
+        force=force,
+        loading=f.loading(arch, inputs, trust),
+    )
     run_job(job, dry_run=dry_run, explain=explain, as_json=as_json, quiet=quiet, verbose=verbose)

@@ -18,6 +18,8 @@ from modelkit.options import Objective
 from modelkit.progress import Progress
 from modelkit.prune.channelmode import ChannelMode
 from modelkit.prune.config import PruneConfig
+from modelkit.prune.goal import Goal
+from modelkit.prune.matrix import layer_of
 from modelkit.prune.select import prunable_weights
 from modelkit.prune.tuning import Tuner, tuner_for
 from modelkit.prune.ways import weight_candidates
@@ -61,6 +63,7 @@ class Pruner:
         uses, kept = prunable_weights(self.model, config.include, config.exclude)
         if not uses:
             raise _nothing_to_do(kept)
+        Goal.of(config).check([layer_of(use) for use in uses])
         return weight_candidates(config, self.data, self._tuner)
 
     def refine(self, trials: list[Trial], progress: Progress) -> list[Candidate]:

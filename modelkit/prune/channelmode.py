@@ -63,7 +63,7 @@ class ChannelMode:
         return [Candidate(way.name, self._apply(way, ratio)) for way in found]
 
     def refine(self, trials: Sequence[Trial]) -> list[Candidate]:
-        """Return the next share to try, between the largest that is inside the budget and the smallest that is not."""
+        """Return the next share to try, between the largest that fits the budget and the smallest that does not."""
         tried = [(self._ratios[trial.name], trial) for trial in trials if trial.name in self._ratios]
         if self._config.channels != "auto" or len(tried) >= _MOST_TRIALS:
             return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,6 +13,8 @@ from modelkit.graph.channels import Group
 from modelkit.graph.macs import Shapes, UnknownShape, node_macs
 from modelkit.graph.static_shapes import shapes_at_one
 from modelkit.graph.tensors import nbytes, slots
+
+_RECURRENT = ("LSTM", "GRU", "RNN")
 
 Countable = Literal["channels", "parameters", "macs", "bytes"]
 
@@ -124,14 +126,15 @@ def _weight_terms(model: ir.Model, groups: Sequence[Group], *, by_bytes: bool) -
 def _mac_terms(model: ir.Model, groups: Sequence[Group]) -> list[_Term]:
     """Layers count in proportion to their weights; products of activations to the channels of what they multiply."""
     axes = _axes(groups)
-    flowing: dict[int, dict[str, float]] = {}
+    flowing: dict[ir.Value, set[str]] = {}
     for group in groups:
         if group.frozen is None:
             for value, _, _ in group.activations:
-                flowing.setdefault(id(value), {})[group.name] = 1.0
+                flowing.setdefault(value, set()).add(group.name)
     channels = {group.name: group.channels for group in groups}
     shapes = Shapes(shapes_at_one(model))
     terms: list[_Term] = []
+    counted: set[ir.Node] = set()
     for node in model.graph.all_nodes():
         try:
             macs = node_macs(node, shapes)
@@ -139,10 +142,9 @@ def _mac_terms(model: ir.Model, groups: Sequence[Group]) -> list[_Term]:
             continue
         if not macs:
             continue
+        counted.add(node)
         weights = [
-            value
-            for value in node.inputs
-            if value is not None and value.const_value is not None and len(value.const_value.shape) > 1
+            v for v in node.inputs[: 3 if node.op_type in _RECURRENT else 2] if v is not None and _is_weight(v)
         ]
         sizes = [math.prod(value.const_value.shape.numpy()) for value in weights]  # type: ignore[union-attr]
         for value, size in zip(weights, sizes, strict=True):
@@ -150,6 +152,29 @@ def _mac_terms(model: ir.Model, groups: Sequence[Group]) -> list[_Term]:
             of = axes.get(id(value), {})
             terms.append(_Term(macs * size / sum(sizes), [(int(shape[a]), names) for a, names in of.items()]))
         if not weights:
-            names = {n for value in node.inputs if value is not None for n in flowing.get(id(value), ())}
+            names = {name for value in node.inputs for name in _behind(value, flowing, counted)}
             terms.append(_Term(macs, [(channels[name], {name: 1.0}) for name in sorted(names)]))
     return terms
+
+
+def _is_weight(value: ir.Value) -> bool:
+    return value.const_value is not None and len(value.const_value.shape) > 1
+
+
+def _behind(value: ir.Value | None, flowing: Mapping[ir.Value, set[str]], products: Collection[ir.Node]) -> set[str]:
+    """The groups whose channels a value holds, looked for behind reshapes and the like but not behind products."""
+    found: set[str] = set()
+    todo, seen = [value], {value}
+    while todo:
+        each = todo.pop()
+        if each is None:
+            continue
+        if each in flowing:
+            found |= flowing[each]
+            continue
+        producer = each.producer()
+        if producer is not None and producer not in products:
+            fresh = [source for source in producer.inputs if source not in seen]
+            seen.update(fresh)
+            todo += fresh
+    return found

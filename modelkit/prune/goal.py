@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from modelkit.errors import ModelError
+from modelkit.errors import ModelError, UsageError
 from modelkit.prune import masks
 from modelkit.prune.config import PruneConfig
 from modelkit.prune.masks import Pattern
@@ -39,6 +39,30 @@ class Goal:
             masks.parse(config.pattern) if config.pattern else None,
             config.scope == "global",
         )
+
+    def check(self, layers: Sequence[Layer]) -> None:
+        """Refuse what cannot be meant, before any work is done.
+
+        Raises:
+            UsageError: The threshold is above all weights of a layer.
+            ModelError: The pattern would leave every weight where it is.
+        """
+        if self.threshold is not None:
+            for layer in layers:
+                largest = float(np.abs(layer.array().astype(np.float32)).max(initial=0))
+                if 0 < largest < self.threshold:
+                    raise UsageError(
+                        f"no weight of '{layer.name}' would be left: the largest has magnitude {largest:.3g}, "
+                        f"the threshold is {self.threshold:g}",
+                        "lower the threshold, or leave the layer out with --exclude",
+                    )
+        elif self.pattern is not None and not self.pattern.blocks:
+            longest = max(layer.run for layer in layers)
+            if longest <= self.pattern.first:
+                raise ModelError(
+                    f"the pattern {self.pattern} leaves every weight: no layer has more than {longest} inputs",
+                    "give a --sparsity instead",
+                )
 
     def keep(self, layer: Layer, scores: np.ndarray, *, by_row: bool = False) -> np.ndarray:
         """Return the mask of what stays of one layer, by scores ``[groups, outputs, inputs]``.

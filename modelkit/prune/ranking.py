@@ -21,8 +21,8 @@ from modelkit.prune.matrix import Layer
 
 Method = str
 NEEDS_DATA = ("activation", "reconstruction")
-# A layer with more columns than this is judged by its activations alone: its Gram matrix would not fit.
-MOST_COLUMNS = 16_384
+# A layer with more columns than this is judged by its activations alone: its Gram matrix takes too long to invert.
+MOST_COLUMNS = 5000
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ to what the *original* computed there, over calibration data (He et al. 2017, "C
 Deep Neural Networks", arXiv:1707.06168, section 3.1). Three things make the difference:
 
 * The error that is already upstream is in the layer's input, so it is absorbed and not passed on.
-* Where the output is added to a shortcut, the target is the original's *sum* minus the cut model's shortcut: the layer
-  also makes up for the error that comes along the shortcut.
+* Where the output is added to a shortcut, the target is the original's *sum* minus the cut model's shortcut: the
+  layer also makes up for the error that comes along the shortcut.
 * Where a Relu follows, what it sets to zero on both sides is no error: with the target renewed accordingly a few
   times, the fit is one of the layer and its Relu together.
 
@@ -200,7 +200,7 @@ def _finite(found: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     if not np.isfinite(values).all():
         raise DataError(
             f"the activation '{name}' is infinite or NaN on the data",
-            "check the inputs' scale: does the model expect them normalised?",
+            hint="check the inputs' scale: does the model expect them normalised?",
         )
     return values
 

@@ -6,6 +6,7 @@ always takes the step with the least error for what it saves, then exchanges ste
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from modelkit.prune.importance import atom_members
 
 Plan = dict[str, int]  # group's name -> channels that it keeps
 
-_FEWEST_STEPS = 4
+_FEWEST_STEPS = 3
 _EXCHANGES = 200
 
 
@@ -45,8 +46,8 @@ class Widths:
 def widths_of(group: Group, multiple_of: int, keep_at_least: float) -> Widths:
     """Find the widths that a group may have.
 
-    Channels are kept at multiples of ``multiple_of``. A group that would have fewer than four steps that way (a small
-    layer) gets half of that multiple, and half again, until it has four or goes one atom at a time.
+    Channels are kept at multiples of ``multiple_of``. A group that would have fewer than three steps that way (a
+    small layer) gets half of that multiple, and half again, until it has three or goes one atom at a time.
 
     Args:
         group: A group that can be cut.
@@ -68,7 +69,7 @@ def widths_of(group: Group, multiple_of: int, keep_at_least: float) -> Widths:
 
 
 def partitions_of(group: Group) -> int:
-    """How many parts of a group must keep the same number of channels (a grouped convolution's groups); 1 for none."""
+    """How many parts of a group must keep the same number of channels, such as a grouped convolution's; or 1."""
     return 1 if group.partition is None else len(np.unique(group.partition))
 
 
@@ -78,19 +79,20 @@ def equal(widths: Sequence[Widths], costs: Costs, limit: float) -> Plan:
     Raises:
         ModelError: Not even the narrowest widths reach it.
     """
-
-    def plan(share: float) -> Plan:
-        return {each.name: each.nearest((1 - share) * each.channels) for each in widths}
-
-    # Only where a width changes does the plan: these are the shares at which one does.
-    shares = sorted(
-        {
-            1 - (low + high) / 2 / each.channels
-            for each in widths
-            for low, high in zip(each.choices, each.choices[1:], strict=False)
-        }
+    plan = {each.name: each.channels for each in widths}
+    # The share at which a group is nearer to its next narrower width; groups alike go one after the other.
+    steps = sorted(
+        (1 - (low + high) / 2 / each.channels, number, low)
+        for number, each in enumerate(widths)
+        for low, high in itertools.pairwise(each.choices)
     )
-    return _first(plan, [0.0, *(share + 1e-9 for share in shares)], costs, limit)
+    for _, number, count in steps:
+        if costs.of(plan) <= limit:
+            break
+        plan[widths[number].name] = count
+    if costs.of(plan) > limit:
+        raise out_of_reach(costs, plan)
+    return plan
 
 
 def ranked(widths: Sequence[Widths], scores: Mapping[str, np.ndarray], costs: Costs, limit: float) -> Plan:

@@ -12,13 +12,12 @@ from modelkit.decision import Decision
 from modelkit.errors import ModelError
 from modelkit.graph.channels import Group, find_groups
 from modelkit.graph.patterns import check_patterns, chosen
+from modelkit.measure.machine import channel_block
 from modelkit.progress import Progress, silent
 from modelkit.prune.config import PruneConfig
 from modelkit.prune.ranking import Observed, Ranking, check_importance, rank
 from modelkit.prune.search import Widths, widths_of
 from modelkit.prune.tables import Errors, output_errors, weight_errors
-
-Taylor = Callable[[Group], np.ndarray | None]
 
 
 class Survey:
@@ -100,14 +99,16 @@ class Survey:
     def _widths(self, group: Group, first: int) -> Widths:
         """The widths of a group; the fewest are a share of what it had before the first cut."""
         structure = self.config.structure
-        return widths_of(group, structure.multiple_of, min(structure.keep_at_least * first / group.channels, 1.0))
+        multiple = channel_block() if structure.multiple_of == "auto" else structure.multiple_of
+        return widths_of(group, multiple, min(structure.keep_at_least * first / group.channels, 1.0))
 
-    def _taylor(self) -> Taylor | None:
+    def _taylor(self) -> Callable[[Group], np.ndarray | None] | None:
         if self.data is None or not self.data.has_labels:
             return None
-        from modelkit.prune.taylor import taylor_scores
+        # torch is imported here and only here.
+        from modelkit.prune.taylor import Taylor
 
-        return taylor_scores(self.model, self.data, self.config.calibration.samples)
+        return Taylor(self.model, self.groups, self.data, self.config.calibration.samples)
 
 
 def prunable_groups(model: ir.Model, config: PruneConfig) -> tuple[list[Group], list[Decision]]:
@@ -118,13 +119,15 @@ def prunable_groups(model: ir.Model, config: PruneConfig) -> tuple[list[Group], 
         ModelError: No group is left; says why for each.
     """
     groups = find_groups(model)
-    names = {group.name: names_of(group) for group in groups}
-    for patterns, option in ((config.include, "include"), (config.exclude, "exclude")):
-        check_patterns(patterns, [name for each in names.values() for name in each], option)
+    made = {group.name: _names(group, reading=False) for group in groups}
+    touched = {group.name: _names(group, reading=True) for group in groups}
+    check_patterns(config.include, [name for names in made.values() for name in names], "include")
+    check_patterns(config.exclude, [name for names in touched.values() for name in names], "exclude")
     found: list[Group] = []
     kept: list[Decision] = []
     for group in groups:
-        reason = group.frozen or chosen(names[group.name], config.include, config.exclude)
+        reason = group.frozen or chosen(made[group.name], config.include, [])
+        reason = reason or chosen(touched[group.name], [], config.exclude)
         if reason is None and len(np.unique(group.atoms)) < 2:
             reason = "its channels can only go all together"
         if reason is None:
@@ -136,13 +139,20 @@ def prunable_groups(model: ir.Model, config: PruneConfig) -> tuple[list[Group], 
     return found, kept
 
 
-def names_of(group: Group) -> list[str]:
-    """Names that a pattern may match: the group's, and those of its weights and of the nodes that read them."""
+def _names(group: Group, *, reading: bool) -> list[str]:
+    """Names that a pattern may match: of the group, its weights, and the nodes with these weights.
+
+    Args:
+        group: The group.
+        reading: Whether layers that only read the channels count. To leave a layer alone is to leave all of its
+            channels; to cut a layer is to cut what it makes.
+    """
     found = dict.fromkeys([group.name])
     for part in group.parts:
-        found[str(part.value.name)] = None
-        if part.node.name:
-            found[part.node.name] = None
+        if reading or part.kind != "consumes":
+            found[str(part.value.name)] = None
+            if part.node.name:
+                found[part.node.name] = None
     return list(found)
 
 

@@ -22,7 +22,7 @@ from modelkit.prune.survey import Survey
 from modelkit.runtime import input_specs, ready_run
 
 _TIMINGS = 5  # cut models that are timed to find the MACs at which the latency is reached
-_SECONDS = 0.5
+_SECONDS = 0.3
 
 
 @dataclass(frozen=True)

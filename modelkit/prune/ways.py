@@ -12,6 +12,7 @@ from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.progress import Progress
 from modelkit.prune.config import Method, PruneConfig
+from modelkit.prune.goal import Goal
 from modelkit.prune.schedule import needs_data, prune_gradually
 from modelkit.prune.tuning import Tuner
 
@@ -36,7 +37,22 @@ def weight_candidates(config: PruneConfig, data: Dataset | None, tuner: Tuner | 
             methods = methods[-1:]
     elif config.method != "magnitude" and data is None:
         raise needs_data(config.method)
-    return [Candidate(method, _way(config, data, tuner, method), alike=True) for method in methods]
+    found = []
+    for method in methods:
+        scopes = _scopes(config, data, method)
+        for scope in scopes if tuner is None else scopes[-1:]:
+            name = method if scope == "layer" or config.scope != "auto" else f"{method}, all layers together"
+            own = config.model_copy(update={"scope": scope})
+            found.append(Candidate(name, _way(own, data, tuner, method)))
+    return found
+
+
+def _scopes(config: PruneConfig, data: Dataset | None, method: Method) -> tuple[str, ...]:
+    """Ranking all layers as one is bold: which layer can spare how much shows only on data."""
+    if config.scope != "auto":
+        return (config.scope,)
+    bold = data is not None and method != "magnitude" and Goal.of(config).counts
+    return ("layer", "global") if bold else ("layer",)
 
 
 def _way(

@@ -25,7 +25,7 @@ from modelkit.quantize import dynamic, float16, weights
 from modelkit.quantize.audit import audit
 from modelkit.quantize.calibrated import StaticMode
 from modelkit.quantize.config import QuantizeConfig, WeightOptions
-from modelkit.quantize.select import float_weights
+from modelkit.quantize.select import check_finite, float_weights
 from modelkit.quantize.static import ActivationType
 
 Int8Kind = Literal["vnni", "avx2", "arm_dot", "other"]
@@ -52,9 +52,10 @@ class Quantizer:
 
         Raises:
             UsageError: Static mode without data, or a pattern that matches nothing.
-            ModelError: There is nothing to quantize.
+            ModelError: There is nothing to quantize, or a weight holds infinite values or NaN.
         """
         config = self.config
+        check_finite(self.model)
         state = quantized_state(self.model)
         if state.scheme in (Scheme.QDQ, Scheme.INTEGER_OPS):
             raise _already_quantized(state)

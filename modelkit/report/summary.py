@@ -153,6 +153,9 @@ def figures_of(document: Mapping[str, Any]) -> dict[str, Any]:
             "metric": metric,
             "quality": model["quality"][metric] if metric else None,
         }
+    if schema == "modelkit.state":
+        found = {"bytes": document["file"]["bytes"], "parameters": document["parameters"]}
+        return {**found, "macs": None, "opset": None, "quantized": None}
     facts = document["facts"]
     return {
         "bytes": document["size"]["file_bytes"],
@@ -185,8 +188,8 @@ def cells(row: Row) -> dict[str, str]:
             "size": units.size(figures["bytes"]),
             "parameters": units.number(figures["parameters"]),
             "MACs": units.number(figures["macs"]),
-            "opset": str(figures["opset"]),
-            "quantized": "no" if figures["quantized"] == "none" else str(figures["quantized"]),
+            "opset": str(figures["opset"] or "-"),
+            "quantized": "no" if figures["quantized"] == "none" else str(figures["quantized"] or "-"),
         }
     return {}
 

@@ -151,7 +151,7 @@ def nets(draw: st.DrawFn) -> onnx.ModelProto:
     return model(net.nodes, [info("x", ["batch", 3, SIZE, SIZE])], [info("y", ["batch", 5])], net.inits, opset=17)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(nets(), st.integers(0, 9))
 def test_cut_is_zeroed(proto: onnx.ModelProto, seed: int) -> None:
     cleaned = clean(proto)

@@ -494,3 +494,42 @@ def test_float16(tmp_path: Path) -> None:
     cleaned = clean(proto)
     check_cut(cleaned, {"c": np.arange(1, 4)}, tmp_path, tolerance=2e-3)
     assert len(as_bytes(cleaned, tmp_path)) > 0
+
+
+@pytest.mark.parametrize("sizes", [["batch", 3, "height", "width"], [1, 3, "height", 20], ["b", 3, "h", 16]])
+def test_images_of_any_size(tmp_path: Path, sizes: list[int | str]) -> None:
+    nodes = [
+        node("Conv", "x a", "c", strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("Relu", "c", "r"),
+        node("MaxPool", "r", "p", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Conv", "p b", "d", pads=[1, 1, 1, 1]),
+        node("Resize", "d _ scales", "u", mode="nearest"),
+        node("Conv", "u e", "f"),
+        node("Add", "f r", "s"),
+        *tail("s", 6),
+    ]
+    inits = [*weights(a=(6, 3, 3, 3), b=(5, 6, 3, 3), e=(6, 5, 1, 1)), *head(6)]
+    inits.append(init("scales", np.array([1, 1, 2, 2], np.float32)))
+    cleaned = net(nodes, inits, x=info("x", sizes), y=[sizes[0], 2])
+    found = groups_of(cut_everything(cleaned, tmp_path, made_only=True))
+    assert [name for name, group in found.items() if group.frozen is None] == ["c", "d"]
+
+
+def test_samples_and_words_in_one_axis(tmp_path: Path) -> None:
+    """(batch, time, width) as (batch * time, width) and back."""
+    nodes = [
+        node("MatMul", "x w", "h"),
+        node("Reshape", "h rows", "r"),
+        node("Gemm", "r v", "g"),
+        node("Reshape", "g back", "b"),
+        node("ReduceMean", "b", "m", axes=[1], keepdims=0),
+        node("MatMul", "m head", "y"),
+    ]
+    inits = [*weights(w=(5, 8), v=(8, 6), head=(6, 2)), *ints(rows=[-1, 8], back=[-1, 7, 6])]
+    for time in (7, "time"):
+        cleaned = net(nodes, inits, x=info("x", ["batch", time, 5]))
+        if time == 7:
+            found = groups_of(cut_everything(cleaned, tmp_path, made_only=True))
+            assert [name for name, group in found.items() if group.frozen is None] == ["h", "g"]
+        else:
+            find_groups(cleaned)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import job_models
 import pytest
 
-from modelkit.batch.find import Found, check_targets, find_models, mirrored
+from modelkit.batch.find import MODELS, WEIGHTS, Found, check_targets, find_models, mirrored
 from modelkit.errors import ResourceError, UsageError
 
 
@@ -96,7 +96,12 @@ def test_what_modelkit_made_is_no_input_of_a_transform(folder: Path) -> None:
 
 def test_other_formats_are_named(folder: Path) -> None:
     (folder / "w.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
-    assert find_models(folder).notes == ["left out, in another format: w.safetensors"]
+    (folder / "k.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    assert find_models(folder).notes == [
+        "left out, in another format: k.h5",
+        "left out, weights that need --arch or --input: w.safetensors",
+    ]
+    assert "w.safetensors" in names(find_models(folder, kinds=MODELS | WEIGHTS))
 
 
 def test_globs(folder: Path) -> None:

@@ -269,6 +269,22 @@ def test_a_result_never_takes_the_place_of_a_model(cli: Cli) -> None:
     assert tree(Path()) == before
 
 
+def test_checkpoints_count_where_they_can_be_read(cli: Cli) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    job_models.mlp(Path("models/a.onnx"))
+    save_file({"weight": np.ones((4, 4), "f4")}, "models/w.safetensors")
+    ran = cli("inspect", "models", "--json")
+    assert ran.code == 0 and ran.lines[1]["figures"]["parameters"] == 16
+    assert "w.safetensors" in cli("inspect", "models").out
+    ran = cli("quantize", "models", "-o", "out", "--json", *QUICK)
+    assert ran.code == 0 and ran.status == {"a.onnx": "done"}
+    assert ran.lines[-1]["notes"] == ["left out, weights that need --arch or --input: w.safetensors"]
+    ran = cli("quantize", "models", "-o", "out", "--json", "--resume", "--arch", "torch.nn:Identity", *QUICK)
+    assert ran.code == 3 and ran.status == {"a.onnx": "done", "w.safetensors": "failed"}
+
+
 def test_two_commands_share_a_folder_of_results(cli: Cli) -> None:
     job_models.mlp(Path("models/a.onnx"))
     assert cli("inspect", "models", "-o", "out").code == 0

@@ -87,16 +87,32 @@ def collect(walk: Walk) -> Found:
     for ids, reason in walk.relations.inexact:
         for g in _groups_of(found, ids):
             groups[g].exact, groups[g].inexact = False, groups[g].inexact or reason
-    for ids, reason in walk.relations.boxes:
-        uneven = _uneven(np.where(ids == FIXED, FIXED, solution.atom[ids]), ids)
-        if uneven is not None:
-            _divide(found, uneven, reason)
-    for ids, reason in walk.relations.partitions:
-        _divide(found, ids, reason)
+    _add_sections(found, walk, solution.atom)
     for each in groups:
         each.frozen = each.frozen or _stuck(each)
     _add_unfollowed(found, walk.model, order)
     return found
+
+
+def _add_sections(found: Found, walk: Walk, atom: np.ndarray) -> None:
+    """Where ids lie over several axes at once, what is left of them has to be a full array again."""
+
+    def atoms(ids: np.ndarray) -> np.ndarray:
+        return np.where(ids == FIXED, FIXED, atom[ids])
+
+    for ids, reason in walk.relations.boxes:
+        uneven = _uneven(atoms(ids), ids)
+        if uneven is not None:
+            _divide(found, uneven, reason)
+    for ids, whole, reason in walk.relations.pieces:
+        if _uneven(atoms(whole), whole) is not None:
+            _divide(found, ids.reshape(-1, ids.shape[-1]), reason)
+    for ids, reason in walk.relations.rigid:
+        if _uneven(atoms(ids), ids) is not None:
+            for g in _groups_of(found, ids):
+                found.groups[g].frozen = found.groups[g].frozen or f"{reason} counts positions in it"
+    for ids, reason in walk.relations.partitions:
+        _divide(found, ids, reason)
 
 
 def fill(channels: np.ndarray, count: int, positions: np.ndarray) -> np.ndarray:

@@ -35,6 +35,8 @@ class Relations:
         self.frozen: list[tuple[np.ndarray, str]] = []
         self.inexact: list[tuple[np.ndarray, str]] = []
         self.boxes: list[tuple[np.ndarray, str]] = []
+        self.pieces: list[tuple[np.ndarray, np.ndarray, str]] = []
+        self.rigid: list[tuple[np.ndarray, str]] = []
         self.partitions: list[tuple[np.ndarray, str]] = []
         self._same: list[tuple[np.ndarray, np.ndarray]] = []
         self._tied: list[tuple[np.ndarray, np.ndarray]] = []
@@ -75,6 +77,14 @@ class Relations:
     def box(self, ids: np.ndarray, reason: str) -> None:
         """State that what is left of an array of ids over several axes must be a full array again."""
         self.boxes.append((ids, reason))
+
+    def piece(self, ids: np.ndarray, whole: np.ndarray, reason: str) -> None:
+        """State that an array of ids is a piece of another, which has to be full in the same rows."""
+        self.pieces.append((ids, whole, reason))
+
+    def lines(self, ids: np.ndarray, reason: str) -> None:
+        """State that only whole lines can go from an array of ids, since positions in it are counted."""
+        self.rigid.append((ids, reason))
 
     def partition(self, ids: np.ndarray, reason: str) -> None:
         """State that each row of [sections, n] ids keeps the same number, at least one."""

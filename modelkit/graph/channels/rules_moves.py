@@ -35,15 +35,9 @@ def view(walk: Walk, node: ir.Node) -> bool:
     blocks: list[Block] = []
     for block in before.blocks:
         touched = [] if runs is None else [run for run in runs if set(run[0]) & set(block.axes)]
-        others = [b for b in before.blocks if b is not block and any(set(run[0]) & set(b.axes) for run in touched)]
-        single = all(len(run[0]) == len(run[1]) == 1 for run in touched)
-        dynamic = any(
-            not layout.static[axis] and layout.shape[axis] != 1
-            for run in touched
-            for layout, side in ((before, run[0]), (after, run[1]))
-            for axis in side
-        )
-        if runs is None or (others and not single) or (dynamic and not single and _true_dynamic(before, touched)):
+        merged = [run for run in touched if len(run[0]) > 1 or len(run[1]) > 1]
+        others = [b for b in before.blocks if b is not block and any(set(run[0]) & set(b.axes) for run in merged)]
+        if runs is None or others or _of_any_size(before, merged):
             walk.relations.freeze(block.ids, f"{reason} mixes it with other axes")
             continue
         found = reshape_block(block, before.shape, after.shape, runs)
@@ -55,12 +49,13 @@ def view(walk: Walk, node: ir.Node) -> bool:
     return True
 
 
-def _true_dynamic(before: Layout, touched: list[tuple[list[int], list[int]]]) -> bool:
-    """Whether an axis with more than one position has a size that depends on the input.
+def _of_any_size(before: Layout, runs: list[tuple[list[int], list[int]]]) -> bool:
+    """Whether an axis whose size depends on the input is joined with others or divided.
 
-    A batch counts as 1 here, so that (batch, heads) may become (batch * heads): ids then repeat per sample.
+    A batch is 1 here and in no run, so that (batch, heads) may become (batch * heads): ids then repeat for
+    each sample.
     """
-    return any(not before.static[axis] and before.block_at(axis) is None for run in touched for axis in run[0])
+    return any(not before.static[axis] and before.block_at(axis) is None for run in runs for axis in run[0])
 
 
 def transpose(walk: Walk, node: ir.Node) -> None:
@@ -122,7 +117,10 @@ def concat(walk: Walk, node: ir.Node) -> None:
     if any(block is not None for block in crossing):
         if wide:
             position = next(iter(wide)).index(axis)
-            joined = Block(next(iter(wide)), np.concatenate([b.ids for b in crossing if b is not None], position))
+            parts = [b.ids for b in crossing if b is not None]
+            joined = Block(next(iter(wide)), np.concatenate(parts, position))
+            for part in parts:
+                walk.relations.piece(part, joined.ids, reason)
         else:
             pieces = [
                 np.full(layout.shape[axis], FIXED, np.int64) if block is None else block.ids

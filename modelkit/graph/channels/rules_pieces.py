@@ -33,6 +33,7 @@ def split(walk: Walk, node: ir.Node) -> None:
     if block is not None:
         ids = np.split(block.ids, np.cumsum(sizes)[:-1], axis=block.axes.index(axis))
         parts = [Block(block.axes, part) for part in ids]
+        _pieces(walk, block, ids, reason)
     for output, part in zip(node.outputs, parts, strict=True):
         walk.put(output, [*others, part] if part is not None else others, reason)
         walk.vanishes[output] = walk.vanishes.get(source, False)
@@ -72,11 +73,15 @@ def slice_(walk: Walk, node: ir.Node) -> None:
                 continue
             start, stop, step = bounds[axis]
             fine &= step == 1 and before.static[axis]
+            # What lies before has to be as long in each row, or the piece would begin at several places.
+            _pieces(walk, block, [ids.take(range(start), axis=block.axes.index(axis))] if start else [], reason)
             ids = ids.take(range(start, stop, step), axis=block.axes.index(axis))
             moving[axis] = (block, start, stop)
         if not fine or not ids.size:
             walk.relations.freeze(block.ids, f"{reason} steps over it")
             continue
+        if ids.shape != block.ids.shape:
+            _pieces(walk, block, [ids], reason)
         blocks.append(Block(block.axes, ids))
     walk.put(output, blocks, reason)
 
@@ -133,8 +138,7 @@ def _gathered(
     ids = block.ids.take(positions, axis=place)
     lines = np.moveaxis(block.ids, place, 0).reshape(size, -1)
     if len(block.axes) > 1:
-        # Whether a line along this axis stays has to be one question.
-        walk.relations.box(block.ids, describe(node))
+        walk.relations.lines(block.ids, describe(node))
 
     def edit(alive: Alive) -> None:
         stays = np.asarray(alive(lines).any(axis=1))
@@ -170,6 +174,13 @@ def shape_read(walk: Walk, node: ir.Node) -> None:
     for block in layout.blocks:
         if read & set(block.axes):
             walk.relations.freeze(block.ids, f"the graph computes with its size, read by {describe(node)}")
+
+
+def _pieces(walk: Walk, block: Block, parts: list[np.ndarray], reason: str) -> None:
+    """State that parts of ids over several axes are taken from rows that have to be full."""
+    if len(block.axes) > 1:
+        for part in parts:
+            walk.relations.piece(part, block.ids, reason)
 
 
 def _size(alive: Alive, block: Block, axis: int, picked: range, position: int) -> int:

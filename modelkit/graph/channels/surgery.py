@@ -22,6 +22,8 @@ from modelkit.graph.tensors import constant_of
 # Inputs that divide or raise: zeros in them would not be zeros behind them.
 _NOT_ZEROED = {("Div", 1), ("Pow", 1), ("Mod", 1), ("BatchNormalization", 3), ("BatchNormalization", 4)}
 
+_KEPT = "modelkit.kept"
+
 
 def find_groups(model: ir.Model) -> list[Group]:
     """List the groups of channels of a normalised model, in topological order.
@@ -151,8 +153,27 @@ def _slice(walk: Walk, value: ir.Value, ids: list[np.ndarray], alive: Alive) -> 
         for axis, mask in enumerate(masks):
             if not mask.all():
                 array = np.compress(mask, array, axis=axis)
+                _remember(value, axis, mask)
     value.const_value = ir.Tensor(np.ascontiguousarray(array), tensor.dtype, name=value.name)
     value.shape = ir.Shape(array.shape)
+
+
+def _remember(value: ir.Value, axis: int, mask: np.ndarray) -> None:
+    """Note which positions of the original are left along an axis, over any number of cuts."""
+    kept = value.meta.setdefault(_KEPT, {})
+    kept[axis] = kept.get(axis, np.arange(len(mask)))[mask]
+
+
+def kept_positions(model: ir.Model) -> dict[str, dict[int, np.ndarray]]:
+    """Tell what ``cut`` left of each initializer: by name and axis, positions in the model as it was first.
+
+    Weights whose columns differ from one block of rows to the next are not listed.
+    """
+    return {
+        name: dict(value.meta[_KEPT])
+        for name, value in model.graph.initializers.items()
+        if value.meta.get(_KEPT) is not None
+    }
 
 
 def _reshape(value: ir.Value, layout: Layout, alive: Alive) -> None:

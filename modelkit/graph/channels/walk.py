@@ -108,7 +108,8 @@ class Walk:
             for block in blocks:
                 if len(block.axes) > 1:
                     self.relations.box(block.ids, reason)
-            layout = layout.with_blocks(blocks)
+            narrow = [_without_single(block) for block in blocks]
+            layout = layout.with_blocks([block for block in narrow if block.axes])
         self.layouts[value] = layout
 
     def axis_ids(self, layout: Layout, axis: int, reason: str) -> np.ndarray:
@@ -255,6 +256,12 @@ class Walk:
 def identity(values: Mapping[int, Layout], rank: int) -> list[Operand]:
     """Operands aligned at their last axes, as numpy broadcasts."""
     return [Operand(layout, tuple(range(rank - layout.rank, rank))) for layout in values.values()]
+
+
+def _without_single(block: Block) -> Block:
+    """Leave out the axes along which there is one position."""
+    kept = [i for i, size in enumerate(block.ids.shape) if size != 1]
+    return Block(tuple(block.axes[i] for i in kept), block.ids.reshape([block.ids.shape[i] for i in kept]))
 
 
 def _connected(sets: list[set[int]]) -> list[set[int]]:
