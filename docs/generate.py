@@ -24,7 +24,8 @@ HEAD = """\
 
 <!-- Written by docs/generate.py from --help; edit the help texts, then run: make docs -->
 
-Results go to stdout; progress, notes and errors to stderr. `--json` puts one JSON document on stdout, nothing else.
+Results go to stdout; progress, notes and errors to stderr. `--json` puts one JSON document on stdout, nothing else;
+for a folder of models one on each line.
 Flags win over `--set`, `--set` over the YAML of `--config`, the YAML over the defaults.
 
 | exit code | meaning |
@@ -32,9 +33,10 @@ Flags win over `--set`, `--set` over the YAML of `--config`, the YAML over the d
 | 0 | done |
 | 1 | a budget was not met; no artifact was written, the report was |
 | 2 | what was given cannot be used: an option, a config, a model or a data set |
+| 3 | of a folder of models some failed, or all; the others are done |
 | 4 | refused as unsafe |
 | 5 | the machine or the runtime failed: disk, permission, memory, onnxruntime |
-| 130 | interrupted; nothing was written |
+| 130 | interrupted; nothing was written, or what was finished of a folder |
 
 Environment: `NO_COLOR` turns colours off, `COLUMNS` sets the width where the output is no terminal.
 """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from modelkit.batch.options import FolderOptions
 from modelkit.checkpoint.loading import Loading
 from modelkit.config import Resolved, resolve
 from modelkit.data.preprocess import Preprocess
@@ -19,10 +21,14 @@ from modelkit.quantize.config import QuantizeConfig
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from modelkit.batch.plan import Request
+    from modelkit.batch.run import Listener
     from modelkit.data.dataset import Dataset
     from modelkit.job import Algorithm, Job
+    from modelkit.jobs.protocol import Runner
     from modelkit.report.plan import Plan
     from modelkit.report.report import Report
+    from modelkit.report.summary import Summary
 
 
 def quantize(
@@ -115,6 +121,90 @@ def dry_run(job: Job, progress: Progress = silent) -> Plan:
     if is_graphless(job):
         return plan_weights(job)
     return plan(job, maker_of(job), progress)
+
+
+def run_folder(request: Request, *, listener: Listener | None = None, runner: Runner | None = None) -> Summary:
+    """Run a command on every model below a folder, each in a process of its own with limits.
+
+    Args:
+        request: What to do; see ``folder_request``.
+        listener: Told what happens.
+        runner: What runs the models; processes of this machine by default.
+
+    Returns:
+        A row for each model, sorted. A model that failed is a row with its reason, not an exception.
+
+    Raises:
+        ModelkitError: Nothing could be done: no model, results that exist, a folder in use or not writable.
+
+    Example:
+        >>> from modelkit.api import folder_request, run_folder
+        >>> summary = run_folder(folder_request("quantize", "models", output="small", workers=2))
+        >>> summary.counts
+        {'done': 12}
+    """
+    from modelkit.batch.run import run as run_batch
+
+    return run_batch(request, listener, runner)
+
+
+def folder_request(
+    command: str,
+    models: str | Path,
+    *,
+    output: str | Path | None = None,
+    data: str | Path | None = None,
+    test: str | Path | None = None,
+    config: Resolved[Any] | Mapping[str, Any] | None = None,
+    options: Resolved[FolderOptions] | Mapping[str, Any] | None = None,
+    loading: Loading = Loading(),  # noqa: B008 - frozen
+    resume: bool = False,
+    force: bool = False,
+) -> Request:
+    """Describe a run over a folder without starting it.
+
+    Args:
+        command: quantize, prune, inspect or evaluate.
+        models: The folder of models.
+        output: The folder of results, which mirrors that of the models; inspect and evaluate need none.
+        data: As the command takes it; the same for every model.
+        test: The same.
+        config: The command's options as dotted keys, or already resolved (inspect has none).
+        options: Options of the run over the folder (``{"workers": 2, "timeout": "10min"}``), or already resolved;
+            see ``modelkit.batch.options.FolderOptions``.
+        loading: For checkpoints their architecture, inputs and trust; the same for all of them.
+        resume: Whether to leave alone what is done and unchanged.
+        force: Whether to replace what is there.
+
+    Raises:
+        UsageError: The command takes no folder, or needs an output.
+        ConfigError: An option is wrong.
+    """
+    from modelkit.batch.requests import make_request
+
+    schemas: dict[str, type[Block]] = {"quantize": QuantizeConfig, "prune": PruneConfig, "evaluate": EvaluateConfig}
+    if command in schemas and not isinstance(config, Resolved):
+        config = resolve(schemas[command], flags={key: (value, key) for key, value in (config or {}).items()})
+    if not isinstance(options, Resolved):
+        options = resolve(FolderOptions, flags={key: (value, key) for key, value in (options or {}).items()})
+    names: dict[str, Callable[[Path], str]] = {"prune": pruned_name}
+    if command == "quantize" and isinstance(config, Resolved):
+        names[command] = partial(default_name, options=config.value)
+    return make_request(
+        command,
+        Path(models),
+        None if output is None else Path(output),
+        given={
+            "config": config,
+            "data": None if data is None else Path(data),
+            "test": None if test is None else Path(test),
+            "loading": None if loading == Loading() else loading,
+        },
+        options=options.value,
+        artifact_name=names.get(command),
+        resume=resume,
+        force=force,
+    )
 
 
 class EvaluateConfig(Block):
@@ -257,7 +347,7 @@ def prune_job(
     return Job(
         command="prune",
         model=source,
-        output=Path(output) if output is not None else source.with_name(f"{source.stem}.pruned.onnx"),
+        output=Path(output) if output is not None else source.with_name(pruned_name(source)),
         options=config,
         safe=False,
         data=None if data is None else Path(data),
@@ -267,6 +357,11 @@ def prune_job(
         training=config.value.finetune.epochs > 0,
         loading=loading,
     )
+
+
+def pruned_name(model: Path) -> str:
+    """The artifact's name: ``model.pruned.onnx``."""
+    return f"{model.stem}.pruned.onnx"
 
 
 def maker_of(job: Job) -> Callable[[ir.Model, Dataset | None], Algorithm]:

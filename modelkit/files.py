@@ -29,6 +29,7 @@ __all__ = [
     "contained",
     "file_record",
     "json_bytes",
+    "outputs_of",
     "require_file",
     "sha256",
     "shown",
@@ -143,6 +144,17 @@ def sha256(path: Path) -> str:
         ResourceError: The file cannot be read.
     """
     return str(file_record(path)["sha256"])
+
+
+def outputs_of(output: Path) -> list[Path]:
+    """Every file that a transform may write for an artifact: its data, itself, its reports in JSON and Markdown."""
+    stem = output.name.removesuffix(".onnx")
+    return [
+        output.with_name(f"{output.name}.data"),
+        output,
+        output.with_name(f"{stem}.report.json"),
+        output.with_name(f"{stem}.report.md"),
+    ]
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, force: bool) -> None:

@@ -22,7 +22,7 @@ from modelkit.data.roles import Roles, assign_roles
 from modelkit.data.synthetic import synthetic_dataset
 from modelkit.decision import Decision
 from modelkit.errors import UsageError
-from modelkit.files import check_outputs, shown
+from modelkit.files import check_outputs, outputs_of, shown
 from modelkit.graph.layers import input_vocabulary
 from modelkit.graph.load import Loaded, load
 from modelkit.graph.normalise import normalise
@@ -118,17 +118,6 @@ class Prepared:
 
 
 Maker = Callable[["ir.Model", "Dataset | None"], Algorithm]
-
-
-def outputs_of(output: Path) -> list[Path]:
-    """Every file that a run may write for this output."""
-    stem = output.name.removesuffix(".onnx")
-    return [
-        output.with_name(f"{output.name}.data"),
-        output,
-        output.with_name(f"{stem}.report.json"),
-        output.with_name(f"{stem}.report.md"),
-    ]
 
 
 @contextmanager

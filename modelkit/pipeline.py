@@ -13,10 +13,10 @@ from modelkit.candidate import Trial
 from modelkit.checkpoint.artifact import write_beside
 from modelkit.decision import Decision
 from modelkit.errors import BudgetError, ModelError
-from modelkit.files import Staging, file_record, json_bytes, shown
+from modelkit.files import Staging, file_record, json_bytes, outputs_of, shown
 from modelkit.graph.load import load
 from modelkit.graph.save import save
-from modelkit.job import Job, Maker, only_failed, opened, outputs_of, prepare
+from modelkit.job import Job, Maker, only_failed, opened, prepare
 from modelkit.progress import Progress, silent
 from modelkit.report import markdown
 from modelkit.report.plan import Plan

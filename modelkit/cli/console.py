@@ -33,10 +33,12 @@ class State:
     Attributes:
         debug: Show the traceback of an error above its line.
         wrote: Whether the results are in place, so that an interruption must not say otherwise.
+        left: What is in place of a run that was cut short in its middle.
     """
 
     debug: bool = False
     wrote: bool = False
+    left: str = ""
 
 
 state = State()
@@ -70,6 +72,13 @@ def show_json(value: Any) -> None:
     from modelkit.report.report import finite
 
     _write(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def show_line(value: Any) -> None:
+    """Print one JSON document on a line of stdout."""
+    from modelkit.report.report import finite
+
+    _write(json.dumps(finite(value), ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def show_text(text: str) -> None:

@@ -9,13 +9,16 @@ import typer
 
 from modelkit.cli import flags as f
 from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag, progress, show, show_json
+from modelkit.cli.folder import FolderFlags, any_folder, no_results, run_folder
 
 
 def command(
     models: Annotated[
         list[Path],
         typer.Argument(
-            metavar="MODEL", help="ONNX files or checkpoints; the first is the reference.", show_default=False
+            metavar="MODEL",
+            help="ONNX files or checkpoints; the first is the reference. Or a folder of them, each by itself.",
+            show_default=False,
         ),
     ],
     data: Annotated[
@@ -41,6 +44,14 @@ def command(
     threads: f.ThreadsOption = None,
     config: f.ConfigOption = None,
     sets: f.SetOption = None,
+    output: f.ResultsOption = None,
+    force: f.ForceFlag = False,
+    match: f.MatchOption = None,
+    skip: f.SkipOption = None,
+    workers: f.WorkersOption = None,
+    timeout: f.TimeoutOption = None,
+    memory: f.MemoryOption = None,
+    resume: f.ResumeFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -55,10 +66,14 @@ def command(
         modelkit evaluate model.onnx model.int8.onnx --data labelled.npz
 
         modelkit evaluate model.onnx model.int8.onnx --threads 2 --json
+
+        modelkit evaluate models/ --data labelled.npz
     """
     from modelkit import api
     from modelkit.report import comparison
 
+    many = FolderFlags(match, skip, workers, timeout, memory, resume)
+    folder = any_folder(models, many)
     options = f.resolve_config(
         "evaluate",
         api.EvaluateConfig,
@@ -70,6 +85,22 @@ def command(
             "measure.threads": ("--threads", threads),
         },
     )
+    if folder is not None:
+        run_folder(
+            "evaluate",
+            folder,
+            many,
+            output=output,
+            data=data,
+            config=options,
+            loading=f.loading(arch, inputs, trust),
+            force=force,
+            as_json=as_json,
+            quiet=quiet,
+            verbose=verbose,
+        )
+        return
+    no_results(output)
     with progress(quiet=quiet, verbose=verbose) as listener:
         found = api.evaluate(
             models, data=data, config=options, loading=f.loading(arch, inputs, trust), progress=listener

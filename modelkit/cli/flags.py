@@ -16,11 +16,21 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="BaseModel")
 
 ModelArgument = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="An ONNX file or a checkpoint.", show_default=False)
+    Path,
+    typer.Argument(metavar="MODEL", help="An ONNX file or a checkpoint, or a folder of them.", show_default=False),
 ]
 OutputOption = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Where the artifact goes."),
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="PATH",
+        help="Where the artifact goes; for a folder of models, the folder of results.",
+    ),
+]
+ResultsOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FOLDER", help="For a folder of models: where results are kept as JSON."),
 ]
 DataOption = Annotated[
     Path | None,
@@ -91,6 +101,26 @@ ThreadsOption = Annotated[
 ]
 DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Show the plan and the predicted sizes; write nothing.")]
 ExplainFlag = Annotated[bool, typer.Option("--explain", help="List what was done to every layer, and why.")]
+MatchOption = Annotated[
+    list[str] | None,
+    typer.Option("--match", metavar="GLOB", help="Of a folder, take only models that fit: vision/*; repeatable."),
+]
+SkipOption = Annotated[
+    list[str] | None,
+    typer.Option("--skip", metavar="GLOB", help="Of a folder, leave out models and folders that fit; repeatable."),
+]
+WorkersOption = Annotated[
+    str | None, typer.Option("--workers", metavar="N", help="Models of a folder that are worked on at a time (1).")
+]
+TimeoutOption = Annotated[
+    str | None, typer.Option("--timeout", metavar="TIME", help="Longest time for one model of a folder: 10min.")
+]
+MemoryOption = Annotated[
+    str | None, typer.Option("--memory", metavar="SIZE", help="Most memory for one model of a folder: 2GB.")
+]
+ResumeFlag = Annotated[
+    bool, typer.Option("--resume", help="Of a folder, leave alone what an earlier run did and nothing has changed.")
+]
 SeedOption = Annotated[str | None, typer.Option("--seed", metavar="N", help="Seed of everything random (0).")]
 
 

@@ -8,6 +8,7 @@ import typer
 
 from modelkit.cli import flags as f
 from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag
+from modelkit.cli.folder import FolderFlags, is_folder, run_folder
 from modelkit.cli.transform import run_job
 
 
@@ -82,6 +83,12 @@ def command(
     threads: f.ThreadsOption = None,
     config: f.ConfigOption = None,
     sets: f.SetOption = None,
+    match: f.MatchOption = None,
+    skip: f.SkipOption = None,
+    workers: f.WorkersOption = None,
+    timeout: f.TimeoutOption = None,
+    memory: f.MemoryOption = None,
+    resume: f.ResumeFlag = False,
     dry_run: f.DryRunFlag = False,
     explain: f.ExplainFlag = False,
     seed: f.SeedOption = None,
@@ -108,10 +115,16 @@ def command(
     The largest cut that keeps the accuracy, with training; exit code 1 where there is none:
 
         modelkit prune model.onnx --channels auto --max-drop 1% --data train.npz --finetune 3
+
+    Every model below a folder:
+
+        modelkit prune models/ --sparsity 0.5 -o small/ --workers 2
     """
     from modelkit import api
     from modelkit.prune.config import PruneConfig
 
+    many = FolderFlags(match, skip, workers, timeout, memory, resume)
+    folder = is_folder(model, many)
     options = f.resolve_config(
         "prune",
         PruneConfig,
@@ -137,6 +150,24 @@ def command(
             "seed": ("--seed", seed),
         },
     )
+    if folder:
+        run_folder(
+            "prune",
+            model,
+            many,
+            output=output,
+            data=data,
+            test=test,
+            config=options,
+            loading=f.loading(arch, inputs, trust),
+            force=force,
+            dry_run=dry_run,
+            explain=explain,
+            as_json=as_json,
+            quiet=quiet,
+            verbose=verbose,
+        )
+        return
     job = api.prune_job(
         model,
         output=output,
