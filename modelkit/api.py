@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from pydantic import Field
 
 from modelkit.batch.options import FolderOptions
 from modelkit.checkpoint.loading import Loading
+from modelkit.commands import COMMANDS, artifact_name, make_job, maker_of
 from modelkit.config import Resolved, resolve
 from modelkit.data.preprocess import Preprocess
 from modelkit.options import Block, Measure, Synthetic
@@ -19,12 +20,9 @@ from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
     from modelkit.batch.plan import Request
     from modelkit.batch.run import Listener
-    from modelkit.data.dataset import Dataset
-    from modelkit.job import Algorithm, Job
+    from modelkit.job import Job
     from modelkit.jobs.protocol import Runner
     from modelkit.report.plan import Plan
     from modelkit.report.report import Report
@@ -66,8 +64,8 @@ def quantize(
         >>> report.size_ratio
         0.26
     """
-    job = quantize_job(model, output=output, data=data, test=test, config=config, force=force, loading=loading)
-    return run(job, progress)
+    given = {"output": output, "data": data, "test": test, "config": config, "force": force, "loading": loading}
+    return run(make_job("quantize", model, **given), progress)  # type: ignore[arg-type]
 
 
 def prune(
@@ -99,12 +97,12 @@ def prune(
     Raises:
         ModelkitError: With a message, a hint and an exit code; see modelkit.errors.
     """
-    job = prune_job(model, output=output, data=data, test=test, config=config, force=force, loading=loading)
-    return run(job, progress)
+    given = {"output": output, "data": data, "test": test, "config": config, "force": force, "loading": loading}
+    return run(make_job("prune", model, **given), progress)  # type: ignore[arg-type]
 
 
 def run(job: Job, progress: Progress = silent) -> Report:
-    """Do what a job describes; see ``quantize_job`` and ``prune_job``."""
+    """Do what a job describes; see ``modelkit.commands.make_job``."""
     from modelkit.graphless import is_graphless, prune_weights
     from modelkit.pipeline import transform
 
@@ -182,14 +180,17 @@ def folder_request(
     """
     from modelkit.batch.requests import make_request
 
-    schemas: dict[str, type[Block]] = {"quantize": QuantizeConfig, "prune": PruneConfig, "evaluate": EvaluateConfig}
+    schemas: dict[str, type[Block]] = {
+        **{name: each.schema for name, each in COMMANDS.items()},
+        "evaluate": EvaluateConfig,
+    }
     if command in schemas and not isinstance(config, Resolved):
         config = resolve(schemas[command], flags={key: (value, key) for key, value in (config or {}).items()})
     if not isinstance(options, Resolved):
         options = resolve(FolderOptions, flags={key: (value, key) for key, value in (options or {}).items()})
-    names: dict[str, Callable[[Path], str]] = {"prune": pruned_name}
-    if command == "quantize" and isinstance(config, Resolved):
-        names[command] = partial(default_name, options=config.value)
+    name = None
+    if command in COMMANDS and isinstance(config, Resolved):
+        name = partial(artifact_name, command, config=config.value)
     return make_request(
         command,
         Path(models),
@@ -201,7 +202,7 @@ def folder_request(
             "loading": None if loading == Loading() else loading,
         },
         options=options.value,
-        artifact_name=names.get(command),
+        artifact_name=name,
         resume=resume,
         force=force,
     )
@@ -286,92 +287,3 @@ def inspect(model: str | Path, *, loading: Loading = Loading()) -> dict[str, Any
             "facts": asdict(facts),
             "notes": source.notes,
         }
-
-
-def quantize_job(
-    model: str | Path,
-    *,
-    output: str | Path | None = None,
-    data: str | Path | None = None,
-    test: str | Path | None = None,
-    config: Resolved[QuantizeConfig] | Mapping[str, Any] | None = None,
-    force: bool = False,
-    loading: Loading = Loading(),  # noqa: B008 - frozen
-) -> Job:
-    """Describe a run of ``quantize`` without starting it; the arguments are the same."""
-    from modelkit.job import Job
-
-    if not isinstance(config, Resolved):
-        config = resolve(QuantizeConfig, flags={key: (value, key) for key, value in (config or {}).items()})
-    options, source = config.value, Path(model)
-    return Job(
-        command="quantize",
-        model=source,
-        output=Path(output) if output is not None else source.with_name(default_name(source, options)),
-        options=config,
-        safe=options.mode == "auto",
-        data=None if data is None else Path(data),
-        test=None if test is None else Path(test),
-        preprocess=options.preprocess,
-        force=force,
-        loading=loading,
-    )
-
-
-def default_name(model: Path, options: QuantizeConfig) -> str:
-    """The artifact's name: ``model.int8.onnx``, ``model.float16.onnx``."""
-    kind = f"int{options.bits}"
-    if options.mode in ("float16", "bfloat16"):
-        kind = options.mode
-    elif options.bits == 16:
-        kind = "16bit"
-    return f"{model.stem}.{kind}.onnx"
-
-
-def prune_job(
-    model: str | Path,
-    *,
-    output: str | Path | None = None,
-    data: str | Path | None = None,
-    test: str | Path | None = None,
-    config: Resolved[PruneConfig] | Mapping[str, Any] | None = None,
-    force: bool = False,
-    loading: Loading = Loading(),  # noqa: B008 - frozen
-) -> Job:
-    """Describe a run of ``prune`` without starting it; the arguments are the same."""
-    from modelkit.job import Job
-
-    if not isinstance(config, Resolved):
-        config = resolve(PruneConfig, flags={key: (value, key) for key, value in (config or {}).items()})
-    source = Path(model)
-    return Job(
-        command="prune",
-        model=source,
-        output=Path(output) if output is not None else source.with_name(pruned_name(source)),
-        options=config,
-        safe=False,
-        data=None if data is None else Path(data),
-        test=None if test is None else Path(test),
-        preprocess=config.value.preprocess,
-        force=force,
-        training=config.value.finetune.epochs > 0,
-        loading=loading,
-    )
-
-
-def pruned_name(model: Path) -> str:
-    """The artifact's name: ``model.pruned.onnx``."""
-    return f"{model.stem}.pruned.onnx"
-
-
-def maker_of(job: Job) -> Callable[[ir.Model, Dataset | None], Algorithm]:
-    """Return what makes a job's algorithm once the model and its calibration data are known."""
-    options = job.options.value
-    if job.command == "prune":
-        from modelkit.prune.auto import Pruner
-
-        return lambda model, data: Pruner(model, options, data)
-    from modelkit.measure.machine import int8_kind
-    from modelkit.quantize.auto import Quantizer
-
-    return lambda model, data: Quantizer(model, options, data, int8_kind())

@@ -9,6 +9,7 @@ from typing import Any
 from modelkit import api
 from modelkit.batch.facts import facts_of
 from modelkit.checkpoint.open import is_checkpoint
+from modelkit.commands import COMMANDS, make_job
 from modelkit.errors import BudgetError
 from modelkit.files import check_outputs, write_json
 from modelkit.progress import Progress
@@ -36,10 +37,10 @@ def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     arguments, reason, hint = dict(payload["arguments"]), "", None
     if not is_checkpoint(model):  # of a folder that holds both
         arguments.pop("loading", None)
-    if command in ("quantize", "prune"):
-        make = api.quantize_job if command == "quantize" else api.prune_job
+    if command in COMMANDS:
         try:
-            found = api.run(make(model, output=output, force=payload["force"], **arguments), progress)
+            job = make_job(command, model, output=output, force=payload["force"], **arguments)
+            found = api.run(job, progress)
         except BudgetError as error:
             assert isinstance(error.report, Report)
             found, reason, hint = error.report, error.message, error.hint

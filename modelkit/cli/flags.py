@@ -131,6 +131,31 @@ def loading(arch: str | None, inputs: list[str] | None, trust: bool) -> Loading:
     return Loading(arch, tuple(inputs or ()), trust)
 
 
+def shared(
+    objective: str | None,
+    include: list[str] | None,
+    exclude: list[str] | None,
+    max_drop: str | None,
+    min_ratio: str | None,
+    min_speedup: str | None,
+    max_latency: str | None,
+    threads: str | None,
+    seed: str | None,
+) -> dict[str, tuple[str, object]]:
+    """The flags that every command which transforms a model has, by the keys that they set."""
+    return {
+        "objective": ("--objective", objective),
+        "include": ("--include", include or None),
+        "exclude": ("--exclude", exclude or None),
+        "budget.max_drop": ("--max-drop", max_drop),
+        "budget.min_ratio": ("--min-ratio", min_ratio),
+        "budget.min_speedup": ("--min-speedup", min_speedup),
+        "budget.max_latency": ("--max-latency", max_latency),
+        "measure.threads": ("--threads", threads),
+        "seed": ("--seed", seed),
+    }
+
+
 def resolve_config(
     command: str,
     schema: type[T],

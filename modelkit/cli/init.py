@@ -78,16 +78,11 @@ def schema(command: CommandArgument, debug: DebugFlag = False) -> None:
 
 def _schema_of(command: str) -> type[BaseModel]:
     """The config of a command."""
-    if command == "quantize":
-        from modelkit.quantize.config import QuantizeConfig
+    from modelkit.api import EvaluateConfig
+    from modelkit.commands import COMMANDS
 
-        return QuantizeConfig
-    if command == "prune":
-        from modelkit.prune.config import PruneConfig
-
-        return PruneConfig
+    if command in COMMANDS:
+        return COMMANDS[command].schema
     if command == "evaluate":
-        from modelkit.api import EvaluateConfig
-
         return EvaluateConfig
-    raise UsageError(f"'{shown(command)}' has no config", "commands with one: quantize, prune, evaluate")
+    raise UsageError(f"'{shown(command)}' has no config", f"commands with one: {', '.join(COMMANDS)}, evaluate")

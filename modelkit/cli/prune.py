@@ -8,8 +8,8 @@ import typer
 
 from modelkit.cli import flags as f
 from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag
-from modelkit.cli.folder import FolderFlags, is_folder, run_folder
-from modelkit.cli.transform import run_job
+from modelkit.cli.folder import FolderFlags, is_folder
+from modelkit.cli.transform import Given, transform
 
 
 def command(
@@ -120,11 +120,10 @@ def command(
 
         modelkit prune models/ --sparsity 0.5 -o small/ --workers 2
     """
-    from modelkit import api
     from modelkit.prune.config import PruneConfig
 
-    many = FolderFlags(match, skip, workers, timeout, memory, resume)
-    folder = is_folder(model, many)
+    folder = FolderFlags(match, skip, workers, timeout, memory, resume)
+    is_folder(model, folder)
     options = f.resolve_config(
         "prune",
         PruneConfig,
@@ -139,42 +138,9 @@ def command(
             "structure.target": ("--target", target),
             "structure.importance": ("--importance", importance),
             "finetune.epochs": ("--finetune", finetune),
-            "objective": ("--objective", objective),
-            "include": ("--include", include or None),
-            "exclude": ("--exclude", exclude or None),
-            "budget.max_drop": ("--max-drop", max_drop),
-            "budget.min_ratio": ("--min-ratio", min_ratio),
-            "budget.min_speedup": ("--min-speedup", min_speedup),
-            "budget.max_latency": ("--max-latency", max_latency),
-            "measure.threads": ("--threads", threads),
-            "seed": ("--seed", seed),
+            **f.shared(objective, include, exclude, max_drop, min_ratio, min_speedup, max_latency, threads, seed),
         },
     )
-    if folder:
-        run_folder(
-            "prune",
-            model,
-            many,
-            output=output,
-            data=data,
-            test=test,
-            config=options,
-            loading=f.loading(arch, inputs, trust),
-            force=force,
-            dry_run=dry_run,
-            explain=explain,
-            as_json=as_json,
-            quiet=quiet,
-            verbose=verbose,
-        )
-        return
-    job = api.prune_job(
-        model,
-        output=output,
-        data=data,
-        test=test,
-        config=options,
-        force=force,
-        loading=f.loading(arch, inputs, trust),
-    )
-    run_job(job, dry_run=dry_run, explain=explain, as_json=as_json, quiet=quiet, verbose=verbose)
+    loading = f.loading(arch, inputs, trust)
+    given = Given(output, data, test, loading, force, dry_run, explain, as_json, quiet, verbose)
+    transform("prune", model, options, folder, given)

@@ -8,8 +8,8 @@ import typer
 
 from modelkit.cli import flags as f
 from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag
-from modelkit.cli.folder import FolderFlags, is_folder, run_folder
-from modelkit.cli.transform import run_job
+from modelkit.cli.folder import FolderFlags, is_folder
+from modelkit.cli.transform import Given, transform
 
 
 def command(
@@ -89,11 +89,10 @@ def command(
 
         modelkit quantize models/ -o small/ --workers 2
     """
-    from modelkit import api
     from modelkit.quantize.config import QuantizeConfig
 
-    many = FolderFlags(match, skip, workers, timeout, memory, resume)
-    folder = is_folder(model, many)
+    folder = FolderFlags(match, skip, workers, timeout, memory, resume)
+    is_folder(model, folder)
     options = f.resolve_config(
         "quantize",
         QuantizeConfig,
@@ -102,42 +101,9 @@ def command(
         flags={
             "bits": ("--bits", bits),
             "mode": ("--mode", mode),
-            "objective": ("--objective", objective),
-            "include": ("--include", include or None),
-            "exclude": ("--exclude", exclude or None),
-            "budget.max_drop": ("--max-drop", max_drop),
-            "budget.min_ratio": ("--min-ratio", min_ratio),
-            "budget.min_speedup": ("--min-speedup", min_speedup),
-            "budget.max_latency": ("--max-latency", max_latency),
-            "measure.threads": ("--threads", threads),
-            "seed": ("--seed", seed),
+            **f.shared(objective, include, exclude, max_drop, min_ratio, min_speedup, max_latency, threads, seed),
         },
     )
-    if folder:
-        run_folder(
-            "quantize",
-            model,
-            many,
-            output=output,
-            data=data,
-            test=test,
-            config=options,
-            loading=f.loading(arch, inputs, trust),
-            force=force,
-            dry_run=dry_run,
-            explain=explain,
-            as_json=as_json,
-            quiet=quiet,
-            verbose=verbose,
-        )
-        return
-    job = api.quantize_job(
-        model,
-        output=output,
-        data=data,
-        test=test,
-        config=options,
-        force=force,
-        loading=f.loading(arch, inputs, trust),
-    )
-    run_job(job, dry_run=dry_run, explain=explain, as_json=as_json, quiet=quiet, verbose=verbose)
+    loading = f.loading(arch, inputs, trust)
+    given = Given(output, data, test, loading, force, dry_run, explain, as_json, quiet, verbose)
+    transform("quantize", model, options, folder, given)

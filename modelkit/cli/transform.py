@@ -2,26 +2,68 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from modelkit.cli.console import progress, say, show, show_json, state
+from modelkit.cli.folder import FolderFlags, is_folder, run_folder
 
 if TYPE_CHECKING:
+    from modelkit.checkpoint.loading import Loading
+    from modelkit.config import Resolved
     from modelkit.job import Job
     from modelkit.report.report import Report
 
 
-def run_job(job: Job, *, dry_run: bool, explain: bool, as_json: bool, quiet: bool, verbose: bool) -> None:
-    """Run a job, or only plan it, and print what came of it.
+@dataclass(frozen=True)
+class Given:
+    """What every command that transforms a model is given beside its own options, as it was typed."""
+
+    output: Path | None
+    data: Path | None
+    test: Path | None
+    loading: Loading
+    force: bool
+    dry_run: bool
+    explain: bool
+    as_json: bool
+    quiet: bool
+    verbose: bool
+
+
+def transform(command: str, model: Path, options: Resolved[Any], folder: FolderFlags, given: Given) -> None:
+    """Run a command on a model, or on every model below a folder, and print what came of it.
 
     Raises:
-        BudgetError: Its report is printed before.
+        BudgetError: A budget was missed; the report is printed before.
+        PartError: A model of a folder failed.
         ModelkitError: Whatever is wrong.
     """
+    from modelkit.commands import make_job
+
+    if is_folder(model, folder):
+        run_folder(command, model, folder, config=options, **vars(given))
+        return
+    job = make_job(
+        command,
+        model,
+        output=given.output,
+        data=given.data,
+        test=given.test,
+        config=options,
+        force=given.force,
+        loading=given.loading,
+    )
+    _run(job, given)
+
+
+def _run(job: Job, given: Given) -> None:
     from modelkit import api
     from modelkit.errors import BudgetError
 
-    if dry_run:
+    explain, as_json, quiet, verbose = given.explain, given.as_json, given.quiet, given.verbose
+    if given.dry_run:
         with progress(quiet=quiet, verbose=verbose) as listener:
             plan = api.dry_run(job, listener)
         if as_json:

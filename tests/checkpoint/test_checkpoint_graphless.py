@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from modelkit.api import dry_run, prune, prune_job
+from modelkit.api import dry_run, prune
+from modelkit.commands import make_job
 from modelkit.errors import BudgetError, UsageError
 
 
@@ -87,7 +88,7 @@ def test_a_missed_budget_leaves_only_the_report(saved: Path) -> None:
 
 
 def test_a_plan_writes_nothing(saved: Path) -> None:
-    plan = dry_run(prune_job(saved, config={"sparsity": 0.5}))
+    plan = dry_run(make_job("prune", saved, config={"sparsity": 0.5}))
     assert plan.output.endswith(f"net.pruned{saved.suffix}")
     assert {d.target for d in plan.decisions if d.action == "pruned"} == {"conv.weight", "fc.weight"}
     assert [path.name for path in saved.parent.glob("net*")] == [saved.name]

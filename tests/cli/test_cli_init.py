@@ -76,8 +76,8 @@ def test_list(capsys: Capsys) -> None:
             "there are default, article",
         ),
         (["init", "quantize", "-t", "../evaluate/default"], "has no template '../evaluate/default'", "see --list"),
-        (["init", "prune\x1b[1m"], "'prune\\x1b[1m' has no config", "commands with one: quantize, evaluate"),
-        (["schema", "inspect"], "'inspect' has no config", "commands with one: quantize, evaluate"),
+        (["init", "prune\x1b[1m"], "'prune\\x1b[1m' has no config", "commands with one: quantize, prune, evaluate"),
+        (["schema", "inspect"], "'inspect' has no config", "commands with one: quantize, prune, evaluate"),
     ],
 )
 def test_unknown_names(capsys: Capsys, folder: Path, argv: list[str], error: str, hint: str) -> None:

@@ -1,0 +1,126 @@
+"""The commands that transform a model: what each is made of. Adding a command is adding one entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelkit.checkpoint.loading import Loading
+from modelkit.config import Resolved, resolve
+from modelkit.job import Job, Maker
+from modelkit.prune.config import PruneConfig
+from modelkit.quantize.config import QuantizeConfig
+from modelkit.transform_config import TransformConfig
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that turns a model into an artifact.
+
+    Attributes:
+        schema: Its config.
+        suffix: What the artifact's name has before ``.onnx``, by the config: "int8", "pruned".
+        maker: Gives what makes its algorithm, once the model and its data are known; imports the algorithms.
+        safe: Whether the built-in limits hold where no budget is set.
+        training: Whether it trains, and so gets most of the data.
+    """
+
+    schema: type[TransformConfig]
+    suffix: Callable[[Any], str]
+    maker: Callable[[Any], Maker]
+    safe: Callable[[Any], bool]
+    training: Callable[[Any], bool]
+
+
+def _quantizer(config: QuantizeConfig) -> Maker:
+    from modelkit.measure.machine import int8_kind
+    from modelkit.quantize.auto import Quantizer
+
+    return lambda model, data: Quantizer(model, config, data, int8_kind())
+
+
+def _pruner(config: PruneConfig) -> Maker:
+    from modelkit.prune.auto import Pruner
+
+    return lambda model, data: Pruner(model, config, data)
+
+
+def _bits(config: QuantizeConfig) -> str:
+    if config.mode in ("float16", "bfloat16"):
+        return config.mode
+    return "16bit" if config.bits == 16 else f"int{config.bits}"
+
+
+COMMANDS: dict[str, Command] = {
+    "quantize": Command(
+        schema=QuantizeConfig,
+        suffix=_bits,
+        maker=_quantizer,
+        safe=lambda config: config.mode == "auto",
+        training=lambda config: False,
+    ),
+    "prune": Command(
+        schema=PruneConfig,
+        suffix=lambda config: "pruned",
+        maker=_pruner,
+        safe=lambda config: False,
+        training=lambda config: config.finetune.epochs > 0,
+    ),
+}
+
+
+def artifact_name(command: str, model: Path, config: TransformConfig) -> str:
+    """The artifact's name beside its model: ``model.int8.onnx``, ``model.pruned.onnx``."""
+    return f"{model.stem}.{COMMANDS[command].suffix(config)}.onnx"
+
+
+def make_job(
+    command: str,
+    model: str | Path,
+    *,
+    output: str | Path | None = None,
+    data: str | Path | None = None,
+    test: str | Path | None = None,
+    config: Resolved[Any] | Mapping[str, Any] | None = None,
+    force: bool = False,
+    loading: Loading = Loading(),  # noqa: B008 - frozen
+) -> Job:
+    """Describe a run of a command without starting it.
+
+    Args:
+        command: A key of ``COMMANDS``.
+        model: An ONNX file or a checkpoint.
+        output: Where the artifact goes; by default beside the model.
+        data: Inputs, with labels or without.
+        test: Labelled inputs for the final figures only.
+        config: Options as dotted keys, or already resolved.
+        force: Whether to overwrite an artifact that exists.
+        loading: For a checkpoint its architecture, inputs and trust.
+
+    Raises:
+        ConfigError: The config has values that the command does not take.
+    """
+    found, source = COMMANDS[command], Path(model)
+    if not isinstance(config, Resolved):
+        config = resolve(found.schema, flags={key: (value, key) for key, value in (config or {}).items()})
+    options: TransformConfig = config.value
+    return Job(
+        command=command,
+        model=source,
+        output=Path(output) if output is not None else source.with_name(artifact_name(command, source, options)),
+        options=config,
+        safe=found.safe(options),
+        data=None if data is None else Path(data),
+        test=None if test is None else Path(test),
+        preprocess=options.preprocess,
+        force=force,
+        training=found.training(options),
+        loading=loading,
+    )
+
+
+def maker_of(job: Job) -> Maker:
+    """Return what makes a job's algorithm once the model and its data are known."""
+    return COMMANDS[job.command].maker(job.options.value)
