@@ -1,4 +1,4 @@
-"""Every way of quantizing, tried on models that are not ours: which work, which are refused, which crash.
+"""Every way of quantizing and pruning, tried on models that are not ours: which work, which are refused, which crash.
 
     python benchmarks/corpus.py [--large] [--only PATTERN] [FOLDER ...]
 
@@ -36,6 +36,9 @@ from modelkit.graph.opset import ensure_opset
 from modelkit.graph.run import session_of
 from modelkit.graph.save import save
 from modelkit.graph.tensors import constant_of
+from modelkit.prune.channels.cutting import prune_channels
+from modelkit.prune.config import PruneConfig
+from modelkit.prune.weights.sparse import prune_by_magnitude
 from modelkit.quantize.affine import sqnr_db
 from modelkit.quantize.audit import audit
 from modelkit.quantize.calibrate import observe
@@ -119,6 +122,21 @@ def static(signed: bool, arithmetic: bool, method: str) -> Transform:
     return apply
 
 
+def zeros(model: ir.Model) -> list[Decision]:
+    """Half of the weights to zero, by magnitude."""
+    return prune_by_magnitude(model, PruneConfig(sparsity=0.5))
+
+
+def channels(repair: bool) -> Transform:
+    """A third of the channels out; repaired on a few random samples, or not."""
+
+    def apply(model: ir.Model) -> list[Decision]:
+        config = PruneConfig(channels=0.3)
+        return prune_channels(model, config, 0.3, dataset(model) if repair else None)
+
+    return apply
+
+
 MODES: dict[str, Transform] = {
     "weights 8, at load": weights(8, False, 11),
     "weights 8, at run time": weights(8, True, 13, center="range", scale="mse"),
@@ -130,8 +148,11 @@ MODES: dict[str, Transform] = {
     "static entropy, uint8": static(False, True, "entropy"),
     "float16": half(ir.DataType.FLOAT16),
     "bfloat16": half(ir.DataType.BFLOAT16),
+    "prune weights": zeros,
+    "prune channels": channels(False),
+    "prune channels, repaired": channels(True),
 }
-DONE = {"quantized", "int8", "float16", "bfloat16"}
+DONE = {"quantized", "int8", "float16", "bfloat16", "pruned", "cut"}
 
 
 def dataset(model: ir.Model):
@@ -239,7 +260,7 @@ def main() -> int:
     reasons: Counter[str] = Counter()
     for path in corpus(options.folders, options.large, options.only):
         for mode, counts in table.items():
-            outcome = _apart(path, mode)
+            outcome = apart(path, mode)
             counts[outcome.status] += 1
             if outcome.status == "refused":
                 reasons[outcome.detail] += 1
@@ -257,7 +278,7 @@ def main() -> int:
 _pool: list[ProcessPoolExecutor] = []
 
 
-def _apart(path: Path, mode: str) -> Outcome:
+def apart(path: Path, mode: str) -> Outcome:
     """Try in another process: a runtime that dies must not end the sweep."""
     if not _pool:
         _pool.append(ProcessPoolExecutor(max_workers=1))

@@ -1,7 +1,7 @@
 """Pruning: channels of a residual network beside Torch-Pruning, and single weights by each method.
 
 Run: python sample_models/make.py article_cnn && pip install --no-deps torch-pruning==1.6.1
-     python benchmarks/prune.py [channels] [weights] [lenet]
+     python benchmarks/prune.py [channels] [weights] [lenet] [corpus]
 The part lenet needs MNIST: mnist_train.npz and mnist_test.npz (arrays x and y) in the folder that MNIST names.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,6 +229,32 @@ def train_lenet(x: np.ndarray, y: np.ndarray, target: Path) -> None:
     )
 
 
+def foreign() -> None:
+    """Models that are not ours: onnx's backend data, and every awkward twin of the samples."""
+    import corpus
+
+    modes = [mode for mode in corpus.MODES if mode.startswith("prune")]
+    counts: dict[str, Counter[str]] = {mode: Counter() for mode in modes}
+    reasons: Counter[str] = Counter()
+    paths = list(corpus.corpus([], False, ""))
+    for path in paths:
+        for mode in modes:
+            outcome = corpus.apart(path, mode)
+            counts[mode][outcome.status] += 1
+            if outcome.status in ("refused", "crash"):
+                reasons[outcome.detail.split(":")[0][:90]] += 1
+    states = ("works", "idle", "refused", "crash")
+    rows = [(mode, *(found[state] for state in states)) for mode, found in counts.items()]
+    crashes = sum(found["crash"] for found in counts.values())
+    told = "\n".join(f"- {count} times: {reason}" for reason, count in reasons.most_common(8))
+    body = (
+        f"- Each of {len(paths)} models is pruned and runs, or is refused with a reason: {crashes} crashes: "
+        f"{verdict(not crashes)}\n\n{table(['mode', *states], rows)}\n\n*idle*: nothing in it could be pruned, and "
+        f"the decisions say why. Most refusals:\n\n{told}"
+    )
+    write_section("prune-corpus", "Pruning models that are not ours", command("corpus"), body)
+
+
 def zeros(entry: dict[str, Any]) -> float:
     """Share of zeros among a model's parameters."""
     size = entry["size"]
@@ -244,7 +271,7 @@ def command(part: str) -> str:
     return f"python benchmarks/prune.py {part}"
 
 
-PARTS: dict[str, Callable[[], None]] = {"channels": channels, "weights": weights, "lenet": lenet}
+PARTS: dict[str, Callable[[], None]] = {"channels": channels, "weights": weights, "lenet": lenet, "corpus": foreign}
 
 
 def main() -> None:
