@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -12,6 +12,7 @@ from modelkit.errors import UsageError
 from modelkit.graph.run import session_of
 from modelkit.progress import Progress
 from modelkit.train.config import FineTune
+from modelkit.train.history import History
 
 
 @dataclass
@@ -23,14 +24,12 @@ class Tuner:
         options: How to train.
         data: What to train on.
         seed: Seed of everything random.
-        histories: What each training went through, for the report.
     """
 
     original: ir.Model
     options: FineTune
     data: Dataset
     seed: int
-    histories: list[dict[str, object]] = field(default_factory=list)
 
     def __call__(self, model: ir.Model, progress: Progress, *, epochs: int | None = None) -> list[Decision]:
         """Train a pruned model in place; weights that are zero stay zero.
@@ -58,13 +57,32 @@ class Tuner:
             progress=progress,
             seed=self.seed,
         )
-        self.histories.append(history.to_dict())
-        return decisions
+        return [_whole(history), *decisions]
 
     def share_out(self, steps: int) -> list[int]:
         """Divide the epochs among steps, at least one each; the last gets what is left over, and so the most."""
         each = max(1, self.options.epochs // steps)
         return [each] * (steps - 1) + [max(each, self.options.epochs - each * (steps - 1))]
+
+
+def _whole(history: History) -> Decision:
+    """What a training came to, in one decision for the model."""
+    best = next(epoch for epoch in history.epochs if epoch.number == history.best)
+    start = history.epochs[0]
+    numbers: dict[str, float | int | str] = {
+        "epochs": history.epochs[-1].number,
+        "best_epoch": history.best,
+        "learning_rate": history.rate,
+        "batch": history.batch,
+        "samples": history.samples[0],
+        "seconds": round(history.seconds, 1),
+    }
+    for name, value in (("before", start.quality), ("after", best.quality)):
+        if value is not None:
+            numbers[f"validation_{history.metric}_{name}"] = round(value, 4)
+    return Decision(
+        "model", "fine-tuned", "; ".join([f"by {history.loss}", history.stopped, *history.notes]), numbers
+    )
 
 
 def tuner_for(original: ir.Model, options: FineTune, data: Dataset | None, seed: int) -> Tuner | None:
@@ -78,8 +96,9 @@ def tuner_for(original: ir.Model, options: FineTune, data: Dataset | None, seed:
     if data is None:
         raise UsageError("fine-tuning needs data", "give the training samples with --data")
     if not data.has_labels and options.loss != "distill":
+        name = data.name if data.path is None else data.path.name
         raise UsageError(
-            f"fine-tuning needs labels, and '{data.name}' has none",
+            f"fine-tuning needs labels, and '{name}' has none",
             "--set finetune.loss=distill learns from the original's own outputs instead",
         )
     return Tuner(original, options, data, seed)
