@@ -28,20 +28,21 @@ check: $(STAMP) ## Lint, formatting, types, and the rule that imports go one way
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# One process: tests of latency would measure each other.
-test: $(STAMP) ## Run the tests (a few minutes)
-	$(BIN)/python -m pytest
+# Two processes: latencies are compared interleaved, so that a busy neighbour changes ratios little.
+test: $(STAMP) ## Run the tests (some minutes)
+	$(BIN)/python -m pytest -n 2
 
-bench: $(STAMP) sample_models/made/resnet18.onnx ## Measure what docs/benchmarks.md reports (half an hour)
+bench: $(STAMP) sample_models/made/resnet18.onnx sample_models/made/article_cnn.onnx ## Measure what docs/benchmarks.md reports (an hour)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/quantize.py
 	$(BIN)/python benchmarks/static.py
+	$(BIN)/python benchmarks/prune.py
 	$(BIN)/python benchmarks/batch.py
 
 # Too large for git; needs Debian's dataset-fashion-mnist.
-sample_models/made/resnet18.onnx: | $(STAMP)
-	$(BIN)/python sample_models/make.py resnet18
+sample_models/made/%.onnx: | $(STAMP)
+	$(BIN)/python sample_models/make.py $*
 
 demo: $(STAMP) ## Quantize a sample model and show what came of it
 	$(BIN)/modelkit quantize sample_models/fashion_cnn.onnx --bits 8 \

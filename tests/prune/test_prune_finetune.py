@@ -63,7 +63,7 @@ def test_without_labels_self_distillation_is_offered_and_works(tmp_path: Path, u
         output=tmp_path / "a.onnx",
         data=unlabelled,
         test=TEST,
-        config={**config, "finetune.loss": "distill"},
+        config={**config, "finetune.loss": "distill", "finetune.epochs": 6},
     )
     assert distilled.after.quality is not None and distilled.after.quality["accuracy"] > 0.85
 
