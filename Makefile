@@ -37,6 +37,7 @@ bench: $(STAMP) sample_models/made/resnet18.onnx ## Measure what docs/benchmarks
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/quantize.py
 	$(BIN)/python benchmarks/static.py
+	$(BIN)/python benchmarks/batch.py
 
 # Too large for git; needs Debian's dataset-fashion-mnist.
 sample_models/made/resnet18.onnx: | $(STAMP)

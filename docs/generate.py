@@ -24,7 +24,8 @@ HEAD = """\
 
 <!-- Written by docs/generate.py from --help; edit the help texts, then run: make docs -->
 
-Results go to stdout; progress, notes and errors to stderr. `--json` puts one JSON document on stdout, nothing else.
+Results go to stdout; progress, notes and errors to stderr. `--json` puts one JSON document on stdout, nothing else;
+for a folder of models one on each line.
 Flags win over `--set`, `--set` over the YAML of `--config`, the YAML over the defaults.
 
 | exit code | meaning |
@@ -32,9 +33,10 @@ Flags win over `--set`, `--set` over the YAML of `--config`, the YAML over the d
 | 0 | done |
 | 1 | a budget was not met; no artifact was written, the report was |
 | 2 | what was given cannot be used: an option, a config, a model or a data set |
+| 3 | of a folder of models some failed, or all; the others are done |
 | 4 | refused as unsafe |
 | 5 | the machine or the runtime failed: disk, permission, memory, onnxruntime |
-| 130 | interrupted; nothing was written |
+| 130 | interrupted; nothing was written, or what was finished of a folder |
 
 Environment: `NO_COLOR` turns colours off, `COLUMNS` sets the width where the output is no terminal.
 """
@@ -127,10 +129,25 @@ def tidy(lines: list[str]) -> list[str]:
     return re.sub(r"\n{3,}", "\n\n", text).strip("\n").split("\n")
 
 
+FACTORY = """\
+from torch import nn
+
+
+def make():
+    return nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10))
+"""
+
+
 def playground(folder: Path) -> None:
-    """Lay out what the commands of a page work on: the sample models that git has."""
+    """Lay out what the commands of a page work on: git's sample models, and one of them as a state dict."""
+    import onnx
+    from safetensors.numpy import save_file
+
     ignored = shutil.ignore_patterns("made", "*.py", "__pycache__")
     shutil.copytree(ROOT / "sample_models", folder / "sample_models", ignore=ignored)
+    weights = onnx.load(ROOT / "sample_models" / "digits_mlp.onnx").graph.initializer
+    save_file({each.name: onnx.numpy_helper.to_array(each) for each in weights}, folder / "digits.safetensors")
+    (folder / "digits.py").write_text(FACTORY, encoding="utf-8")
 
 
 def refresh(page: Path) -> None:

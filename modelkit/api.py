@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from modelkit.batch.options import FolderOptions
+from modelkit.checkpoint.loading import Loading
 from modelkit.config import Resolved, resolve
 from modelkit.data.preprocess import Preprocess
 from modelkit.options import Block, Measure, Synthetic
@@ -18,10 +21,14 @@ from modelkit.quantize.config import QuantizeConfig
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from modelkit.batch.plan import Request
+    from modelkit.batch.run import Listener
     from modelkit.data.dataset import Dataset
     from modelkit.job import Algorithm, Job
+    from modelkit.jobs.protocol import Runner
     from modelkit.report.plan import Plan
     from modelkit.report.report import Report
+    from modelkit.report.summary import Summary
 
 
 def quantize(
@@ -32,17 +39,19 @@ def quantize(
     test: str | Path | None = None,
     config: Resolved[QuantizeConfig] | Mapping[str, Any] | None = None,
     force: bool = False,
+    loading: Loading = Loading(),  # noqa: B008 - frozen
     progress: Progress = silent,
 ) -> Report:
     """Store a model's numbers in fewer bits, and prove that it still works.
 
     Args:
-        model: An ONNX file.
+        model: An ONNX file or a checkpoint.
         output: Where the artifact goes; by default beside the model, as ``<stem>.int8.onnx``.
         data: Inputs, with labels or without: npz, folder, csv, parquet, images (see docs/data.md).
         test: Labelled inputs for the final figures only.
         config: Options as dotted keys (``{"bits": 4, "weights.scale": "mse"}``), or already resolved.
         force: Whether to overwrite an artifact that exists.
+        loading: For a checkpoint its architecture, inputs and trust (see docs/checkpoints.md).
         progress: Told how far the work is.
 
     Returns:
@@ -57,7 +66,7 @@ def quantize(
         >>> report.size_ratio
         0.26
     """
-    job = quantize_job(model, output=output, data=data, test=test, config=config, force=force)
+    job = quantize_job(model, output=output, data=data, test=test, config=config, force=force, loading=loading)
     return run(job, progress)
 
 
@@ -69,17 +78,19 @@ def prune(
     test: str | Path | None = None,
     config: Resolved[PruneConfig] | Mapping[str, Any] | None = None,
     force: bool = False,
+    loading: Loading = Loading(),  # noqa: B008 - frozen
     progress: Progress = silent,
 ) -> Report:
     """Set weights to zero, or take whole channels out, and prove that the model still works.
 
     Args:
-        model: An ONNX file.
+        model: An ONNX file or a checkpoint.
         output: Where the artifact goes; by default beside the model, as ``<stem>.pruned.onnx``.
         data: Inputs, with labels or without: npz, folder, csv, parquet, images (see docs/data.md).
         test: Labelled inputs for the final figures only.
         config: Options as dotted keys (``{"sparsity": 0.5}``, ``{"channels": 0.3}``), or already resolved.
         force: Whether to overwrite an artifact that exists.
+        loading: For a checkpoint its architecture, inputs and trust (see docs/checkpoints.md).
         progress: Told how far the work is.
 
     Returns:
@@ -88,21 +99,112 @@ def prune(
     Raises:
         ModelkitError: With a message, a hint and an exit code; see modelkit.errors.
     """
-    return run(prune_job(model, output=output, data=data, test=test, config=config, force=force), progress)
+    job = prune_job(model, output=output, data=data, test=test, config=config, force=force, loading=loading)
+    return run(job, progress)
 
 
 def run(job: Job, progress: Progress = silent) -> Report:
     """Do what a job describes; see ``quantize_job`` and ``prune_job``."""
+    from modelkit.graphless import is_graphless, prune_weights
     from modelkit.pipeline import transform
 
+    if is_graphless(job):
+        return prune_weights(job, progress)
     return transform(job, maker_of(job), progress)
 
 
 def dry_run(job: Job, progress: Progress = silent) -> Plan:
     """Tell what ``run`` would do; nothing is written."""
+    from modelkit.graphless import is_graphless, plan_weights
     from modelkit.pipeline import plan
 
+    if is_graphless(job):
+        return plan_weights(job)
     return plan(job, maker_of(job), progress)
+
+
+def run_folder(request: Request, *, listener: Listener | None = None, runner: Runner | None = None) -> Summary:
+    """Run a command on every model below a folder, each in a process of its own with limits.
+
+    Args:
+        request: What to do; see ``folder_request``.
+        listener: Told what happens.
+        runner: What runs the models; processes of this machine by default.
+
+    Returns:
+        A row for each model, sorted. A model that failed is a row with its reason, not an exception.
+
+    Raises:
+        ModelkitError: Nothing could be done: no model, results that exist, a folder in use or not writable.
+
+    Example:
+        >>> from modelkit.api import folder_request, run_folder
+        >>> summary = run_folder(folder_request("quantize", "models", output="small", workers=2))
+        >>> summary.counts
+        {'done': 12}
+    """
+    from modelkit.batch.run import run as run_batch
+
+    return run_batch(request, listener, runner)
+
+
+def folder_request(
+    command: str,
+    models: str | Path,
+    *,
+    output: str | Path | None = None,
+    data: str | Path | None = None,
+    test: str | Path | None = None,
+    config: Resolved[Any] | Mapping[str, Any] | None = None,
+    options: Resolved[FolderOptions] | Mapping[str, Any] | None = None,
+    loading: Loading = Loading(),  # noqa: B008 - frozen
+    resume: bool = False,
+    force: bool = False,
+) -> Request:
+    """Describe a run over a folder without starting it.
+
+    Args:
+        command: quantize, prune, inspect or evaluate.
+        models: The folder of models.
+        output: The folder of results, which mirrors that of the models; inspect and evaluate need none.
+        data: As the command takes it; the same for every model.
+        test: The same.
+        config: The command's options as dotted keys, or already resolved (inspect has none).
+        options: Options of the run over the folder (``{"workers": 2, "timeout": "10min"}``), or already resolved;
+            see ``modelkit.batch.options.FolderOptions``.
+        loading: For checkpoints their architecture, inputs and trust; the same for all of them.
+        resume: Whether to leave alone what is done and unchanged.
+        force: Whether to replace what is there.
+
+    Raises:
+        UsageError: The command takes no folder, or needs an output.
+        ConfigError: An option is wrong.
+    """
+    from modelkit.batch.requests import make_request
+
+    schemas: dict[str, type[Block]] = {"quantize": QuantizeConfig, "prune": PruneConfig, "evaluate": EvaluateConfig}
+    if command in schemas and not isinstance(config, Resolved):
+        config = resolve(schemas[command], flags={key: (value, key) for key, value in (config or {}).items()})
+    if not isinstance(options, Resolved):
+        options = resolve(FolderOptions, flags={key: (value, key) for key, value in (options or {}).items()})
+    names: dict[str, Callable[[Path], str]] = {"prune": pruned_name}
+    if command == "quantize" and isinstance(config, Resolved):
+        names[command] = partial(default_name, options=config.value)
+    return make_request(
+        command,
+        Path(models),
+        None if output is None else Path(output),
+        given={
+            "config": config,
+            "data": None if data is None else Path(data),
+            "test": None if test is None else Path(test),
+            "loading": None if loading == Loading() else loading,
+        },
+        options=options.value,
+        artifact_name=names.get(command),
+        resume=resume,
+        force=force,
+    )
 
 
 class EvaluateConfig(Block):
@@ -119,18 +221,21 @@ def evaluate(
     *,
     data: str | Path | None = None,
     config: Resolved[EvaluateConfig] | Mapping[str, Any] | None = None,
+    loading: Loading = Loading(),  # noqa: B008 - frozen
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Measure models side by side: size, quality, agreement with the first one, latency.
 
     Args:
-        models: ONNX files with the same inputs and outputs; the first is the reference.
+        models: ONNX files or checkpoints with the same inputs and outputs; the first is the reference.
         data: Inputs, with labels for quality; made-up inputs without.
         config: Options as dotted keys, or already resolved.
+        loading: For checkpoints their architecture, inputs and trust; the same for all of them.
         progress: Told how far the work is.
 
     Returns:
-        ``{"schema": "modelkit.comparison/1", "models": [...], "data": ..., "notes": [...], "machine": ...}``.
+        ``{"schema": "modelkit.comparison/1", "models": [...], "data": ..., "notes": [...], "machine": ...,
+        "config": ..., "origins": ...}``; origins tell where each option's value came from.
 
     Raises:
         ModelkitError: A model or the data cannot be used.
@@ -140,21 +245,29 @@ def evaluate(
     if not isinstance(config, Resolved):
         config = resolve(EvaluateConfig, flags={key: (value, key) for key, value in (config or {}).items()})
     paths = [Path(path) for path in models]
-    return compare_models(paths, None if data is None else Path(data), config.value, progress)
+    found = compare_models(paths, None if data is None else Path(data), config.value, progress, loading)
+    return {**found, "config": config.value.model_dump(mode="json"), "origins": dict(config.origins)}
 
 
-def inspect(model: str | Path) -> dict[str, Any]:
+def inspect(model: str | Path, *, loading: Loading = Loading()) -> dict[str, Any]:  # noqa: B008 - frozen
     """Tell what is in a model file.
+
+    Args:
+        model: An ONNX file or a checkpoint.
+        loading: For a checkpoint its architecture, inputs and trust; without an architecture its weights are listed.
 
     Returns:
         ``{"schema": "modelkit.inspection/1", "file": ..., "size": ..., "facts": ...}``; the facts are those of
-        ``modelkit.graph.facts.ModelFacts``.
+        ``modelkit.graph.facts.ModelFacts``. For weights without an architecture
+        ``{"schema": "modelkit.state/1", "file": ..., "tensors": [...], ...}``.
 
     Raises:
         ModelkitError: The file cannot be read as a model.
     """
     from dataclasses import asdict
 
+    from modelkit.checkpoint.open import open_source
+    from modelkit.checkpoint.tell import is_state, tell
     from modelkit.files import file_record
     from modelkit.graph.facts import describe
     from modelkit.graph.load import load
@@ -162,13 +275,17 @@ def inspect(model: str | Path) -> dict[str, Any]:
     from modelkit.report.inspection import SCHEMA
 
     path = Path(model)
-    facts = describe(load(path).model)
-    return {
-        "schema": SCHEMA,
-        "file": file_record(path),
-        "size": asdict(measure_size(path)),
-        "facts": asdict(facts),
-    }
+    if loading.arch is None and not loading.inputs and is_state(path):
+        return tell(path, trust=loading.trust)
+    with open_source(path, loading) as source:
+        facts = describe(load(source.onnx).model)
+        return {
+            "schema": SCHEMA,
+            "file": file_record(path),
+            "size": asdict(measure_size(source.onnx)),
+            "facts": asdict(facts),
+            "notes": source.notes,
+        }
 
 
 def quantize_job(
@@ -179,6 +296,7 @@ def quantize_job(
     test: str | Path | None = None,
     config: Resolved[QuantizeConfig] | Mapping[str, Any] | None = None,
     force: bool = False,
+    loading: Loading = Loading(),  # noqa: B008 - frozen
 ) -> Job:
     """Describe a run of ``quantize`` without starting it; the arguments are the same."""
     from modelkit.job import Job
@@ -196,6 +314,7 @@ def quantize_job(
         test=None if test is None else Path(test),
         preprocess=options.preprocess,
         force=force,
+        loading=loading,
     )
 
 
@@ -217,6 +336,7 @@ def prune_job(
     test: str | Path | None = None,
     config: Resolved[PruneConfig] | Mapping[str, Any] | None = None,
     force: bool = False,
+    loading: Loading = Loading(),  # noqa: B008 - frozen
 ) -> Job:
     """Describe a run of ``prune`` without starting it; the arguments are the same."""
     from modelkit.job import Job
@@ -227,14 +347,21 @@ def prune_job(
     return Job(
         command="prune",
         model=source,
-        output=Path(output) if output is not None else source.with_name(f"{source.stem}.pruned.onnx"),
+        output=Path(output) if output is not None else source.with_name(pruned_name(source)),
         options=config,
         safe=False,
         data=None if data is None else Path(data),
         test=None if test is None else Path(test),
         preprocess=config.value.preprocess,
         force=force,
+        training=config.value.finetune.epochs > 0,
+        loading=loading,
     )
+
+
+def pruned_name(model: Path) -> str:
+    """The artifact's name: ``model.pruned.onnx``."""
+    return f"{model.stem}.pruned.onnx"
 
 
 def maker_of(job: Job) -> Callable[[ir.Model, Dataset | None], Algorithm]:

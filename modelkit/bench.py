@@ -12,14 +12,17 @@ from modelkit import verdict
 from modelkit.candidate import Candidate, Trial
 from modelkit.errors import ModelError
 from modelkit.files import Staging, file_record
+from modelkit.graph.channels.surgery import kept_positions
+from modelkit.graph.facts import describe
 from modelkit.graph.save import save
 from modelkit.job import Job, Prepared
-from modelkit.measure.evaluate import evaluate_sessions
+from modelkit.measure.evaluate import Remembered, evaluate_sessions
 from modelkit.measure.latency import Latency, compare_fresh
 from modelkit.measure.machine import machine_facts
 from modelkit.measure.size import measure_size
 from modelkit.progress import Progress
 from modelkit.report.report import Report, Side
+from modelkit.report.rows import finite_note
 from modelkit.runtime import make_session, ready_run
 from modelkit.transform_config import TransformConfig
 
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
     from modelkit.data.dataset import Dataset
+
+
+_LARGE_BYTES = 1 << 29
 
 
 class Bench:
@@ -43,10 +49,17 @@ class Bench:
         self._job, self._prepared, self._stage, self._progress = job, prepared, stage, progress
         self._options: TransformConfig = job.options.value
         self._roles = prepared.roles
-        self._original = self._session(job.model)
-        self._size = asdict(measure_size(job.model))
+        self._held: ort.InferenceSession | None = None
+        self._size = {**asdict(measure_size(job.model)), "macs": describe(prepared.model).macs}
         self._latency: dict[str, Any] | None = None
-        found = evaluate_sessions({"original": self._original}, self._batches(self._roles.selection), reference=None)
+        # Every candidate is compared with the same outputs of the original: they are computed once.
+        self._remembered = Remembered()
+        found = evaluate_sessions(
+            {"original": self._original()},
+            self._batches(self._roles.selection),
+            reference=None,
+            remembered=self._remembered,
+        )
         self._quality = found["original"].quality
         self._limits = verdict.Limits(
             budget=self._options.budget,
@@ -54,6 +67,7 @@ class Bench:
             synthetic=self._roles.selection.synthetic,
             original_bytes=int(self._size["file_bytes"]),
             original_quality=self._quality,
+            rows=self._roles.selection.count,
         )
 
     def run_all(self) -> list[Trial]:
@@ -64,7 +78,7 @@ class Bench:
             fresh = [self._try(candidate, len(trials) + i) for i, candidate in enumerate(todo)]
             trials += fresh
             self._time([trial for trial in fresh if self._worth_timing(trial)])
-            verdict.pick(trials, self.problem, self.rate)
+            self.pick(trials)
             todo = self._prepared.algorithm.refine(trials, self._progress)
         if all(trial.status == "failed" for trial in trials):
             raise ModelError(
@@ -73,17 +87,22 @@ class Bench:
             )
         return trials
 
+    def pick(self, trials: list[Trial]) -> Trial | None:
+        """Mark every trial and return the best that is inside the budget, or None."""
+        selection = self._roles.selection
+        return verdict.pick(trials, self.problem, self.rate, selection.count if selection.has_labels else 0)
+
     def problem(self, trial: Trial) -> str | None:
         """Why a trial is outside the budget, or None."""
         return (
             verdict.fidelity_problem(trial, self._limits)
             or verdict.size_problem(trial, self._limits)
-            or verdict.latency_problem(trial, self._limits, self._options.objective)
+            or verdict.latency_problem(trial, self._limits, self._prepared.algorithm.objective)
         )
 
     def rate(self, trial: Trial) -> float:
         """How good a trial is; lower is better."""
-        return verdict.score(trial, self._limits, self._options.objective)
+        return verdict.score(trial, self._limits, self._prepared.algorithm.objective)
 
     def report(self, trial: Trial, trials: list[Trial], met: bool) -> Report:
         """Measure the chosen trial on the test data and put everything together."""
@@ -92,7 +111,7 @@ class Bench:
         if self._roles.test is not None:
             self._progress("testing", 0, self._roles.test.count)
             found = evaluate_sessions(
-                {"original": self._original, "artifact": self._session(trial.path)},
+                {"original": self._original(), "artifact": self._session(trial.path)},
                 self._batches(self._roles.test),
                 reference="original",
                 progress=self._progress,
@@ -110,15 +129,19 @@ class Bench:
             speedup=speedup["value"] if speedup else None,
         )
         met = met and all(gate.ok for gate in checks)
-        notes = list(self._roles.notes)
+        unknown = finite_note(fidelity)
+        source = self._job.source.notes if self._job.source else []
+        notes = [*source, *self._roles.notes, *([unknown] if unknown else [])]
         if speedup and speedup["high"] < 1:
             notes.append("the artifact is slower than the original on this machine")
         latency = {k: v for k, v in (trial.latency or {}).items() if k != "speedup"} or None
         return Report(
             command=self._job.command,
             status="done" if met else "budget not met",
-            before=Side(file_record(self._job.model), self._size, self._latency, quality),
-            after=Side(file_record(trial.path), trial.size, latency, after_quality),
+            before=Side(file_record(self._job.named), self._size, self._latency, quality),
+            after=Side(
+                {**file_record(trial.path), "name": self._job.output.name}, trial.size, latency, after_quality
+            ),
             method=trial.name,
             speedup=speedup,
             fidelity=fidelity,
@@ -135,6 +158,12 @@ class Bench:
             machine=machine_facts(),
         )
 
+    def _original(self) -> ort.InferenceSession:
+        """The original, loaded when it is needed."""
+        if self._held is None:
+            self._held = self._session(self._job.model)
+        return self._held
+
     def _session(self, path: Path) -> ort.InferenceSession:
         measure = self._options.measure
         return make_session(path, threads=measure.threads, providers=[measure.provider])
@@ -147,22 +176,24 @@ class Bench:
         model = self._prepared.model.clone()
         try:
             trial.decisions = candidate.apply(model, self._progress)
+            trial.kept = kept_positions(model)
             path = self._stage.path(f"candidate-{number}.onnx")
             save(model, path)
             session = self._session(path)
             self._progress(f"comparing {candidate.name}", 0, self._roles.selection.count)
             found = evaluate_sessions(
-                {"original": self._original, "candidate": session},
+                {"original": self._original(), "candidate": session},
                 self._batches(self._roles.selection),
                 reference="original",
                 progress=self._progress,
                 total=self._roles.selection.count,
+                remembered=self._remembered,
             )["candidate"]
         except ModelError as error:
             # One way that does not fit this model must not hide the others that do.
             trial.status, trial.reason = "failed", error.message
             return trial
-        trial.path, trial.size = path, asdict(measure_size(path))
+        trial.path, trial.size = path, {**asdict(measure_size(path)), "macs": describe(model).macs}
         trial.fidelity, trial.quality = found.fidelity, found.quality
         return trial
 
@@ -175,7 +206,12 @@ class Bench:
         """Time candidates against the original, interleaved; a close call against one is timed once more."""
         if not trials:
             return
-        self._apply(trials, self._compare(trials, self._options.measure.seconds))
+        # All sessions of a comparison are loaded at once: large models are compared one by one.
+        large = int(self._size["file_bytes"]) > _LARGE_BYTES
+        if large:
+            self._held = None
+        for together in [[trial] for trial in trials] if large else [trials]:
+            self._apply(together, self._compare(together, self._options.measure.seconds))
         doubtful = [
             trial
             for trial in trials
@@ -183,7 +219,7 @@ class Bench:
             and trial.latency["speedup"]["high"] < 1
             and trial.latency["speedup"]["value"] > 0.85
         ]
-        if doubtful:
+        if doubtful and not large:
             self._apply(doubtful, self._compare(doubtful, 3 * self._options.measure.seconds))
 
     def _compare(self, trials: list[Trial], seconds: float) -> Latency:
@@ -212,5 +248,5 @@ class Bench:
 
 def _entry(trial: Trial) -> dict[str, Any]:
     found = asdict(trial)
-    del found["path"], found["decisions"]
+    del found["path"], found["decisions"], found["kept"]
     return found

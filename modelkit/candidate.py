@@ -42,6 +42,7 @@ class Trial:
         fidelity: Agreement with the original on the selection data.
         quality: Metrics against labels on the selection data; None without labels.
         latency: Median and p95 in milliseconds, and the speed-up with its interval; None until timed.
+        kept: Of each initializer that was cut, by axis, the positions that are left; empty where shapes are the same.
     """
 
     name: str
@@ -53,3 +54,4 @@ class Trial:
     fidelity: dict[str, Any] | None = None
     quality: dict[str, Any] | None = None
     latency: dict[str, Any] | None = None
+    kept: dict[str, dict[int, Any]] = field(default_factory=dict)

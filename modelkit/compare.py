@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelkit.alike import check_outputs_match, common_inputs
+from modelkit.checkpoint.loading import Loading
+from modelkit.checkpoint.open import is_checkpoint, open_source
+from modelkit.checkpoint.source import Source
 from modelkit.data.open import open_dataset
 from modelkit.data.preprocess import Preprocess
 from modelkit.data.synthetic import synthetic_dataset
@@ -22,6 +26,7 @@ from modelkit.measure.size import measure_size
 from modelkit.options import Measure, Synthetic
 from modelkit.progress import Progress
 from modelkit.report.comparison import SCHEMA
+from modelkit.report.rows import finite_note
 from modelkit.runtime import class_count, input_specs, make_session, output_specs, ready_run
 
 if TYPE_CHECKING:
@@ -41,28 +46,47 @@ class Options(Protocol):
     def seed(self) -> int: ...  # noqa: D102
 
 
-def compare_models(paths: list[Path], data: Path | None, options: Options, progress: Progress) -> dict[str, Any]:
+def compare_models(
+    named: list[Path],
+    data: Path | None,
+    options: Options,
+    progress: Progress,
+    loading: Loading = Loading(),  # noqa: B008 - frozen
+) -> dict[str, Any]:
     """Measure every model on the same inputs.
 
     Args:
-        paths: The models; the first is the reference.
+        named: The models; the first is the reference.
         data: Inputs; None for made-up ones.
         options: How to measure.
         progress: Told how far the work is.
+        loading: How checkpoints among them are read.
 
     Raises:
         UsageError: No model is named, two paths are the same file, or the models do not have the same inputs
             and outputs.
         ModelkitError: A model or the data cannot be used.
     """
-    if not paths:
+    if not named:
         raise UsageError("no model is named", "give one file, or several to compare")
-    if len({path.resolve() for path in paths}) < len(paths):
+    if len({path.resolve() for path in named}) < len(named):
         raise UsageError("the same model is named twice", "its figures would be the same but for noise")
+    given = [is_checkpoint(path) for path in named]
+    with ExitStack() as stack:
+        sources = [
+            # What is said of checkpoints is not said of the ONNX files beside them.
+            stack.enter_context(open_source(path, loading if mine or not any(given) else Loading(), progress))
+            for path, mine in zip(named, given, strict=True)
+        ]
+        return _compare(sources, data, options, progress)
+
+
+def _compare(sources: list[Source], data: Path | None, options: Options, progress: Progress) -> dict[str, Any]:
+    paths = [source.onnx for source in sources]
     reference = load(paths[0]).model
     for path in paths[1:]:
         load(path)
-    keys = _names(paths)
+    keys = _names([source.path for source in sources])
 
     def session(path: Path) -> ort.InferenceSession:
         return make_session(path, threads=options.measure.threads, providers=[options.measure.provider])
@@ -71,7 +95,7 @@ def compare_models(paths: list[Path], data: Path | None, options: Options, progr
     specs = common_inputs({key: input_specs(each) for key, each in sessions.items()})
     outputs = {key: output_specs(each) for key, each in sessions.items()}
     check_outputs_match(outputs)
-    notes = []
+    notes = list(dict.fromkeys(note for source in sources for note in source.notes))
     if data is not None:
         classes = class_count(outputs[keys[0]])
         dataset = open_dataset(data, specs, preprocess=options.preprocess, classes=classes)
@@ -101,14 +125,16 @@ def compare_models(paths: list[Path], data: Path | None, options: Options, progr
     timed = compare_fresh(
         factories, baseline=keys[0], seconds=options.measure.seconds, seed=options.seed, progress=progress
     )
+    unknown = next((text for each in found.values() if (text := finite_note(each.fidelity))), None)
+    notes += [unknown] if unknown else []
     entries = []
-    for key, path in zip(keys, paths, strict=True):
+    for key, source in zip(keys, sources, strict=True):
         ratio = timed.ratios.get(key)
         entries.append(
             {
                 "name": key,
-                "file": file_record(path),
-                "size": asdict(measure_size(path)),
+                "file": file_record(source.path),
+                "size": asdict(measure_size(source.onnx)),
                 "quality": found[key].quality,
                 "fidelity": found[key].fidelity,
                 "latency": asdict(timed.stats[key]),

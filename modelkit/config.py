@@ -37,7 +37,7 @@ from modelkit.config_nodes import (
 from modelkit.errors import ConfigError, ResourceError, UsageError
 from modelkit.yaml_strict import MAX_BYTES, BrokenYamlError, dump, parse
 
-__all__ = ["Milliseconds", "Percent", "Resolved", "Seconds", "as_yaml", "json_schema", "resolve"]
+__all__ = ["Bytes", "Milliseconds", "Percent", "Resolved", "Seconds", "as_yaml", "json_schema", "resolve"]
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -102,6 +102,19 @@ Seconds = Annotated[
     ),
 ]
 """A duration in seconds: ``90s``, ``2min``, ``1h``, ``500ms``, or a plain number of seconds."""
+
+Bytes = Annotated[
+    float,
+    _Quantity(
+        "an amount of memory",
+        (
+            *(("kB", "1e3"), ("MB", "1e6"), ("GB", "1e9"), ("TB", "1e12")),
+            *(("KiB", "1024"), ("MiB", "1048576"), ("GiB", "1073741824"), ("TiB", "1099511627776"), ("B", "1")),
+        ),
+        "a number with a unit such as 500MB or 2GiB, or a plain number of bytes",
+    ),
+]
+"""An amount of memory in bytes: ``500MB``, ``2GiB``, or a plain number of bytes."""
 
 
 @dataclass(frozen=True)

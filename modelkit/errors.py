@@ -82,6 +82,12 @@ class BudgetError(ModelkitError):
         self.report = report
 
 
+class PartError(ModelkitError):
+    """Some models of a folder failed; the others are done (exit code 3)."""
+
+    exit_code = 3
+
+
 class UnsafeError(ModelkitError):
     """Refused because it could harm: a path that leaves its folder, a file that runs code (exit code 4)."""
 

@@ -28,6 +28,8 @@ __all__ = [
     "check_outputs",
     "contained",
     "file_record",
+    "json_bytes",
+    "outputs_of",
     "require_file",
     "sha256",
     "shown",
@@ -144,6 +146,17 @@ def sha256(path: Path) -> str:
     return str(file_record(path)["sha256"])
 
 
+def outputs_of(output: Path) -> list[Path]:
+    """Every file that a transform may write for an artifact: its data, itself, its reports in JSON and Markdown."""
+    stem = output.name.removesuffix(".onnx")
+    return [
+        output.with_name(f"{output.name}.data"),
+        output,
+        output.with_name(f"{stem}.report.json"),
+        output.with_name(f"{stem}.report.md"),
+    ]
+
+
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], *, force: bool) -> None:
     """Refuse outputs that would overwrite something, before any work is done.
 
@@ -179,19 +192,31 @@ def _is_same(a: Path, b: Path) -> bool:
         return os.path.realpath(a) == os.path.realpath(b)
 
 
-def write_json(path: Path, obj: object) -> None:
-    """Write a JSON file in one step: keys in their given order, two spaces, a newline at the end.
+def json_bytes(obj: object) -> bytes:
+    """A JSON document: keys in their given order, two spaces, a newline at the end.
 
     NaN and infinities, which JSON lacks, become null. Paths become text and numpy scalars plain numbers.
+
+    Raises:
+        TypeError: The object holds something that JSON cannot express.
+    """
+    text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # Names of files may hold bytes that are no UTF-8; "\udc80" is how JSON spells those.
+    return text.encode("utf-8", "backslashreplace")
+
+
+def write_json(path: Path, obj: object) -> None:
+    """Write a JSON file in one step; see ``json_bytes``.
+
+    Within a Staging block write ``json_bytes`` to its path instead: an error then names the folder that it is for.
 
     Raises:
         ResourceError: The file cannot be written; an old one is intact.
         TypeError: The object holds something that JSON cannot express.
     """
-    text = json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    content = json_bytes(obj)
     with Staging(path.parent) as stage:
-        # Names of files may hold bytes that are no UTF-8; "\udc80" is how JSON spells those.
-        stage.path(path.name).write_bytes(text.encode("utf-8", "backslashreplace"))
+        stage.path(path.name).write_bytes(content)
         stage.publish([path.name], force=True)
 
 

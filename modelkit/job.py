@@ -5,23 +5,30 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelkit.candidate import Candidate, Trial
+from modelkit.checkpoint.artifact import names_beside
+from modelkit.checkpoint.loading import Loading
+from modelkit.checkpoint.open import open_source
+from modelkit.checkpoint.source import Source
 from modelkit.config import Resolved
 from modelkit.data.open import open_dataset
 from modelkit.data.roles import Roles, assign_roles
 from modelkit.data.synthetic import synthetic_dataset
 from modelkit.decision import Decision
-from modelkit.files import check_outputs
+from modelkit.errors import UsageError
+from modelkit.files import check_outputs, outputs_of, shown
 from modelkit.graph.layers import input_vocabulary
 from modelkit.graph.load import Loaded, load
 from modelkit.graph.normalise import normalise
 from modelkit.graph.save import save
 from modelkit.graph.verify import verify_same
+from modelkit.options import Objective
 from modelkit.progress import Progress, silent
 from modelkit.report.report import SCHEMA
 from modelkit.runtime import class_count, input_specs, make_session, output_specs
@@ -36,6 +43,10 @@ if TYPE_CHECKING:
 
 class Algorithm(Protocol):
     """A command's side of the work."""
+
+    @property
+    def objective(self) -> Objective:
+        """What is preferred among candidates inside the budget."""
 
     def candidates(self) -> list[Candidate]:
         """Return what to try first."""
@@ -62,6 +73,8 @@ class Job:
         preprocess: How images become inputs.
         force: Whether to overwrite an artifact that exists.
         training: Whether the algorithm trains, and so gets most of the data.
+        loading: How a checkpoint is read.
+        source: Where the model came from; None until it is opened.
     """
 
     command: str
@@ -74,6 +87,13 @@ class Job:
     preprocess: Preprocess | None = None
     force: bool = False
     training: bool = False
+    loading: Loading = Loading()  # noqa: RUF009 - frozen
+    source: Source | None = None
+
+    @property
+    def named(self) -> Path:
+        """The file that the user named; ``model`` is the ONNX file that stands for it."""
+        return self.source.path if self.source is not None else self.model
 
 
 @dataclass
@@ -100,15 +120,15 @@ class Prepared:
 Maker = Callable[["ir.Model", "Dataset | None"], Algorithm]
 
 
-def outputs_of(output: Path) -> list[Path]:
-    """Every file that a run may write for this output."""
-    stem = output.name.removesuffix(".onnx")
-    return [
-        output.with_name(f"{output.name}.data"),
-        output,
-        output.with_name(f"{stem}.report.json"),
-        output.with_name(f"{stem}.report.md"),
-    ]
+@contextmanager
+def opened(job: Job, progress: Progress = silent) -> Iterator[Job]:
+    """Give the job with its model as an ONNX file, which a checkpoint becomes for as long as the block lasts.
+
+    Raises:
+        ModelkitError: The checkpoint cannot be used.
+    """
+    with open_source(job.model, job.loading, progress) as source:
+        yield replace(job, model=source.onnx, source=source)
 
 
 def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:
@@ -119,8 +139,14 @@ def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:
     """
     options: TransformConfig = job.options.value
     loaded = load(job.model)
-    inputs = [job.model, *loaded.external, *(p for p in (job.data, job.test) if p is not None)]
-    check_outputs(outputs_of(job.output), inputs, force=job.force or only_failed(job.output))
+    inputs = [job.named, job.model, *loaded.external, *(p for p in (job.data, job.test) if p is not None)]
+    beside = names_beside(job.source, job.output) if job.source is not None and job.command == "prune" else []
+    check_outputs([*outputs_of(job.output), *beside], inputs, force=job.force or only_failed(job.output))
+    if job.data is not None and job.test is not None and os.path.realpath(job.data) == os.path.realpath(job.test):
+        raise UsageError(
+            f"'{shown(job.test)}' is named both to work with and to test on",
+            "leave --test out, and labelled data is split in parts; or give other samples",
+        )
     session = make_session(job.model, providers=[options.measure.provider])
     specs = input_specs(session)
     classes = class_count(output_specs(session))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelkit import verdict
 from modelkit.bench import Bench
 from modelkit.candidate import Trial
+from modelkit.checkpoint.artifact import write_beside
 from modelkit.decision import Decision
 from modelkit.errors import BudgetError, ModelError
-from modelkit.files import Staging, file_record, write_json
+from modelkit.files import Staging, file_record, json_bytes, outputs_of, shown
 from modelkit.graph.load import load
 from modelkit.graph.save import save
-from modelkit.job import Job, Maker, only_failed, outputs_of, prepare
+from modelkit.job import Job, Maker, only_failed, opened, prepare
 from modelkit.progress import Progress, silent
 from modelkit.report import markdown
 from modelkit.report.plan import Plan
@@ -29,7 +30,8 @@ def transform(job: Job, make: Maker, progress: Progress = silent) -> Report:
     """Run a job from file to file.
 
     The artifact, ``<stem>.report.json`` and ``<stem>.report.md`` are written together or not at all. When a budget
-    is not met only the report is written.
+    is not met only the report is written. Pruning a state dict also writes it changed in the same way, in the
+    format that it had, and a plan of what changed.
 
     Args:
         job: What to do.
@@ -40,20 +42,33 @@ def transform(job: Job, make: Maker, progress: Progress = silent) -> Report:
         BudgetError: Nothing that was tried is inside the budget; carries the report as ``report``.
         ModelkitError: Anything else that is wrong.
     """
+    with opened(job, progress) as ready:
+        return _transform(ready, make, progress)
+
+
+def _transform(job: Job, make: Maker, progress: Progress) -> Report:
     prepared = prepare(job, make, progress)
     with Staging(job.output.parent) as stage:
         bench = Bench(job, prepared, stage, progress)
         trials = bench.run_all()
-        chosen = verdict.pick(trials, bench.problem, bench.rate)
+        chosen = bench.pick(trials)
         best = chosen or _least_bad(trials, bench.rate)
         report = bench.report(best, trials, chosen is not None)
-        artifact, names = job.output.name, []
+        artifact = job.output.name
+        names: list[str] = []
         if chosen is not None and report.status == "done":
+            if job.command == "prune" and job.source is not None and best.path is not None:
+                beside, note = write_beside(job.source, stage, job.output, prepared.model, best.path, best.kept)
+                names += beside
+                report.notes += [note] if note else []
             for path in save_as(best, stage, artifact):
                 names.append(path)
             report.after.file = file_record(stage.path(artifact))
         reports = [path.name for path in outputs_of(job.output)[2:]]
-        write_json(stage.path(reports[0]), report.to_dict())
+        older = _older_artifact(job) if report.status != "done" else None
+        if older is not None:
+            report.notes.append(older)
+        stage.path(reports[0]).write_bytes(json_bytes(report.to_dict()))
         stage.path(reports[1]).write_text(markdown.render(report), encoding="utf-8")
         # A failed run may replace its own earlier report: only artifacts are precious.
         failed_before = only_failed(job.output)
@@ -61,7 +76,7 @@ def transform(job: Job, make: Maker, progress: Progress = silent) -> Report:
     if report.status != "done":
         raise BudgetError(
             _missed(report, chosen),
-            f"{reports[0]} tells what was tried; loosen the budget or give data",
+            f"{reports[0]} tells what was tried; loosen the budget or give data" + (f"; {older}" if older else ""),
             report=report,
         )
     return report
@@ -78,6 +93,11 @@ def plan(job: Job, make: Maker, progress: Progress = silent) -> Plan:
     Raises:
         ModelkitError: Whatever ``transform`` would refuse before it starts.
     """
+    with opened(job, progress) as ready:
+        return _plan(ready, make, progress)
+
+
+def _plan(job: Job, make: Maker, progress: Progress) -> Plan:
     prepared = prepare(job, make, progress)
     entries: list[dict[str, Any]] = []
     best: tuple[int, list[Decision]] | None = None
@@ -93,7 +113,7 @@ def plan(job: Job, make: Maker, progress: Progress = silent) -> Plan:
         if best is None or predicted < best[0]:
             best = predicted, decisions
     return Plan(
-        model=job.model.name,
+        model=job.named.name,
         output=str(job.output),
         original_bytes=prepared.loaded.size_bytes,
         candidates=entries,
@@ -102,6 +122,13 @@ def plan(job: Job, make: Maker, progress: Progress = silent) -> Plan:
         config=job.options.value.model_dump(mode="json"),
         origins=dict(job.options.origins),
     )
+
+
+def _older_artifact(job: Job) -> str | None:
+    """What to say of an artifact that is there although this run wrote none."""
+    if not any(os.path.lexists(path) for path in outputs_of(job.output)[:2]):
+        return None
+    return f"the {shown(job.output.name)} that is there comes from an earlier run and was left as it is"
 
 
 def _saved_bytes(model: ir.Model) -> int:

@@ -146,6 +146,9 @@ def _zip_kind(file: IO[bytes], head: bytes) -> Kind:
         names = [head[30 : 30 + length].decode("utf-8", "replace")]
     # torch puts everything in one folder named after the file.
     inner = {name.split("/", 1)[-1] for name in names}
+    if len(names) == 1 and re.match(r"data/(weights/|\d)", next(iter(inner))):
+        # What these two begin with: of a file that was cut short nothing else is known.
+        return Kind.PT2 if "weights" in names[0] else Kind.TORCHSCRIPT
     if inner & {"archive_format", "serialized_exported_program.json", "models/model.json"}:
         return Kind.PT2
     if any(name in ("constants.pkl", "code") or name.startswith("code/") for name in inner):
@@ -200,7 +203,7 @@ def _is_onnx(file: IO[bytes]) -> bool:
             return False
         start = file.tell()
         if wire == 2:
-            if number in (2, 3, 4, 6) and not _is_words(file.read(min(value, 4096))):
+            if number in (2, 3, 4, 6) and not _is_words(file.read(min(value, 4096)), bells=True):
                 return False
             if number == 7:
                 inner = file.read(1)
@@ -216,14 +219,16 @@ def _is_onnx(file: IO[bytes]) -> bool:
     return 1 in seen and bool(seen & {2, 7, 8})
 
 
-def _is_words(data: bytes) -> bool:
-    """True for UTF-8 (perhaps cut within a character) without control characters."""
+def _is_words(data: bytes, *, bells: bool = False) -> bool:
+    """True for UTF-8 (perhaps cut within a character) without control characters; bell and backspace may pass."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         if len(data) - error.start > 3 or error.reason != "unexpected end of data":
             return False
         text = data[: error.start].decode("utf-8")
+    if bells:
+        text = re.sub(r"[\x07\x08]", "", text)
     return re.search(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]", text) is None
 
 

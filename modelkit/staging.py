@@ -317,22 +317,32 @@ def _lock(stage: Path, *, create: bool) -> int | None:
     return descriptor
 
 
-def _sweep(folder: Path) -> None:
-    """Clean up after killed processes: staging folders that nobody holds."""
+def clean_up(folder: Path) -> None:
+    """Remove at once what killed processes left in a folder, instead of when the next output is written there.
+
+    Where a kill fell between the renames of a set, the old set is put back first. What a living process holds is
+    left alone; so is a folder that does not exist.
+    """
+    with suppress(OSError):
+        _sweep(folder, patient=False)
+
+
+def _sweep(folder: Path, *, patient: bool = True) -> None:
+    """Clean up after killed processes: staging folders that nobody holds, and that had time to be locked."""
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.name.startswith(".modelkit-"))
     for name in names:
         match = re.fullmatch(r"\.modelkit-(\d{1,10})-[0-9a-z]+", name)
         if match:
             with suppress(OSError):
-                _sweep_one(folder / name, int(match.group(1)))
+                _sweep_one(folder / name, int(match.group(1)), patient=patient)
 
 
-def _sweep_one(stage: Path, pid: int) -> None:
+def _sweep_one(stage: Path, pid: int, *, patient: bool) -> None:
     info = stage.lstat()
     if not stat.S_ISDIR(info.st_mode) or (hasattr(os, "geteuid") and info.st_uid != os.geteuid()):
         return
-    young = abs(time.time() - info.st_mtime) < _OLD_ENOUGH_S
+    young = patient and abs(time.time() - info.st_mtime) < _OLD_ENOUGH_S
     marks = _read_journal(stage)
     # The lock is taken a moment after the folder is made, and the journal long after that.
     if young and not marks:

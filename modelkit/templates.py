@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from modelkit.config import json_schema
 from modelkit.errors import UsageError
-from modelkit.files import Staging, check_outputs, shown, write_json
+from modelkit.files import Staging, check_outputs, json_bytes, shown
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -55,7 +55,7 @@ def write(command: str, text: str, schema: type[BaseModel], target: Path, *, for
     check_outputs([target], [], force=force)
     with Staging(target.parent) as stage:
         stage.path(target.name).write_text(text, encoding="utf-8")
-        write_json(stage.path(beside.name), json_schema(schema, command))
+        stage.path(beside.name).write_bytes(json_bytes(json_schema(schema, command)))
         names = [target.name]
         if not beside.exists() or beside.read_bytes() != stage.path(beside.name).read_bytes():
             names.append(beside.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from modelkit.report.units import decibel, factor, milliseconds, percent, size
 SAFE_DROP = 0.01  # accuracy lost
 SAFE_CHANGED = 0.02  # predictions that change, on real inputs without labels
 SAFE_SQNR_DB = 20.0  # noise in the outputs, on made-up inputs
+_CHI_SQUARE = 3.84  # 95 % quantile, one degree of freedom
 SLOWER_BY = 0.01  # less than this is the memory layout of a session, not the model
 
 
@@ -29,6 +31,7 @@ class Limits:
         synthetic: Whether the selection data is made up.
         original_bytes: Size of the original.
         original_quality: Its metrics on the selection data; None without labels.
+        rows: Samples of the selection data; 0 where their number does not matter.
     """
 
     budget: Budget
@@ -36,6 +39,7 @@ class Limits:
     synthetic: bool
     original_bytes: int
     original_quality: dict[str, Any] | None
+    rows: int = 0
 
 
 def quality_loss(before: dict[str, Any] | None, after: dict[str, Any] | None) -> tuple[str, float] | None:
@@ -118,8 +122,20 @@ def score(trial: Trial, limits: Limits, objective: Objective) -> float:
         return latency_ratio + 1e-3 * size_ratio
     if objective == "quality":
         loss = quality_loss(limits.original_quality, trial.quality)
-        return (loss[1] * 1e4 if loss else 0.0) + _noise(trial) * 1e-2
+        return (_certain(loss[1], trial, limits) * 1e4 if loss else 0.0) + _noise(trial) * 1e-2
     return size_ratio * latency_ratio + _noise(trial) * 1e-6
+
+
+def _certain(loss: float, trial: Trial, limits: Limits) -> float:
+    """A loss of accuracy in steps of two standard errors: less than that is luck with the samples.
+
+    Of the predictions that changed, half would turn right and half wrong by chance, each worth 1 / rows.
+    """
+    agreement = (trial.fidelity or {}).get("top1_agreement")
+    if agreement is None or not limits.rows:
+        return loss
+    step = 2 * math.sqrt(max(1 - agreement, 1 / limits.rows) / limits.rows)
+    return math.floor(max(loss, 0.0) / step) * step
 
 
 def _noise(trial: Trial) -> float:
@@ -128,11 +144,21 @@ def _noise(trial: Trial) -> float:
 
 
 def pick(
-    trials: Sequence[Trial], problem: Callable[[Trial], str | None], rate: Callable[[Trial], float]
+    trials: Sequence[Trial],
+    problem: Callable[[Trial], str | None],
+    rate: Callable[[Trial], float],
+    samples: int = 0,
 ) -> Trial | None:
     """Mark every trial "chosen", "rejected" (with the reason) or "tried"; return the chosen one.
 
-    Among candidates of the same size whose speed-ups cannot be told apart, the one with the least noise wins.
+    Among candidates of the same size whose speed-ups cannot be told apart, those that the labels show to be worse
+    than another, beyond chance, are left out; of the rest the one with the least noise wins.
+
+    Args:
+        trials: What was tried.
+        problem: Says why a trial is outside the budget, or None.
+        rate: Rates a trial, lower is better.
+        samples: Labelled samples behind each trial's accuracy; 0 where there are none.
     """
     good: list[Trial] = []
     for trial in trials:
@@ -146,6 +172,7 @@ def pick(
         return None
     best = min(good, key=rate)
     equals = [trial for trial in good if _is_tie(best, trial)]
+    equals = [trial for trial in equals if not any(_worse(trial, other, samples) for other in equals)]
     best = min(equals, key=lambda trial: (_noise(trial), rate(trial)))
     best.status = "chosen"
     return best
@@ -160,6 +187,21 @@ def _is_tie(best: Trial, other: Trial) -> bool:
         return False
     one, two = best.latency["speedup"], other.latency["speedup"]
     return bool(one["low"] <= two["high"] and two["low"] <= one["high"])
+
+
+def _worse(trial: Trial, other: Trial, samples: int) -> bool:
+    """Whether a trial's accuracy is below another's by more than chance explains (McNemar's test, two-sided 5 %).
+
+    Only samples on which the two differ tell them apart; they can be no more than those on which either differs from
+    the original.
+    """
+    one, two = ((t.quality or {}).get("accuracy") for t in (trial, other))
+    agreements = [(t.fidelity or {}).get("top1_agreement") for t in (trial, other)]
+    if samples < 1 or one is None or two is None or any(a is None for a in agreements):
+        return False
+    differing = samples * sum(1 - a for a in agreements if a is not None)
+    gap = samples * (two - one)
+    return bool(gap > 0 and gap**2 > _CHI_SQUARE * differing)
 
 
 def gates(

@@ -166,6 +166,29 @@ def test_template_of_evaluate_works_on_a_model() -> None:
     assert exit_code == 0, stderr
 
 
+@pytest.mark.parametrize("options", [("--sparsity", "0.5"), ("--pattern", "2:4")], ids=" ".join)
+def test_pruning_weights_never_imports_torch(options: tuple[str, str], tmp_path: Path) -> None:
+    argv = ["prune", str(SAMPLES / "digits_mlp.onnx"), *options, "--data", str(SAMPLES / "digits_mlp.calib.npz")]
+    argv += ["--output", str(tmp_path / "sparse.onnx"), "--set", "measure.seconds=0.05"]
+    exit_code, names, stderr = run_and_list_modules(*argv)
+    assert exit_code == 0, stderr
+    assert not names & {"torch", "sklearn", "scipy"}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in TEMPLATES if path.parent.name == "prune" and path.stem != "default"], ids=label
+)
+def test_template_of_prune_works_on_a_model(path: Path, tmp_path: Path) -> None:
+    argv = ["prune", str(SAMPLES / "digits_mlp.onnx"), "--config", str(path), "--output", str(tmp_path / "x.onnx")]
+    if any(word in path.read_text(encoding="utf-8") for word in NEED_DATA):
+        argv += ["--data", str(SAMPLES / "digits_mlp.calib.npz"), "--test", str(SAMPLES / "digits_mlp.eval.npz")]
+    exit_code, _, stderr = run_and_list_modules(*argv, "--set", "measure.seconds=0.05")
+    assert exit_code == 0, stderr
+    report = json.loads((tmp_path / "x.report.json").read_text(encoding="utf-8"))
+    assert report["status"] == "done"
+    assert any(origin.startswith(f"{path.name}:") for origin in report["origins"].values())
+
+
 @pytest.mark.parametrize("path", [path for path in TEMPLATES if path.parent.name == "quantize"], ids=label)
 def test_template_works_on_a_model(path: Path, tmp_path: Path) -> None:
     artifact = tmp_path / "artifact.onnx"

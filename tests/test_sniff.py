@@ -53,6 +53,7 @@ KINDS = {
         model_bytes(producer_name="pytorch", producer_version="2.13", doc_string="a\nb"),
         Kind.ONNX,
     ),
+    "onnx-bells": (model_bytes(producer_name="tool\x07\x08"), Kind.ONNX),
     "npy": (saved(lambda b: np.save(b, np.ones(3))), Kind.NPY),
     "npz": (saved(lambda b: np.savez(b, x=np.ones(3), y=np.ones(2))), Kind.NPZ),
     "npz-deflated": (saved(lambda b: np.savez_compressed(b, x=np.ones(3))), Kind.NPZ),

@@ -82,6 +82,25 @@ def test_noise_decides_no_tie() -> None:
     assert chosen is faithful
 
 
+@pytest.mark.parametrize(
+    ("right", "agreement", "best"),
+    [
+        (0.89, 0.98, "better"),  # 20 of 1000 more are right: 40 can differ, chance explains 12
+        (0.905, 0.98, "faithful"),  # 5 more: chance
+        (0.89, 0.70, "faithful"),  # 20 more of 600 that can differ: chance
+    ],
+)
+def test_labels_come_before_noise_where_they_tell_two_apart(right: float, agreement: float, best: str) -> None:
+    better = trial("better", sqnr=26.0, quality={"accuracy": 0.91}, agreement=agreement)
+    faithful = trial("faithful", sqnr=33.0, quality={"accuracy": right}, agreement=agreement)
+    made = [better, faithful]
+    held = limits(quality=ACCURACY)
+    chosen = verdict.pick(made, lambda _: None, lambda t: verdict.score(t, held, "balanced"), 1000)
+    assert chosen is not None and chosen.name == best
+    unlabelled = verdict.pick(made, lambda _: None, lambda t: verdict.score(t, held, "balanced"))
+    assert unlabelled is faithful
+
+
 def test_nothing_good_enough_leaves_nothing_chosen() -> None:
     made = [trial("a"), Trial("b", status="failed", reason="no")]
     assert verdict.pick(made, lambda _: "too bad", lambda _: 0.0) is None

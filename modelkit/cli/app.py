@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int:
     """Run one command line and return its exit code."""
-    state.debug, state.wrote = "--debug" in argv, False
+    state.debug, state.wrote, state.left = "--debug" in argv, False, ""
     try:
         code = int(app(args=argv, prog_name="modelkit", standalone_mode=False) or 0)
         # typer makes an exit code of Ctrl-C, and ends the program itself where nobody reads its help.
@@ -137,7 +137,8 @@ def _usage(error: Exception, argv: list[str]) -> int:
 
 def _stopped(how: str, code: int) -> int:
     """Tell that the user or the system ended the run, and what became of it."""
-    print(f"{how}; {'the results are complete' if state.wrote else 'nothing was written'}", file=sys.stderr)
+    left = "the results are complete" if state.wrote else state.left or "nothing was written"
+    print(f"{how}; {left}", file=sys.stderr)
     return code
 
 

@@ -33,10 +33,12 @@ class State:
     Attributes:
         debug: Show the traceback of an error above its line.
         wrote: Whether the results are in place, so that an interruption must not say otherwise.
+        left: What is in place of a run that was cut short in its middle.
     """
 
     debug: bool = False
     wrote: bool = False
+    left: str = ""
 
 
 state = State()
@@ -70,6 +72,13 @@ def show_json(value: Any) -> None:
     from modelkit.report.report import finite
 
     _write(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def show_line(value: Any) -> None:
+    """Print one JSON document on a line of stdout."""
+    from modelkit.report.report import finite
+
+    _write(json.dumps(finite(value), ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def show_text(text: str) -> None:
@@ -152,15 +161,20 @@ def _bar() -> Iterator[Progress]:
     )
     task = bar.add_task("starting", total=None)
     started, current, visible = time.monotonic(), "", False
+    before = (0.0, 0.0)
 
     def draw(stage: str, done: float, total: float) -> None:
-        nonlocal current, visible
+        nonlocal current, visible, before
         if not visible and time.monotonic() - started > _SHOW_AFTER:
             bar.start()
             visible = True
         if stage != current:
             current = stage
-            bar.reset(task, description=stage, total=total or None)
+            if _goes_on(before, done, total):
+                bar.update(task, description=stage)
+            else:
+                bar.reset(task, description=stage, total=total or None)
+        before = (done, total)
         bar.update(task, completed=done, total=total or None)
 
     try:
@@ -169,17 +183,26 @@ def _bar() -> Iterator[Progress]:
         bar.stop()
 
 
+def _goes_on(before: tuple[float, float], done: float, total: float) -> bool:
+    """Whether a new stage counts on where the last one was, as the epochs of a training do."""
+    return 0 < before[0] <= done and before[1] == total
+
+
 class _Lines:
     """Progress for logs: a line now and then, never more than one in ten seconds."""
 
     def __init__(self) -> None:
         self._last = time.monotonic() - _LINE_EVERY + _SHOW_AFTER
         self._stage, self._began = "", time.monotonic()
+        self._before = (0.0, 0.0)
 
     def __call__(self, stage: str, done: float, total: float) -> None:
         now = time.monotonic()
         if stage != self._stage:
-            self._stage, self._began = stage, now
+            if not _goes_on(self._before, done, total):
+                self._began = now
+            self._stage = stage
+        self._before = (done, total)
         if now - self._last < _LINE_EVERY:
             return
         self._last = now

@@ -9,12 +9,17 @@ import typer
 
 from modelkit.cli import flags as f
 from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag, progress, show, show_json
+from modelkit.cli.folder import FolderFlags, any_folder, no_results, run_folder
 
 
 def command(
     models: Annotated[
         list[Path],
-        typer.Argument(metavar="MODEL", help="ONNX files; the first is the reference.", show_default=False),
+        typer.Argument(
+            metavar="MODEL",
+            help="ONNX files or checkpoints; the first is the reference. Or a folder of them, each by itself.",
+            show_default=False,
+        ),
     ],
     data: Annotated[
         Path | None,
@@ -25,6 +30,9 @@ def command(
             "sets, csv, parquet. Made-up inputs without.",
         ),
     ] = None,
+    arch: f.ArchOption = None,
+    inputs: f.InputOption = None,
+    trust: f.TrustFlag = False,
     seconds: Annotated[
         str | None,
         typer.Option("--seconds", metavar="S", help="Time spent on timing each model (2)."),
@@ -36,6 +44,14 @@ def command(
     threads: f.ThreadsOption = None,
     config: f.ConfigOption = None,
     sets: f.SetOption = None,
+    output: f.ResultsOption = None,
+    force: f.ForceFlag = False,
+    match: f.MatchOption = None,
+    skip: f.SkipOption = None,
+    workers: f.WorkersOption = None,
+    timeout: f.TimeoutOption = None,
+    memory: f.MemoryOption = None,
+    resume: f.ResumeFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -50,10 +66,14 @@ def command(
         modelkit evaluate model.onnx model.int8.onnx --data labelled.npz
 
         modelkit evaluate model.onnx model.int8.onnx --threads 2 --json
+
+        modelkit evaluate models/ --data labelled.npz
     """
     from modelkit import api
     from modelkit.report import comparison
 
+    many = FolderFlags(match, skip, workers, timeout, memory, resume)
+    folder = any_folder(models, many)
     options = f.resolve_config(
         "evaluate",
         api.EvaluateConfig,
@@ -65,8 +85,26 @@ def command(
             "measure.threads": ("--threads", threads),
         },
     )
+    if folder is not None:
+        run_folder(
+            "evaluate",
+            folder,
+            many,
+            output=output,
+            data=data,
+            config=options,
+            loading=f.loading(arch, inputs, trust),
+            force=force,
+            as_json=as_json,
+            quiet=quiet,
+            verbose=verbose,
+        )
+        return
+    no_results(output)
     with progress(quiet=quiet, verbose=verbose) as listener:
-        found = api.evaluate(models, data=data, config=options, progress=listener)
+        found = api.evaluate(
+            models, data=data, config=options, loading=f.loading(arch, inputs, trust), progress=listener
+        )
     if as_json:
         show_json(found)
     elif not quiet:

@@ -10,14 +10,27 @@ import typer
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from modelkit.checkpoint.loading import Loading
     from modelkit.config import Resolved
 
 T = TypeVar("T", bound="BaseModel")
 
-ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="An ONNX file or a checkpoint, or a folder of them.", show_default=False),
+]
 OutputOption = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Where the artifact goes."),
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="PATH",
+        help="Where the artifact goes; for a folder of models, the folder of results.",
+    ),
+]
+ResultsOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FOLDER", help="For a folder of models: where results are kept as JSON."),
 ]
 DataOption = Annotated[
     Path | None,
@@ -33,6 +46,27 @@ TestOption = Annotated[
     typer.Option(
         "--test", metavar="PATH", help="Labelled inputs for the final figures only; nothing is chosen by them."
     ),
+]
+ArchOption = Annotated[
+    str | None,
+    typer.Option(
+        "--arch",
+        metavar="MODULE:FACTORY",
+        help="For a state dict: what builds its module, such as mypkg.nets:make. Its code is run.",
+    ),
+]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="[NAME=]SHAPE[:TYPE]",
+        help="For a checkpoint: an input, such as 1x3x32x32:float32; repeatable. Any batch fits later; :fixed at the "
+        "end keeps it.",
+    ),
+]
+TrustFlag = Annotated[
+    bool,
+    typer.Option("--trust", help="Load a checkpoint that can run code: pickled modules, TorchScript."),
 ]
 ForceFlag = Annotated[bool, typer.Option("--force", "-f", help="Overwrite an artifact that exists.")]
 ConfigOption = Annotated[
@@ -67,7 +101,34 @@ ThreadsOption = Annotated[
 ]
 DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Show the plan and the predicted sizes; write nothing.")]
 ExplainFlag = Annotated[bool, typer.Option("--explain", help="List what was done to every layer, and why.")]
+MatchOption = Annotated[
+    list[str] | None,
+    typer.Option("--match", metavar="GLOB", help="Of a folder, take only models that fit: vision/*; repeatable."),
+]
+SkipOption = Annotated[
+    list[str] | None,
+    typer.Option("--skip", metavar="GLOB", help="Of a folder, leave out models and folders that fit; repeatable."),
+]
+WorkersOption = Annotated[
+    str | None, typer.Option("--workers", metavar="N", help="Models of a folder that are worked on at a time (1).")
+]
+TimeoutOption = Annotated[
+    str | None, typer.Option("--timeout", metavar="TIME", help="Longest time for one model of a folder: 10min.")
+]
+MemoryOption = Annotated[
+    str | None, typer.Option("--memory", metavar="SIZE", help="Most memory for one model of a folder: 2GB.")
+]
+ResumeFlag = Annotated[
+    bool, typer.Option("--resume", help="Of a folder, leave alone what an earlier run did and nothing has changed.")
+]
 SeedOption = Annotated[str | None, typer.Option("--seed", metavar="N", help="Seed of everything random (0).")]
+
+
+def loading(arch: str | None, inputs: list[str] | None, trust: bool) -> Loading:
+    """Put together what the options say about a checkpoint."""
+    from modelkit.checkpoint.loading import Loading
+
+    return Loading(arch, tuple(inputs or ()), trust)
 
 
 def resolve_config(

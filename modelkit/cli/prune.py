@@ -8,6 +8,7 @@ import typer
 
 from modelkit.cli import flags as f
 from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag
+from modelkit.cli.folder import FolderFlags, is_folder, run_folder
 from modelkit.cli.transform import run_job
 
 
@@ -46,12 +47,20 @@ def command(
         typer.Option(
             "--importance",
             metavar="HOW",
-            help="How channels are rated: auto, l1, l2, taylor, activation, gamma, geometric_median, random.",
+            help="How channels are rated: auto, reconstruction, activation, taylor, l1, l2, gamma, "
+            "geometric_median, random.",
         ),
+    ] = None,
+    finetune: Annotated[
+        str | None,
+        typer.Option("--finetune", metavar="EPOCHS", help="Then train for this many passes over the data."),
     ] = None,
     output: f.OutputOption = None,
     data: f.DataOption = None,
     test: f.TestOption = None,
+    arch: f.ArchOption = None,
+    inputs: f.InputOption = None,
+    trust: f.TrustFlag = False,
     force: f.ForceFlag = False,
     objective: Annotated[
         str | None,
@@ -74,6 +83,12 @@ def command(
     threads: f.ThreadsOption = None,
     config: f.ConfigOption = None,
     sets: f.SetOption = None,
+    match: f.MatchOption = None,
+    skip: f.SkipOption = None,
+    workers: f.WorkersOption = None,
+    timeout: f.TimeoutOption = None,
+    memory: f.MemoryOption = None,
+    resume: f.ResumeFlag = False,
     dry_run: f.DryRunFlag = False,
     explain: f.ExplainFlag = False,
     seed: f.SeedOption = None,
@@ -96,10 +111,20 @@ def command(
     A smaller and faster graph, repaired with real inputs and without training:
 
         modelkit prune model.onnx --channels 0.3 --data calib.npz
+
+    The largest cut that keeps the accuracy, with training; exit code 1 where there is none:
+
+        modelkit prune model.onnx --channels auto --max-drop 1% --data train.npz --finetune 3
+
+    Every model below a folder:
+
+        modelkit prune models/ --sparsity 0.5 -o small/ --workers 2
     """
     from modelkit import api
     from modelkit.prune.config import PruneConfig
 
+    many = FolderFlags(match, skip, workers, timeout, memory, resume)
+    folder = is_folder(model, many)
     options = f.resolve_config(
         "prune",
         PruneConfig,
@@ -113,6 +138,7 @@ def command(
             "pattern": ("--pattern", pattern),
             "structure.target": ("--target", target),
             "structure.importance": ("--importance", importance),
+            "finetune.epochs": ("--finetune", finetune),
             "objective": ("--objective", objective),
             "include": ("--include", include or None),
             "exclude": ("--exclude", exclude or None),
@@ -124,5 +150,31 @@ def command(
             "seed": ("--seed", seed),
         },
     )
-    job = api.prune_job(model, output=output, data=data, test=test, config=options, force=force)
+    if folder:
+        run_folder(
+            "prune",
+            model,
+            many,
+            output=output,
+            data=data,
+            test=test,
+            config=options,
+            loading=f.loading(arch, inputs, trust),
+            force=force,
+            dry_run=dry_run,
+            explain=explain,
+            as_json=as_json,
+            quiet=quiet,
+            verbose=verbose,
+        )
+        return
+    job = api.prune_job(
+        model,
+        output=output,
+        data=data,
+        test=test,
+        config=options,
+        force=force,
+        loading=f.loading(arch, inputs, trust),
+    )
     run_job(job, dry_run=dry_run, explain=explain, as_json=as_json, quiet=quiet, verbose=verbose)

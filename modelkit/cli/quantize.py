@@ -8,6 +8,7 @@ import typer
 
 from modelkit.cli import flags as f
 from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag
+from modelkit.cli.folder import FolderFlags, is_folder, run_folder
 from modelkit.cli.transform import run_job
 
 
@@ -28,6 +29,9 @@ def command(
     output: f.OutputOption = None,
     data: f.DataOption = None,
     test: f.TestOption = None,
+    arch: f.ArchOption = None,
+    inputs: f.InputOption = None,
+    trust: f.TrustFlag = False,
     force: f.ForceFlag = False,
     objective: Annotated[
         str | None,
@@ -48,6 +52,12 @@ def command(
     threads: f.ThreadsOption = None,
     config: f.ConfigOption = None,
     sets: f.SetOption = None,
+    match: f.MatchOption = None,
+    skip: f.SkipOption = None,
+    workers: f.WorkersOption = None,
+    timeout: f.TimeoutOption = None,
+    memory: f.MemoryOption = None,
+    resume: f.ResumeFlag = False,
     dry_run: f.DryRunFlag = False,
     explain: f.ExplainFlag = False,
     seed: f.SeedOption = None,
@@ -74,10 +84,16 @@ def command(
     Not more than half a point of accuracy lost, or exit code 1:
 
         modelkit quantize model.onnx --data labelled.npz --max-drop 0.5%
+
+    Every model below a folder, two at a time:
+
+        modelkit quantize models/ -o small/ --workers 2
     """
     from modelkit import api
     from modelkit.quantize.config import QuantizeConfig
 
+    many = FolderFlags(match, skip, workers, timeout, memory, resume)
+    folder = is_folder(model, many)
     options = f.resolve_config(
         "quantize",
         QuantizeConfig,
@@ -97,5 +113,31 @@ def command(
             "seed": ("--seed", seed),
         },
     )
-    job = api.quantize_job(model, output=output, data=data, test=test, config=options, force=force)
+    if folder:
+        run_folder(
+            "quantize",
+            model,
+            many,
+            output=output,
+            data=data,
+            test=test,
+            config=options,
+            loading=f.loading(arch, inputs, trust),
+            force=force,
+            dry_run=dry_run,
+            explain=explain,
+            as_json=as_json,
+            quiet=quiet,
+            verbose=verbose,
+        )
+        return
+    job = api.quantize_job(
+        model,
+        output=output,
+        data=data,
+        test=test,
+        config=options,
+        force=force,
+        loading=f.loading(arch, inputs, trust),
+    )
     run_job(job, dry_run=dry_run, explain=explain, as_json=as_json, quiet=quiet, verbose=verbose)

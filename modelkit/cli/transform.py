@@ -41,7 +41,9 @@ def run_job(job: Job, *, dry_run: bool, explain: bool, as_json: bool, quiet: boo
         raise
     state.wrote = True
     _print(report, explain, as_json, quiet)
-    say(f"wrote {job.output} and its report", quiet=quiet or as_json)
+    # Weights without an architecture keep their format, and so their ending.
+    written = job.output.with_name(report.after.file["name"])
+    say(f"wrote {written} and its report", quiet=quiet or as_json)
 
 
 def _print(report: Report, explain: bool, as_json: bool, quiet: bool) -> None:

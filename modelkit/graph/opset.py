@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from modelkit.decision import Decision
 from modelkit.errors import ModelError
+from modelkit.graph.edit import Namer, make_node
 from modelkit.graph.lift import lift_constants
 from modelkit.graph.names import make_unique
 from modelkit.graph.shapes import INFERRED, infer_shapes
@@ -37,6 +38,8 @@ def ensure_opset(model: ir.Model, version: int) -> Decision | None:
     if current >= version:
         return None
     _refuse_wrong_steps(model, current, version)
+    if current < 7 <= version:
+        _spread_slopes(model, version)
     # Before version 4 of the format each initializer had to be an input too, and the converter insists on it.
     model.ir_version = max(model.ir_version, 4)
     proto, kept = strip(model)
@@ -84,6 +87,31 @@ def _refuse_wrong_steps(model: ir.Model, current: int, version: int) -> None:
                 f"the Hardmax node '{node.name}' means something else from opset 13 on",
                 f"export the model with opset {version} or newer",
             )
+
+
+def _spread_slopes(model: ir.Model, version: int) -> None:
+    """Give slopes of PRelu the shape that newer versions broadcast: one for each channel is ``[C, 1, ...]``.
+
+    Until opset 7 ``[C]`` meant the second axis of the input; since then it means the last one.
+    """
+    namer = Namer(model)
+    for graph in model.graphs():
+        for node in graph:
+            if node.op_type != "PRelu" or node.domain:
+                continue
+            data, slope = node.inputs
+            if data is None or slope is None or data.shape is None or slope.shape is None:
+                raise ModelError(
+                    f"the PRelu node '{node.name}' means something else from opset 7 on",
+                    f"export the model with opset {version} or newer",
+                )
+            if len(data.shape) <= 2 or len(slope.shape) != 1 or slope.shape[0] == 1:
+                continue
+            axes: dict[str, object] = {"axes": list(range(1, len(data.shape) - 1))}
+            name = namer(f"{slope.name}_spread")
+            spread = make_node("Unsqueeze", [slope], [name], name=name, attributes=axes)
+            graph.insert_before(node, spread)
+            node.replace_input_with(1, spread.outputs[0])
 
 
 def _reason(error: Exception) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -31,6 +32,10 @@ class BatchLike(Protocol):
         """Labels, rows first; None where there are none."""
 
     @property
+    def axes(self) -> Mapping[str, int | None]:
+        """For each input the axis that counts rows; None where it is shared by all of them."""
+
+    @property
     def valid(self) -> int:
         """Rows from the start that count; a fixed-batch model's last batch is padded."""
 
@@ -53,6 +58,32 @@ class Evaluation:
     outputs: dict[str, dict[str, float | None]] = field(default_factory=dict)
     task: Task = Task.none
     rows: int = 0
+
+
+class Remembered:
+    """Outputs of the reference, so that it need not run again for each session that is compared with it.
+
+    Good for one reference and one way of cutting one data set into batches.
+
+    Args:
+        most_bytes: What may be held; batches beyond it are run again each time.
+    """
+
+    def __init__(self, most_bytes: int = 64 << 20) -> None:
+        self._left = most_bytes
+        self._outputs: dict[int, list[np.ndarray]] = {}
+
+    def outputs(self, batch: int, run: Callable[[], list[np.ndarray]]) -> list[np.ndarray]:
+        """Return the outputs of a batch, by its number; ``run`` computes them where they are not held."""
+        if batch in self._outputs:
+            return self._outputs[batch]
+        found = run()
+        size = sum(array.nbytes for array in found)
+        # The size of strings is not told by their array.
+        if size <= self._left and all(array.dtype != object for array in found):
+            self._outputs[batch] = found
+            self._left -= size
+        return found
 
 
 def run_quality(
@@ -82,6 +113,7 @@ def evaluate_sessions(
     progress: Progress = silent,
     total: int = 0,
     task: Task | None = None,
+    remembered: Remembered | None = None,
 ) -> dict[str, Evaluation]:
     """Run every batch once through every session and compare, in memory that does not grow with the data.
 
@@ -92,6 +124,7 @@ def evaluate_sessions(
         progress: Told after each batch, in rows.
         total: Rows in all, for the progress; 0 where not known.
         task: What the first output means; None to tell from the first batch.
+        remembered: Holds the outputs of the reference (or of the first session) between calls.
 
     Returns:
         An evaluation for each session.
@@ -110,12 +143,13 @@ def evaluate_sessions(
     quality: dict[str, QualityMeter] = {}
     fidelity: dict[str, FidelityMeter] = {}
     rows = 0
-    for batch in batches:
+    for number, batch in enumerate(batches):
         size = _rows(batch)
         expected: list[np.ndarray] = []
         for name in order:
             feed = {spec.name: _input(batch, spec.name, spec.dtype) for spec in wanted[name]}
-            found = _run(sessions[name], name, outputs[name], feed)
+            run = partial(_run, sessions[name], name, outputs[name], feed)
+            found = remembered.outputs(number, run) if remembered is not None and name == first else run()
             if name == first:
                 expected = found
                 if rows == 0:
@@ -161,11 +195,11 @@ def _class_axis(output: np.ndarray, labels: np.ndarray | None) -> int | None:
 
 
 def _rows(batch: BatchLike) -> int:
-    """Rows in a batch with its padding: the first dimension that most inputs share."""
-    sizes = [array.shape[0] for array in batch.inputs.values() if array.ndim]
-    if batch.labels is not None and batch.labels.ndim and batch.labels.shape[0] in sizes:
-        return int(batch.labels.shape[0])
-    return max(sizes, key=sizes.count, default=batch.valid)
+    """Rows in a batch with its padding, counted along the axis that the batch says."""
+    for name, axis in batch.axes.items():
+        if axis is not None:
+            return int(batch.inputs[name].shape[axis])
+    return batch.valid
 
 
 def _input(batch: BatchLike, name: str, dtype: np.dtype) -> np.ndarray:

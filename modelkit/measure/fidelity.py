@@ -69,7 +69,8 @@ class FidelityMeter:
             ``kl``: mean Kullback-Leibler divergence in nats of the first output's classes, original against
             candidate; not for regression. ``non_finite``: numbers that are NaN or infinite where the
             original's are finite; a candidate with any must be rejected. They are left out of the other
-            figures, but their rows do not agree.
+            figures, but their rows do not agree. ``finite_share``: share of the original's numbers that are
+            finite and could be compared; where it is 0, nothing is known and ``exact`` is False.
 
         Raises:
             DataError: Nothing was added.
@@ -87,6 +88,7 @@ class FidelityMeter:
         if "kl" in parts[0]:
             found["kl"] = parts[0]["kl"]
         found["non_finite"] = sum(_given(parts, "non_finite"))
+        found["finite_share"] = min(_given(parts, "finite_share"), default=1.0)
         return found
 
     def per_output(self) -> dict[str, dict[str, float | None]]:
@@ -104,7 +106,7 @@ class _Output:
     def __init__(self, classes: bool | None, axis: int | None) -> None:
         self._classes = classes
         self._axis = axis
-        self._numbers = 0
+        self._numbers = self._finite = self._total = 0
         self._signal = self._noise = self._absolute = self._largest = 0.0
         self._differs = False
         self._non_finite = 0
@@ -120,6 +122,8 @@ class _Output:
         a, b = old.astype(np.float64), new.astype(np.float64)
         finite = np.isfinite(a)
         both = finite & np.isfinite(b)
+        self._total += a.size
+        self._finite += int(finite.sum())
         self._non_finite += int(finite.sum() - both.sum())
         self._differs = self._differs or not np.array_equal(a, b, equal_nan=True)
         self._numbers += int(both.sum())
@@ -163,13 +167,15 @@ class _Output:
             found["top1_agreement"] = self._single.agreement()
         if self._numeric:
             found["sqnr_db"] = self._sqnr()
-        found["exact"] = not self._differs
+        found["exact"] = not self._differs and (self._finite > 0 or self._total == 0)
         if self._numeric:
             found["max_error"] = self._largest
             found["mean_error"] = self._absolute / self._numbers if self._numbers else 0.0
         if self._divergence.count:
             found["kl"] = self._divergence.mean()
         found["non_finite"] = self._non_finite
+        if self._total:
+            found["finite_share"] = self._finite / self._total
         return found
 
     def _sqnr(self) -> float | None:

@@ -62,6 +62,11 @@ def int8_kind() -> Int8Kind:
     return _int8_kind(_known(_processor()[1]))
 
 
+def channel_block() -> int:
+    """Tell in which multiples of channels onnxruntime's convolutions work here: the rest of a block is padding."""
+    return 16 if "avx512f" in _known(_processor()[1]) else 8
+
+
 def _int8_kind(features: set[str]) -> Int8Kind:
     if features & {"avx512_vnni", "avx_vnni", "amx_int8"}:
         return "vnni"

@@ -1,1 +1,1 @@
-"""Fewer numbers: weights set to zero, or whole channels taken out. One file per algorithm."""
+"""Fewer numbers: `weights` sets single ones to zero, `channels` takes whole channels out; the rest is shared."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,15 @@ from modelkit.candidate import Candidate, Trial
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.errors import ModelError, UsageError
+from modelkit.options import Objective
 from modelkit.progress import Progress
+from modelkit.prune.channels.mode import ChannelMode
 from modelkit.prune.config import PruneConfig
+from modelkit.prune.matrix import layer_of
 from modelkit.prune.select import prunable_weights
-from modelkit.prune.sparse import prune_by_magnitude
+from modelkit.prune.tuning import Tuner, tuner_for
+from modelkit.prune.weights.goal import Goal
+from modelkit.prune.weights.ways import weight_candidates
 
 
 @dataclass
@@ -46,19 +52,41 @@ class Pruner:
             and config.threshold is None
             and config.pattern is None
             and config.channels is None
+            and config.structure.threshold is None
         ):
             raise UsageError(
                 "how much should be pruned?",
                 "give --sparsity 0.5 to zero half of the weights, or --channels 0.3 to take out 30% of the channels",
             )
+        if self._channels is not None:
+            return self._channels.candidates()
         uses, kept = prunable_weights(self.model, config.include, config.exclude)
         if not uses:
             raise _nothing_to_do(kept)
-        return [Candidate("magnitude", lambda model, _: prune_by_magnitude(model, config))]
+        Goal.of(config).check([layer_of(use) for use in uses])
+        return weight_candidates(config, self.data, self._tuner)
 
     def refine(self, trials: list[Trial], progress: Progress) -> list[Candidate]:
         """Return what to try next, given what came of the candidates so far."""
-        return []
+        return [] if self._channels is None else self._channels.refine(trials)
+
+    @cached_property
+    def _channels(self) -> ChannelMode | None:
+        config = self.config
+        single = config.sparsity is not None or config.threshold is not None or config.pattern is not None
+        if single or (config.channels is None and config.structure.threshold is None):
+            return None
+        return ChannelMode(self.model, config, self.data, self._tuner)
+
+    @cached_property
+    def _tuner(self) -> Tuner | None:
+        return tuner_for(self.model.clone(), self.config.finetune, self.data, self.config.seed)
+
+    @property
+    def objective(self) -> Objective:
+        """What is preferred: how much goes is given, so that of candidates the most faithful one is wanted."""
+        given = self.config.objective
+        return "quality" if given == "balanced" and self.config.channels != "auto" else given
 
     def audit(self, path: Path, decisions: Sequence[Decision]) -> dict[str, Any] | None:
         """Nothing to say: pruned models run in the kernels of the original."""

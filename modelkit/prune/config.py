@@ -9,10 +9,13 @@ from pydantic import Field, field_validator, model_validator
 
 from modelkit.config import Percent
 from modelkit.options import Block
+from modelkit.train.config import FineTune
 from modelkit.transform_config import TransformConfig
 
 Method = Literal["auto", "magnitude", "wanda", "obs"]
-Importance = Literal["auto", "l1", "l2", "taylor", "activation", "gamma", "geometric_median", "random"]
+Importance = Literal[
+    "auto", "reconstruction", "activation", "taylor", "l1", "l2", "gamma", "geometric_median", "random"
+]
 Target = Literal["channels", "parameters", "macs", "bytes", "latency"]
 
 _PATTERN = re.compile(r"([1-9]\d{0,3})([:x])([1-9]\d{0,3})")
@@ -28,7 +31,11 @@ class Structure(Block):
         description="equal cuts the same share everywhere, global ranks all channels together, "
         "search spends the loss where it buys most",
     )
-    multiple_of: int = Field(8, ge=1, le=256, description="channels are kept at multiples of this, for fast kernels")
+    multiple_of: int | Literal["auto"] = Field(
+        "auto",
+        description="channels are kept at multiples of this, for fast kernels; auto is the block of onnxruntime's "
+        "convolutions here, 16 with AVX-512 and 8 without",
+    )
     keep_at_least: Percent = Field(0.1, ge=0, lt=1, description="share of a layer's channels that always stays")
     threshold: float | None = Field(
         None, gt=0, description="remove channels whose importance is below this share of their layer's mean"
@@ -38,6 +45,13 @@ class Structure(Block):
     )
     ridge: float = Field(1e-3, ge=0, description="pull of the least squares toward the cut weights")
     rounds: int = Field(1, ge=1, le=100, description="cut in this many steps, with repair and fine-tuning between")
+
+    @field_validator("multiple_of")
+    @classmethod
+    def _in_range(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and not 1 <= value <= 256:
+            raise ValueError(f"must be from 1 to 256, or auto, not {value}")
+        return value
 
 
 class Calibration(Block):
@@ -60,12 +74,15 @@ class PruneConfig(TransformConfig):
     pattern: str | None = Field(
         None, description="2:4 leaves 2 of every 4 weights along the inputs; 4x1 zeroes blocks of 4 outputs x 1 input"
     )
-    scope: Literal["layer", "global"] = Field(
-        "layer", description="each layer reaches the sparsity, or all layers share one threshold"
+    scope: Literal["auto", "layer", "global"] = Field(
+        "auto",
+        description="layer: each layer reaches the sparsity; global: all layers are ranked as one; "
+        "auto tries both where there is data, else layer",
     )
     steps: int = Field(1, ge=1, le=1000, description="reach the sparsity in this many steps, on a cubic schedule")
     structure: Structure = Field(default_factory=Structure)
     calibration: Calibration = Field(default_factory=Calibration)
+    finetune: FineTune = Field(default_factory=FineTune)
 
     @field_validator("channels")
     @classmethod

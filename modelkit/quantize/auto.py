@@ -19,12 +19,13 @@ from modelkit.graph.layers import WeightUse
 from modelkit.graph.opset import ensure_opset
 from modelkit.graph.patterns import names_of
 from modelkit.graph.quantized import QuantizedState, Scheme, quantized_state
+from modelkit.options import Objective
 from modelkit.progress import Progress
 from modelkit.quantize import dynamic, float16, weights
 from modelkit.quantize.audit import audit
 from modelkit.quantize.calibrated import StaticMode
 from modelkit.quantize.config import QuantizeConfig, WeightOptions
-from modelkit.quantize.select import float_weights
+from modelkit.quantize.select import check_finite, float_weights
 from modelkit.quantize.static import ActivationType
 
 Int8Kind = Literal["vnni", "avx2", "arm_dot", "other"]
@@ -51,9 +52,10 @@ class Quantizer:
 
         Raises:
             UsageError: Static mode without data, or a pattern that matches nothing.
-            ModelError: There is nothing to quantize.
+            ModelError: There is nothing to quantize, or a weight holds infinite values or NaN.
         """
         config = self.config
+        check_finite(self.model)
         state = quantized_state(self.model)
         if state.scheme in (Scheme.QDQ, Scheme.INTEGER_OPS):
             raise _already_quantized(state)
@@ -191,6 +193,11 @@ class Quantizer:
             # u8 x s8 products of neighbours are summed in 16 bits without VNNI: 8-bit weights can saturate.
             reduce = self.processor == "avx2"
         return 7 if reduce else 8
+
+    @property
+    def objective(self) -> Objective:
+        """What is preferred among candidates inside the budget."""
+        return self.config.objective
 
     def audit(self, path: Path, decisions: Sequence[Decision]) -> dict[str, Any]:
         """Say how onnxruntime runs the artifact."""

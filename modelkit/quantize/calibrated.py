@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
@@ -14,15 +14,18 @@ from modelkit.graph.edit import Namer
 from modelkit.graph.opset import ensure_opset
 from modelkit.progress import Progress, silent
 from modelkit.quantize.affine import dequantize
+from modelkit.quantize.align import align_channels
 from modelkit.quantize.bias import ChannelMeans, shift_of, subtract_from_bias
 from modelkit.quantize.calibrate import Histogram, observe
 from modelkit.quantize.canonical import canonicalise
 from modelkit.quantize.config import QuantizeConfig
 from modelkit.quantize.equalize import equalize
+from modelkit.quantize.islands import find_islands, slow_islands
 from modelkit.quantize.plan import WEIGHTED, Plan, make_plan
 from modelkit.quantize.ranges import RangeMethod, choose_range
 from modelkit.quantize.sensitivity import rank_layers
 from modelkit.quantize.static import ActivationType, apply_static, quantize_weight
+from modelkit.quantize.through import move_integers
 
 Finish = Callable[[ir.Model, Progress], list[Decision]]
 
@@ -35,13 +38,15 @@ class Variant:
         method: How ranges are cut.
         arithmetic: Whether sums, products and pools compute with integers too.
         equalized: Whether channel ranges are evened out first.
-        keep_float: Names of layers that stay float.
+        keep_float: Names of layers that stay float because they are sensitive.
+        slow: Names of layers that stay float because they are faster so.
     """
 
     method: RangeMethod
     arithmetic: bool = True
     equalized: bool = False
     keep_float: frozenset[str] = frozenset()
+    slow: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -54,6 +59,8 @@ class Variant:
         if self.keep_float:
             count = len(self.keep_float)
             parts.append(f"{count} layer{'s' if count > 1 else ''} float")
+        if self.slow:
+            parts.append(f"without {len(self.slow)} that cost")
         return ", ".join(parts)
 
 
@@ -77,6 +84,7 @@ class StaticMode:
     _seen: dict[bool, _Seen] = field(default_factory=dict)
     _variants: dict[str, Variant] = field(default_factory=dict)
     _refined: bool = False
+    _thinned: bool = False
 
     def candidates(self) -> list[Candidate]:
         """Return the variants to try first; none where no layer can compute with integers."""
@@ -95,10 +103,23 @@ class StaticMode:
         return [self.candidate(variant) for variant in variants]
 
     def refine(self, trials: Sequence[Trial], progress: Progress = silent) -> list[Candidate]:
-        """Return variants that keep more accuracy, where every static one so far lost too much; once."""
+        """Return what to try after the first variants; each of the two once.
+
+        Where every one of them lost too much: variants that keep more accuracy. Else the fastest, without the layers
+        whose conversions cost more than they gain.
+        """
         tried = [trial for trial in trials if trial.name in self._variants and trial.status != "failed"]
+        if not tried:
+            return []
         # A trial that was never timed was rejected for its outputs or its size.
-        if self._refined or not tried or any(trial.latency is not None for trial in tried):
+        timed = [trial for trial in tried if trial.latency is not None]
+        if timed:
+            if self._thinned:
+                return []
+            self._thinned = True
+            fastest = max(timed, key=lambda trial: float((trial.latency or {})["speedup"]["value"]))
+            return self._without_slow(self._variants[fastest.name], progress)
+        if self._refined:
             return []
         self._refined = True
         best = self._variants[max(tried, key=lambda t: float((t.fidelity or {}).get("sqnr_db") or 0)).name]
@@ -111,6 +132,24 @@ class StaticMode:
             found.append(Variant(best.method, best.arithmetic, best.equalized, frozenset(ranked[:count])))
             count *= 2
         return [self.candidate(variant) for variant in found]
+
+    def _without_slow(self, variant: Variant, progress: Progress) -> list[Candidate]:
+        """The variant with the islands in float that cost more than they gain, if there are any."""
+        model = self.model.clone()
+        self._ready(model, variant)
+        islands = find_islands(self.plan(model, variant))
+
+        def make(keep: frozenset[str]) -> ir.Model:
+            quantized = self.model.clone()
+            self.apply(quantized, replace(variant, slow=keep))
+            self.finish(quantized, silent)
+            return quantized
+
+        inputs = next(iter(self.data.batches(self.config.measure.batch))).inputs
+        slow = slow_islands(islands, make, inputs, self.config.measure, seed=self.config.seed, progress=progress)
+        if not slow or len(slow) == sum(len(island) for island in islands):
+            return []
+        return [self.candidate(replace(variant, slow=slow))]
 
     def candidate(self, variant: Variant) -> Candidate:
         """Make a candidate of a variant."""
@@ -129,6 +168,7 @@ class StaticMode:
             exclude=self.config.exclude,
             arithmetic=variant.arithmetic,
             keep_float=variant.keep_float,
+            slow=variant.slow,
         )
 
     def apply(self, model: ir.Model, variant: Variant, progress: Progress = silent) -> list[Decision]:
@@ -145,7 +185,9 @@ class StaticMode:
         if self.config.correct_bias:
             self._correct_biases(model, plan, seen.means)
         apply_static(model, plan, ranges, self.kind, self.config.weights)
-        return changes + plan.decisions
+        # Measured for unsigned activations on x64; ARM has other kernels, and x64 takes signed ones apart again.
+        tuned = [] if self.kind.signed else [*move_integers(plan), *align_channels(model, plan)]
+        return changes + plan.decisions + tuned
 
     @staticmethod
     def _ready(model: ir.Model, variant: Variant) -> list[Decision]:

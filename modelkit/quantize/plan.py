@@ -70,6 +70,7 @@ def make_plan(
     exclude: Sequence[str],
     arithmetic: bool = True,
     keep_float: frozenset[str] = frozenset(),
+    slow: frozenset[str] = frozenset(),
 ) -> Plan:
     """Decide node by node.
 
@@ -79,6 +80,7 @@ def make_plan(
         exclude: Name patterns of what stays float.
         arithmetic: False leaves pools, sums and products in float between layers.
         keep_float: Names of nodes to leave in float (found too sensitive).
+        slow: Names of nodes to leave in float because that is faster.
     """
     plan = Plan()
     joined: set[ir.Node] = set()
@@ -86,6 +88,8 @@ def make_plan(
     for node in model.graph:
         if node.op_type in WEIGHTED and not node.domain:
             reason = _weighted_reason(node, include, exclude, keep_float)
+            if reason is None and _label(node) in slow:
+                reason = "measured: the conversions around it cost more than integers gain"
             if reason is not None:
                 plan.decisions.append(Decision(_label(node), "kept float", reason))
                 continue
@@ -93,7 +97,7 @@ def make_plan(
             quantized.update(_reads(node))
             if node.op_type == "Conv":
                 # MatMul and Gemm hand out floats at no cost: sums of them lose less in float.
-                quantized.update(_written(node))
+                quantized.update(written_by(node))
     for node in model.graph:
         if node.domain or _label(node) in keep_float:
             continue
@@ -105,12 +109,13 @@ def make_plan(
             joins = (
                 arithmetic
                 and node.op_type in ARITHMETIC
+                and "dilations" not in node.attributes  # QLinearAveragePool knows none
                 and any(value in quantized for value in reads)
                 and all(_keeps_in_8_bits(node, value) for value in _constants(node))
             )
         if joins:
             joined.add(node)
-            quantized.update(_written(node))
+            quantized.update(written_by(node))
     _drop_loose_ends(model, joined)
     _fill(model, plan, joined)
     return plan
@@ -153,7 +158,7 @@ def _label(node: ir.Node) -> str:
     return str(node.name or node.outputs[0].name)
 
 
-def _written(node: ir.Node) -> list[ir.Value]:
+def written_by(node: ir.Node) -> list[ir.Value]:
     """The tensor that a node ends in: its outputs, or that of the activation it absorbs."""
     reader = absorbed_into(node)
     if reader is not None:
@@ -251,7 +256,7 @@ def _drop_loose_ends(model: ir.Model, joined: set[ir.Node]) -> None:
     for node in reversed(list(model.graph)):
         if node not in joined or node.op_type in WEIGHTED:
             continue
-        readers = [reader for value in _written(node) for reader in value.consumers()]
+        readers = [reader for value in written_by(node) for reader in value.consumers()]
         if not any(reader in joined for reader in readers):
             joined.discard(node)
 
@@ -273,11 +278,11 @@ def _fill(model: ir.Model, plan: Plan, joined: set[ir.Node]) -> None:
         plan.nodes.append(node)
         for value in _reads(node):
             values.setdefault(value)
-        for value in _written(node):
+        for value in written_by(node):
             if _wanted(node, value, joined):
                 values.setdefault(value)
         if node.op_type in MOVING:
-            for value in _written(node):
+            for value in written_by(node):
                 plan.same_scale[str(value.name)] = str(node.inputs[0].name)  # type: ignore[union-attr]
         plan.decisions.append(Decision(_label(node), "int8", f"{node.op_type} in an integer kernel"))
     plan.activations = list(values)

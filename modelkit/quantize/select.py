@@ -9,12 +9,51 @@ import numpy as np
 import onnx_ir as ir
 
 from modelkit.decision import Decision
+from modelkit.errors import ModelError
 from modelkit.graph.layers import WEIGHT_ROLES, Role, WeightUse, weight_uses
 from modelkit.graph.patterns import check_patterns, chosen, names_of
 
 QUANTIZABLE = {*WEIGHT_ROLES, Role.OTHER}
 # Below this many numbers a tensor that is no layer's weight is more likely a constant of a formula than a table.
 _MIN_OTHER = 1024
+# Numbers looked at together.
+_PIECE = 1 << 22
+
+
+def check_finite(model: ir.Model) -> None:
+    """Refuse a model whose weights, biases or normalisation parameters hold infinite values or NaN.
+
+    Other constants may: masks hold minus infinity by design.
+
+    Raises:
+        ModelError: Names the first such tensor, and says how many there are.
+    """
+    roles = {*WEIGHT_ROLES, Role.BIAS, Role.NORM}
+    found: dict[str, None] = {}
+    for use in weight_uses(model):
+        tensor = use.value.const_value
+        if use.role not in roles or tensor is None or not tensor.dtype.is_floating_point() or _may_mask(use):
+            continue
+        if str(use.value.name) not in found and not _all_finite(tensor.numpy()):
+            found[str(use.value.name)] = None
+    if found:
+        others = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise ModelError(
+            f"the tensor '{next(iter(found))}'{others} holds infinite values or NaN",
+            "a model like this computes nothing useful; export it again from a training run that converged",
+        )
+
+
+def _may_mask(use: WeightUse) -> bool:
+    """Whether a constant that is added to a product is more than a row: then it may be a mask of attention scores."""
+    return len(use.value.shape or ()) > 1 and all(node.op_type == "Add" for node, _ in use.consumers)
+
+
+def _all_finite(array: np.ndarray) -> bool:
+    """Whether all numbers are finite, looked at in pieces: a large weight is not to be held twice."""
+    flat = array.reshape(-1)
+    pieces = range(0, flat.size, _PIECE)
+    return all(bool(np.isfinite(flat[start : start + _PIECE]).all()) for start in pieces)
 
 
 def float_weights(
@@ -79,6 +118,6 @@ def _why_not(use: WeightUse, include: Sequence[str], exclude: Sequence[str]) -> 
         return f"{tensor.size} numbers that are not a layer's weight: too few to be a table worth shrinking"
     if use.value.is_graph_output():
         return "the graph returns it"
-    if not np.isfinite(tensor.numpy()).all():
+    if not _all_finite(tensor.numpy()):
         return "holds infinite values or NaN"
     return None

@@ -10,7 +10,7 @@ from modelkit.graph.layers import Role, WeightUse
 from modelkit.progress import Progress, silent
 from modelkit.quantize import affine, encode
 from modelkit.quantize.config import WeightOptions
-from modelkit.quantize.gemm import gemms_to_matmul, keep_apart
+from modelkit.quantize.gemm import biasless_to_matmul, gemms_to_matmul, keep_apart
 from modelkit.quantize.select import float_weights, role_name
 
 # What a Cast, a Mul, two initializers and their names add to a file, in bytes.
@@ -55,6 +55,8 @@ def quantize_weights(
     progress("quantizing weights", len(uses), len(uses))
     if fuse_matmul:
         keep_apart(model)
+    else:
+        biasless_to_matmul(model)
     return sorted(decisions, key=lambda decision: decision.target)
 
 

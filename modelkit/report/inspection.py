@@ -29,6 +29,8 @@ def render(found: dict[str, Any], *, layers: int) -> RenderableType:
     if facts["macs_unknown"]:
         unknown = len(facts["macs_unknown"])
         parts.append(notes([f"the MACs of {unknown} layer{' is' if unknown == 1 else 's are'} unknown"]))
+    if found.get("notes"):
+        parts.append(notes(found["notes"]))
     return stack(parts)
 
 

@@ -24,6 +24,9 @@ def before_after(report: Report) -> list[tuple[str, str, str, str]]:
         _plain("parameters", before.size, after.size, "parameters", units.number),
         _plain("non-zero parameters", before.size, after.size, "nonzero_parameters", units.number),
     ]
+    macs = before.size.get("macs"), after.size.get("macs")
+    if None not in macs and macs[0] != macs[1]:
+        rows.append(_plain("multiply-accumulates", before.size, after.size, "macs", units.number))
     if before.latency and after.latency:
         rows.append(
             (
@@ -58,6 +61,16 @@ def fidelity(found: dict[str, Any] | None) -> list[tuple[str, str]]:
         rows.append(("same prediction", units.percent(found["top1_agreement"])))
     rows.append(("output SQNR", units.decibel(found.get("sqnr_db"), bool(found.get("exact")))))
     return rows
+
+
+def finite_note(found: dict[str, Any] | None) -> str | None:
+    """What a reader must know where the original itself gives numbers that cannot be compared; else None."""
+    share = (found or {}).get("finite_share")
+    if share is None or share == 1:
+        return None
+    if share == 0:
+        return "all numbers in an output of the original are infinite or NaN: nothing could be compared there"
+    return f"{units.percent(1 - share)} of the original's outputs are infinite or NaN and were not compared"
 
 
 def tried(report: Report) -> tuple[list[str], list[list[str]]]:

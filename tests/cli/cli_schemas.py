@@ -37,7 +37,12 @@ HASH: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 
 FILE = record(name=TEXT, bytes=COUNT, sha256=HASH)
 SIZE = record(
-    file_bytes=COUNT, deflated_bytes=COUNT, parameters=COUNT, nonzero_parameters=COUNT, external_bytes=COUNT
+    file_bytes=COUNT,
+    deflated_bytes=COUNT,
+    parameters=COUNT,
+    nonzero_parameters=COUNT,
+    external_bytes=COUNT,
+    macs={**maybe(COUNT), "optional": True},
 )
 SPEEDUP = record(value=POSITIVE, low=POSITIVE, high=POSITIVE)
 LATENCY = record(median_ms=POSITIVE, p95_ms=POSITIVE, min_ms=POSITIVE, runs=COUNT)
@@ -51,6 +56,7 @@ FIDELITY = record(
     mean_error=NUMBER,
     kl={**maybe(NUMBER), "optional": True},
     non_finite=COUNT,
+    finite_share=SHARE,
 )
 DECISION = record(target=TEXT, action=TEXT, reason=TEXT, numbers=mapping({"type": ["number", "string", "null"]}))
 DATASET = record(
@@ -164,6 +170,7 @@ INSPECTION = record(
         quantized=record(scheme=TEXT, counts=mapping(COUNT), weights=COUNT),
         blockers=listed(DECISION),
     ),
+    notes=listed(TEXT),
 )
 
 COMPARISON = record(
@@ -183,4 +190,6 @@ COMPARISON = record(
     notes=listed(TEXT),
     seed=COUNT,
     machine=MACHINE,
+    config={"type": "object"},
+    origins=mapping(TEXT),
 )

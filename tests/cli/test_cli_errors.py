@@ -48,15 +48,15 @@ def test_missing_file_names_near_ones(capsys: Capsys, unchanged: Watch) -> None:
     )
 
 
-def test_folder_as_model(capsys: Capsys, unchanged: Watch, folder: Path) -> None:
+def test_folder_without_models(capsys: Capsys, unchanged: Watch, folder: Path) -> None:
     (folder / "models").mkdir()
     unchanged()
-    for command in ("quantize", "inspect", "evaluate"):
+    for argv in (["quantize", "models", "-o", "out"], ["inspect", "models"], ["evaluate", "models"]):
         refused(
-            cli(capsys, command, "models"),
+            cli(capsys, *argv),
             2,
-            "error: 'models' is a folder; a file is expected",
-            "hint: name one file inside it",
+            "error: there is no model below 'models'",
+            "hint: files that hold ONNX, whatever they are called, or that are called .onnx",
         )
 
 

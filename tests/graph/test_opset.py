@@ -17,6 +17,7 @@ from modelkit.graph.normalise import normalise
 from modelkit.graph.opset import ensure_opset
 from modelkit.graph.save import save
 from modelkit.graph.verify import verify_same
+from modelkit.runtime import make_session
 
 INT64 = TensorProto.INT64
 
@@ -173,3 +174,16 @@ def test_what_has_no_way_up(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"the model cannot be raised from opset 11 to 13: .*NoSuchOperator"):
         ensure_opset(loaded.model, 13)
     assert loaded.model.opset_imports == {"": 11}
+
+
+def test_slopes_of_old_prelus_keep_their_channels(tmp_path: Path) -> None:
+    values = rng(3).normal(size=4).astype(np.float32)
+    x = rng(4).normal(size=(2, 4, 5, 5)).astype(np.float32)
+    node = helper.make_node("PRelu", ["x", "slope"], ["y"])
+    shape = ["N", 4, 5, 5]
+    proto = model([node], [info("x", shape)], [info("y", shape)], [init("slope", values)], opset=6)
+    loaded = load(write(proto, tmp_path / "old.onnx"))
+    ensure_opset(loaded.model, 13)
+    save(loaded.model, tmp_path / "new.onnx")
+    found = make_session(tmp_path / "new.onnx").run(None, {"x": x})[0]
+    np.testing.assert_array_equal(found, np.where(x < 0, x * values[:, None, None], x))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
 from modelkit.errors import DataError, ModelError, ResourceError
-from modelkit.measure.evaluate import evaluate_sessions, run_quality
+from modelkit.measure.evaluate import Remembered, _rows, evaluate_sessions, run_quality
 from modelkit.measure.quality import Task
 from modelkit.runtime import make_session
 
@@ -20,6 +20,7 @@ class Batch:
     inputs: dict
     labels: np.ndarray | None
     valid: int
+    axes: dict = field(default_factory=lambda: {"x": 0})
 
 
 def linear(weight, batch="N", outputs=("y",), kind=T.FLOAT, input_name="x"):
@@ -187,3 +188,36 @@ def test_errors():
         assert caught.value.message == message
     with pytest.raises(ResourceError, match="onnxruntime failed while running 'a': "):
         evaluate_sessions({"a": session}, [Batch({"x": data[:, :5]}, None, 8)], reference=None)
+
+
+def test_the_reference_runs_once_for_all_candidates():
+    calls = []
+
+    class Counting:
+        def __init__(self, session):
+            self._session = session
+            self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
+
+        def run(self, names, feed):
+            calls.append(len(feed["x"]))
+            return self._session.run(names, feed)
+
+    weight = np.eye(3)
+    batches = [Batch({"x": np.full((4, 3), n, np.float32)}, None, 4) for n in range(3)]
+    sessions = {"original": Counting(linear(weight)), "candidate": linear(weight * 1.01)}
+    apart = evaluate_sessions(sessions, batches, reference="original")
+    del calls[:]
+    held = Remembered()
+    first, second = (evaluate_sessions(sessions, batches, reference="original", remembered=held) for _ in range(2))
+    assert calls == [4, 4, 4] and apart["candidate"] == first["candidate"] == second["candidate"]
+    del calls[:]
+    little = Remembered(most_bytes=4 * 3 * 4)  # room for one batch
+    for _ in range(2):
+        evaluate_sessions(sessions, batches, reference="original", remembered=little)
+    assert calls == [4, 4, 4, 4, 4]
+
+
+def test_rows_are_counted_along_the_axis_that_the_batch_says():
+    """Two samples and two of padding lie on axis 1 of one input; the other, larger on axis 0, is shared."""
+    batch = Batch({"table": np.ones((7, 2)), "x": np.ones((2, 4, 3))}, np.array([0, 1]), 2, {"table": None, "x": 1})
+    assert _rows(batch) == 4

@@ -81,6 +81,14 @@ def test_bad_numbers_of_the_original_are_left_out():
     assert found["non_finite"] == 0 and found["top1_agreement"] == 1.0 and found["exact"] is False
 
 
+def test_nothing_finite_is_not_exact():
+    bad = np.full((4, 3), np.nan, np.float32)
+    found = measured(bad, bad.copy())
+    assert found["exact"] is False and found["finite_share"] == 0 and found["non_finite"] == 0
+    half = np.array([[np.nan, 1.0], [0.0, 1.0]])
+    assert measured(half, half.copy())["finite_share"] == 0.75
+
+
 def test_silence_instead_of_signal():
     assert measured(np.zeros((2, 2)), np.ones((2, 2)))["sqnr_db"] == -999.0
 
@@ -101,7 +109,7 @@ def test_class_axes():
 
 def test_regression_has_no_classes():
     found = measured(np.ones((4, 3)), np.ones((4, 3)) * 2, classes=False)
-    assert set(found) == {"sqnr_db", "exact", "max_error", "mean_error", "non_finite"}
+    assert set(found) == {"sqnr_db", "exact", "max_error", "mean_error", "non_finite", "finite_share"}
     assert found["sqnr_db"] == 0
 
 

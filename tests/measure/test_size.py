@@ -13,6 +13,7 @@ from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
 from modelkit.errors import ModelError, UnsafeError, UsageError
+from modelkit.measure import size
 from modelkit.measure.size import measure_size
 from modelkit.measure.stored import unpack
 
@@ -447,3 +448,17 @@ def test_quantization_by_onnxruntime_keeps_the_count(tmp_path, way):
     before, after = measure_size(path), measure_size(target)
     assert after.parameters == before.parameters == 4 * 32 + 32 + 32 * 8 + 8
     assert 0.97 * before.nonzero_parameters <= after.nonzero_parameters <= before.nonzero_parameters
+
+
+def test_of_a_large_file_pieces_are_deflated(tmp_path, monkeypatch):
+    """Every fourth piece stands for all; the estimate is near what all of them take."""
+    random = np.random.default_rng(0)
+    array = random.integers(-30, 30, (1024, 1024)).astype(np.float32)
+    path = write(tmp_path / "m.onnx", [node("MatMul", ["x", "w"], ["y"])], [tensor("w", array)])
+    whole = measure_size(path)
+    monkeypatch.setattr(size, "_CHUNK", 1 << 16)
+    monkeypatch.setattr(size, "_WHOLE", 1 << 20)
+    part = measure_size(path)
+    assert part.deflated_bytes != whole.deflated_bytes
+    assert part.deflated_bytes == pytest.approx(whole.deflated_bytes, rel=0.02)
+    assert part.file_bytes == whole.file_bytes and part.nonzero_parameters == whole.nonzero_parameters

@@ -9,7 +9,7 @@ from quantize_nets import Net, kernels, ops, optimised, run
 from modelkit.graph.edit import Namer
 from modelkit.quantize.affine import quantize_array
 from modelkit.quantize.encode import write_dequantized
-from modelkit.quantize.gemm import gemms_to_matmul, is_plain_gemm, keep_apart
+from modelkit.quantize.gemm import biasless_to_matmul, gemms_to_matmul, is_plain_gemm, keep_apart
 
 X = np.random.default_rng(1).standard_normal((3, 6)).astype(np.float32)
 BIASES = {"none": None, "vector": (5,), "scalar": (), "one": (1,), "row": (1, 5), "column": (3, 1), "full": (3, 5)}
@@ -168,3 +168,44 @@ def test_keep_apart_leaves_what_is_not_quantized():
     model = matmul_add(False, quantized=False)
     assert keep_apart(model) == 0
     assert ops(model) == {"MatMul": 1, "Add": 1}
+
+
+@pytest.mark.parametrize("bias", ["none", "vector"])
+@pytest.mark.parametrize(("trans_a", "trans_b", "alpha"), list(itertools.product([0, 1], [0, 1], [1.0, 0.5])))
+def test_a_gemm_without_bias_is_a_matmul_whose_weight_is_turned_at_load(tmp_path, bias, trans_a, trans_b, alpha):
+    model = gemm_net(bias, transA=trans_a, transB=trans_b, alpha=alpha)
+    x = X.T.copy() if trans_a else X
+    before = run(model, {"x": x})
+    plain = not trans_a and alpha == 1 and bias == "none"
+    assert biasless_to_matmul(model) == int(plain)
+    np.testing.assert_allclose(run(model, {"x": x})[0], before[0], rtol=1e-5, atol=1e-6)
+    assert ops(model)["Gemm"] == int(not plain)
+    if plain:
+        assert next(node.name for node in model.graph if node.op_type == "MatMul") == "gemm1"
+        assert kernels(optimised(model, tmp_path))["Transpose"] == 0
+
+
+def test_a_gemm_without_bias_stays_in_front_of_what_it_is_fused_with(tmp_path):
+    net = Net(13)
+    net.input("x", [3, 6])
+    net.weight(5, 6, name="w")
+    product = net.add("Gemm", "x", "w", transB=1)
+    net.add("Relu", product, out="y")
+    net.output("y", [3, 5])
+    model = net.build()
+    assert biasless_to_matmul(model) == 0
+    assert kernels(optimised(model, tmp_path))["FusedGemm"] == 1
+
+
+def test_readers_of_one_weight_share_its_transpose():
+    net = Net(13)
+    net.input("x", [3, 6])
+    net.weight(6, 6, name="w")
+    first = net.add("Gemm", "x", "w", transB=1)
+    net.add("Gemm", first, "w", out="y", transB=1)
+    net.output("y", [3, 6])
+    model = net.build()
+    before = run(model, {"x": X})
+    assert biasless_to_matmul(model) == 2
+    assert ops(model)["Transpose"] == 1
+    np.testing.assert_allclose(run(model, {"x": X})[0], before[0], rtol=1e-5)

@@ -74,7 +74,7 @@ def test_refining_happens_once_and_only_when_nothing_was_good_enough(data) -> No
     static = mode(data)
     names = [candidate.name for candidate in static.candidates()]
     timed = rejected(names[0], 30.0)
-    timed.latency = {"median_ms": 1.0}
+    timed.latency = {"median_ms": 1.0, "speedup": {"value": 2.0, "low": 1.9, "high": 2.1}}
     assert static.refine([timed]) == []
     assert static.refine([rejected("weights", 30.0)]) == []
     assert static.refine([rejected(name, 3.0) for name in names])

@@ -154,6 +154,13 @@ def quantize(model, bits=8, fuse=False, include=(), exclude=(), **options):
     )
 
 
+def products(counts):
+    """Count Gemm and MatMul as one: a Gemm without a bias is written as MatMul."""
+    merged = counts.copy()
+    merged["MatMul"] += merged.pop("Gemm", 0)
+    return merged
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(
     ("bits", "options", "least"),
@@ -175,7 +182,7 @@ def test_outputs_are_close_and_everything_is_folded_at_load(case, bits, options,
     assert done and all(decision.numbers["bits"] <= 8 for decision in done)
     assert closeness(before, run(model, feeds)) > least
     # The graph that runs is the one that ran before: nothing is unpacked at run time.
-    assert kernels(optimised(model, tmp_path)) == plain
+    assert products(kernels(optimised(model, tmp_path))) == products(plain)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,0 +1,1 @@
+"""One command on every model below a folder."""

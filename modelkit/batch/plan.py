@@ -1,0 +1,159 @@
+"""What a run over a folder will do: which models, where the results go, and what makes two runs the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from modelkit.batch.find import MODELS, check_targets, find_models, mirrored
+from modelkit.errors import UsageError
+from modelkit.files import Kind, sha256, shown
+from modelkit.jobs.protocol import Limits
+from modelkit.version import VERSION
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run over a folder, as it was asked for.
+
+    Attributes:
+        command: Name of the command that each model gets.
+        models: The folder of models.
+        output: The folder of results; None where results are only printed.
+        entry: What a worker does with one model (see ``modelkit.jobs.protocol.Task``).
+        arguments: What the command is given beside the model and its output; can be pickled. A Path among them is a
+            file or folder that results depend on.
+        config: The resolved options as plain values, for the summary and to tell runs apart.
+        name_of: The file name of a model's result, from the model's path.
+        outputs_of: Every file that may be written for a result, from the result's path.
+        transforms: Whether the command makes artifacts: then it leaves alone what modelkit made.
+        kinds: Formats that count as models.
+        match: Globs of models to take.
+        skip: Globs of models and folders to leave out.
+        workers: How many models at a time.
+        limits: What each model may use.
+        resume: Whether to leave alone what is done and unchanged.
+        force: Whether to replace what is there.
+        warm: Modules that workers import before their first task.
+    """
+
+    command: str
+    models: Path
+    output: Path | None
+    entry: str
+    name_of: Callable[[Path], str]
+    outputs_of: Callable[[Path], list[Path]]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    transforms: bool = True
+    kinds: frozenset[Kind] = MODELS
+    match: Sequence[str] = ()
+    skip: Sequence[str] = ()
+    workers: int = 1
+    limits: Limits = field(default_factory=Limits)
+    resume: bool = False
+    force: bool = False
+    warm: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Item:
+    """One model of the folder.
+
+    Attributes:
+        name: Its path below the folder, with forward slashes.
+        path: The model's file.
+        output: Where its result goes; None where it is only printed.
+        outputs: Every file that may be written for it.
+    """
+
+    name: str
+    path: Path
+    output: Path | None
+    outputs: tuple[Path, ...] = ()
+
+
+def plan(request: Request) -> tuple[list[Item], list[str]]:
+    """Find the models and decide where their results go.
+
+    Returns:
+        The models, sorted, and what was left out.
+
+    Raises:
+        UsageError: There is no model, a glob fits nothing, or a result would take the place of a model.
+        ResourceError: A folder cannot be read.
+    """
+    found = find_models(
+        request.models,
+        match=request.match,
+        skip=request.skip,
+        without=request.output,
+        artifacts=not request.transforms,
+        kinds=request.kinds,
+    )
+    items = [_item(request, model, target) for model, target in mirrored(found.models, request.name_of).items()]
+    # Only then can a result meet a model: what lies in the folder of results is no model.
+    if request.output is not None and request.models.resolve().is_relative_to(request.output.resolve()):
+        check_targets(request.models, found.models, [output for item in items for output in item.outputs])
+    return items, found.notes
+
+
+def check_existing(items: Sequence[Item], request: Request) -> None:
+    """Refuse to begin where results are there already, unless they may be replaced or gone on with.
+
+    Raises:
+        UsageError: They are there.
+    """
+    if request.force or request.resume:
+        return
+    existing = [output for item in items for output in item.outputs if os.path.lexists(output)]
+    if existing:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise UsageError(
+            f"'{shown(existing[0])}'{more} {'exist' if more else 'exists'} already",
+            "--resume does what is missing, --force does all anew, -o chooses another folder",
+        )
+
+
+def _item(request: Request, model: PurePosixPath, target: PurePosixPath) -> Item:
+    path = request.models / model
+    if request.output is None:
+        return Item(str(model), path, None)
+    output = request.output / target
+    return Item(str(model), path, output, tuple(request.outputs_of(output)))
+
+
+def key_of(request: Request) -> str:
+    """What results depend on beside the model: two runs with the same key do the same with the same model.
+
+    Raises:
+        ResourceError: Data cannot be read.
+    """
+    paths = {key: value for key, value in request.arguments.items() if isinstance(value, Path)}
+    facts = {
+        "version": VERSION,
+        "command": request.command,
+        "config": request.config,
+        "arguments": {key: str(value) for key, value in request.arguments.items() if key not in ("config", *paths)},
+        "data": {key: _hash_of(path) for key, path in paths.items()},
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _hash_of(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files below a folder."""
+    if not path.is_dir():
+        return sha256(path)
+    digest = hashlib.sha256()
+    for top, folders, files in os.walk(path):
+        folders.sort()
+        for name in sorted(files):
+            file = Path(top) / name
+            if file.is_file():
+                digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\0".encode("utf-8", "replace"))
+    return digest.hexdigest()

@@ -1,0 +1,82 @@
+"""A folder for the temporary files of workers, which goes with the run; that of a killed run goes with the next."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from modelkit.errors import ResourceError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_PREFIX = "modelkit-jobs-"
+
+
+class Scratch:
+    """The folder of one run, locked as long as its process lives.
+
+    Raises:
+        ResourceError: It cannot be made (in ``open``).
+    """
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._lock: int | None = None
+
+    def open(self) -> Path:
+        """Make the folder, after removing those that nobody holds any more."""
+        _sweep(Path(tempfile.gettempdir()))
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            self._lock = _lock(self._folder)
+        except OSError as error:
+            raise ResourceError(f"cannot make a folder for temporary files: {error.strerror}") from error
+        return self._folder
+
+    def close(self) -> None:
+        """Remove the folder with all that is in it."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+        self._folder = self._lock = None
+
+
+def empty(folder: Path) -> None:
+    """Make a folder, without anything in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder of ours; None where there are no locks or another process has it."""
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _sweep(parent: Path) -> None:
+    """Remove folders of runs that were killed."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            info = folder.lstat()
+            # A folder without its lock file is being made at this moment.
+            if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or not (folder / "lock").exists():
+                continue
+            lock = _lock(folder)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)

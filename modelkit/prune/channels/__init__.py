@@ -1,0 +1,1 @@
+"""Whole channels go: which, how many, the cut itself, and the repair."""

@@ -1,0 +1,85 @@
+"""Fine-tuning after a cut: on labels together with the original's outputs, or on the original's outputs alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from modelkit.data.dataset import Dataset
+from modelkit.decision import Decision
+from modelkit.errors import UsageError
+from modelkit.graph.run import session_of
+from modelkit.progress import Progress
+from modelkit.train.config import FineTune
+
+
+@dataclass
+class Tuner:
+    """Trains pruned copies of one model.
+
+    Attributes:
+        original: The model before pruning, which the pruned ones follow.
+        options: How to train.
+        data: What to train on.
+        seed: Seed of everything random.
+        histories: What each training went through, for the report.
+    """
+
+    original: ir.Model
+    options: FineTune
+    data: Dataset
+    seed: int
+    histories: list[dict[str, object]] = field(default_factory=list)
+
+    def __call__(self, model: ir.Model, progress: Progress, *, epochs: int | None = None) -> list[Decision]:
+        """Train a pruned model in place; weights that are zero stay zero.
+
+        Args:
+            model: The model after the cut.
+            progress: Told after each step.
+            epochs: Passes over the data; by default those of the options.
+
+        Raises:
+            ModelError: The graph has an operator that cannot be trained.
+        """
+        from modelkit.train.finetune import finetune
+        from modelkit.train.teacher import Teacher
+
+        options = self.options if epochs is None else self.options.model_copy(update={"epochs": epochs})
+        labels_only = options.alpha == 1 and self.data.has_labels and options.loss != "distill"
+        teacher = None if labels_only else Teacher(session_of(self.original, threads=options.threads))
+        decisions, history = finetune(
+            model,
+            self.data,
+            options,
+            teacher=teacher,
+            keep_zeros=True,
+            progress=progress,
+            seed=self.seed,
+        )
+        self.histories.append(history.to_dict())
+        return decisions
+
+    def share_out(self, steps: int) -> list[int]:
+        """Divide the epochs among steps, at least one each; the last gets what is left over, and so the most."""
+        each = max(1, self.options.epochs // steps)
+        return [each] * (steps - 1) + [max(each, self.options.epochs - each * (steps - 1))]
+
+
+def tuner_for(original: ir.Model, options: FineTune, data: Dataset | None, seed: int) -> Tuner | None:
+    """Return what fine-tunes, or None where the options ask for none.
+
+    Raises:
+        UsageError: There is no data, or it has no labels and the options do not ask for self-distillation.
+    """
+    if options.epochs == 0:
+        return None
+    if data is None:
+        raise UsageError("fine-tuning needs data", "give the training samples with --data")
+    if not data.has_labels and options.loss != "distill":
+        raise UsageError(
+            f"fine-tuning needs labels, and '{data.name}' has none",
+            "--set finetune.loss=distill learns from the original's own outputs instead",
+        )
+    return Tuner(original, options, data, seed)

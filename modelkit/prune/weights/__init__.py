@@ -1,0 +1,1 @@
+"""Single weights become zero: magnitude, wanda, optimal brain surgeon; one file per algorithm."""

@@ -1,0 +1,71 @@
+"""What a training run went through, epoch by epoch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training samples.
+
+    Attributes:
+        number: From 1; 0 is the model before training.
+        rate: Learning rate of the last step.
+        train_loss: Mean loss of the steps; None for epoch 0.
+        loss: Loss on the validation samples; None without any.
+        quality: Metric on the validation samples; None without any.
+        seconds: Time that it took, validation included.
+    """
+
+    number: int
+    rate: float
+    train_loss: float | None
+    loss: float | None
+    quality: float | None
+    seconds: float
+
+
+@dataclass
+class History:
+    """A training run.
+
+    Attributes:
+        epochs: What each epoch came to; epoch 0 is the model before training.
+        best: Number of the epoch whose weights the module has now.
+        rate: The highest learning rate.
+        trials: Loss after a short trial of each learning rate, [rate, loss]; empty where the rate was given.
+        batch: Samples in a step.
+        steps: Optimiser steps made, resumed ones included.
+        task: "classification", "binary", "regression" or "none" (without labels).
+        metric: Name of the quality: "accuracy", "rmse" or "agreement"; "" without validation samples.
+        loss: What was minimised, for a reader.
+        stopped: Why it ended: "finished", "early stopping", "time limit" or "diverged".
+        device: Where torch computed.
+        samples: Training and validation samples.
+        notes: What a reader must know.
+    """
+
+    epochs: list[Epoch] = field(default_factory=list)
+    best: int = 0
+    rate: float = 0.0
+    trials: list[tuple[float, float]] = field(default_factory=list)
+    batch: int = 0
+    steps: int = 0
+    task: str = "none"
+    metric: str = ""
+    loss: str = ""
+    stopped: str = "finished"
+    device: str = "cpu"
+    samples: tuple[int, int] = (0, 0)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in all epochs."""
+        return sum(epoch.seconds for epoch in self.epochs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for a report."""
+        return {**asdict(self), "samples": list(self.samples), "seconds": self.seconds}

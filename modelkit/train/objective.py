@@ -1,0 +1,280 @@
+"""What is minimised: which output meets the labels, which follow the teacher, and by which losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modelkit.errors import DataError, ModelError
+from modelkit.measure import scores
+from modelkit.measure.quality import Task, class_axis_by_labels, detect_task
+from modelkit.train import losses
+from modelkit.train.config import TrainOptions
+
+Kind = Literal["classes", "scores", "single", "values"]
+
+# Positions without a label, by the conventions of torch (-100) and of segmentation sets (-1, 255).
+_UNLABELLED = (-100, -1, 255)
+
+
+@dataclass(frozen=True)
+class Head:
+    """One output and how it is judged.
+
+    Attributes:
+        output: Name of the module's output.
+        kind: "classes" has an axis of class scores, "scores" may have one (nobody said), "single" is one score of
+            two classes, "values" are numbers.
+        axis: Axis of the classes; -1 without.
+        probabilities: Whether the output has passed a softmax or sigmoid.
+        scale: What a squared error is multiplied by: one over the variance of what is wanted.
+    """
+
+    output: str
+    kind: Kind
+    axis: int = -1
+    probabilities: bool = False
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of a batch.
+
+    Attributes:
+        task: What the labels ask of the first output that they fit.
+        hard: The output that meets the labels; None where labels take no part.
+        soft: Outputs that follow the teacher, each with the teacher's output.
+        alpha: Share of the labels in the loss.
+        temperature: Of the distillation.
+        smoothing: Of the labels.
+        loss: Loss of `hard`: "cross_entropy", "bce", "mse" or "huber".
+    """
+
+    task: Task
+    hard: Head | None
+    soft: tuple[tuple[Head, str], ...]
+    alpha: float
+    temperature: float
+    smoothing: float
+    loss: str
+
+    def describe(self) -> str:
+        """Name the loss for a reader."""
+        parts = [self.loss.replace("_", "-")] if self.hard is not None else []
+        if self.soft:
+            kinds = sorted({"MSE" if head.kind == "values" else "KL" for head, _ in self.soft})
+            parts.append(f"distillation ({', '.join(kinds)})")
+        return " + ".join(parts)
+
+    def of(self, outputs: Mapping[str, Tensor], labels: Tensor | None, wanted: Mapping[str, Tensor]) -> Tensor:
+        """Loss of a batch.
+
+        Args:
+            outputs: The module's outputs, real samples only.
+            labels: Their labels; only read where there is a hard part.
+            wanted: The teacher's outputs; only read where there is a soft part.
+
+        Returns:
+            A scalar.
+        """
+        parts = []
+        if self.hard is not None:
+            assert labels is not None
+            parts.append((self.alpha, self._hard(outputs[self.hard.output], labels, self.hard)))
+        if self.soft:
+            each = [self._soft(outputs[head.output], wanted[name], head) for head, name in self.soft]
+            parts.append((1 - self.alpha, torch.stack(each).mean()))
+        return sum((share * loss for share, loss in parts[1:]), start=parts[0][0] * parts[0][1])
+
+    def _hard(self, output: Tensor, labels: Tensor, head: Head) -> Tensor:
+        if self.loss == "cross_entropy":
+            logits = losses.class_rows(output, head.axis, probabilities=head.probabilities)
+            if labels.shape == output.shape and labels.ndim == 2:  # one-hot
+                targets = labels.argmax(dim=1)
+            else:
+                targets = labels.reshape(-1).long()
+                outside = (targets < 0) | (targets >= logits.shape[1])
+                targets = targets.masked_fill(outside, losses.IGNORED)
+            return losses.cross_entropy(logits, targets, smoothing=self.smoothing)
+        if self.loss == "bce":
+            logits = losses.single_logits(output, probabilities=head.probabilities)
+            return losses.binary(logits, labels.reshape(-1))
+        if self.loss == "huber":
+            # One standard deviation of the labels is where an error starts to count as an outlier.
+            return losses.huber(output, labels, delta=head.scale**-0.5) * head.scale
+        return losses.squared(output, labels) * head.scale
+
+    def _soft(self, output: Tensor, wanted: Tensor, head: Head) -> Tensor:
+        if head.kind == "values":
+            return losses.squared(output, wanted) * head.scale
+        if head.kind == "single":
+            student, teacher = (losses.single_logits(t, probabilities=head.probabilities) for t in (output, wanted))
+            return losses.binary_distillation(student, teacher, temperature=self.temperature)
+        student, teacher = (
+            losses.class_rows(t, head.axis, probabilities=head.probabilities) for t in (output, wanted)
+        )
+        divergence = losses.distillation(student, teacher, temperature=self.temperature)
+        if head.kind == "scores":
+            # A softmax does not see a shift that all scores share; where they are no class scores, it matters.
+            return divergence + losses.squared(output, wanted) * head.scale
+        return divergence
+
+
+def plan_objective(
+    outputs: Mapping[str, np.ndarray],
+    labels: np.ndarray | None,
+    wanted: Mapping[str, np.ndarray] | None,
+    options: TrainOptions,
+) -> Objective:
+    """Decide on the losses, given some samples.
+
+    Args:
+        outputs: The untrained module's outputs for them, real samples only.
+        labels: All labels of the training set, ``[count, ...]``; None without labels.
+        wanted: The teacher's outputs for the same samples; None without a teacher.
+        options: `loss`, `alpha`, `temperature` and `label_smoothing` are read.
+
+    Raises:
+        DataError: There is neither a label nor a teacher to learn from, or the labels do not fit the loss.
+        ModelError: No output is a float, so that no gradient can be taken of it.
+    """
+    floats = {name: array for name, array in outputs.items() if scores.is_float(array)}
+    if not floats:
+        raise ModelError(
+            f"no output is a float ({', '.join(outputs)}), so nothing can be learned from an error",
+            "export the model with its scores as an output, not only the chosen class",
+        )
+    use_labels = labels is not None and options.loss != "distill" and (wanted is None or options.alpha > 0)
+    if not use_labels and wanted is None:
+        raise DataError(
+            "training needs labels, or the original model to follow",
+            hint="give a data set with labels, or train without `loss` to follow the original",
+        )
+    if labels is None and options.loss not in ("auto", "distill"):
+        raise DataError(f"the loss {options.loss} needs labels, and the data has none", hint="use the loss auto")
+    hard, task, loss = None, Task.none, ""
+    if labels is not None:
+        hard, task, loss = _hard_head(floats, labels, options.loss)
+    soft = () if wanted is None else _soft_heads(floats, wanted, hard, task)
+    if options.label_smoothing and loss != "cross_entropy":
+        raise DataError(f"label_smoothing belongs to class labels; here the loss is {loss or 'distillation'}")
+    share = options.alpha if soft else 1.0
+    return Objective(
+        task,
+        hard if use_labels else None,
+        soft,
+        share if use_labels else 0.0,
+        options.temperature,
+        options.label_smoothing,
+        loss,
+    )
+
+
+def _hard_head(outputs: Mapping[str, np.ndarray], labels: np.ndarray, wish: str) -> tuple[Head, Task, str]:
+    """Find the output that the labels belong to: the first that they fit."""
+    for name, output in outputs.items():
+        shape = (len(labels), *output.shape[1:])
+        task = detect_task(shape, output.dtype, labels)
+        loss = {"classification": "cross_entropy", "binary": "bce", "regression": "mse"}[task]
+        if wish in ("cross_entropy", "bce", "mse", "huber"):
+            loss = wish
+        size = int(np.prod(shape, dtype=np.int64))
+        if loss == "cross_entropy":
+            axis = _label_axis(shape, labels)
+            if axis is None or not _whole(labels):
+                continue
+            _check_classes(labels, shape, axis)
+            rows = scores.as_rows(output, axis)
+            return Head(name, "classes", axis, scores.are_probabilities(rows)), Task.classification, loss
+        if size != labels.size:
+            continue
+        if loss == "bce":
+            if labels.size and (labels.min() < 0 or labels.max() > 1):
+                raise DataError("the loss bce needs labels of 0 to 1", hint="use the loss auto, or mse")
+            return Head(name, "single", -1, _in_unit(output)), Task.binary, loss
+        return Head(name, "values", scale=_scale(labels)), Task.regression, loss
+    shapes = ", ".join(f"{name} {list(output.shape[1:])}" for name, output in outputs.items())
+    what = "the labels" if wish in ("auto", "distill") else f"the loss {wish} and the labels"
+    raise DataError(
+        f"{what} of shape {list(labels.shape)} fit no output (of a sample: {shapes})",
+        hint="class ids need an output of scores; other labels need one number for each number of the output",
+    )
+
+
+def _label_axis(shape: tuple[int, ...], labels: np.ndarray) -> int | None:
+    if labels.shape == shape and labels.ndim == 2 and shape[1] > 1:
+        return 1
+    return class_axis_by_labels(shape, labels.shape)
+
+
+def _whole(labels: np.ndarray) -> bool:
+    return labels.dtype.kind in "iub" or bool((labels == np.floor(labels)).all())
+
+
+def _check_classes(labels: np.ndarray, shape: tuple[int, ...], axis: int) -> None:
+    if labels.shape == shape:
+        return
+    wrong = (labels < 0) | (labels >= shape[axis])
+    if len(shape) > 2:
+        wrong &= ~np.isin(labels, _UNLABELLED)
+    if wrong.any():
+        raise DataError(
+            f"a label is {labels[wrong].reshape(-1)[0]:g}; the model has the classes 0 to {shape[axis] - 1}",
+            hint="check that the labels belong to this model and start at 0",
+        )
+
+
+def _soft_heads(
+    outputs: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray], hard: Head | None, task: Task
+) -> tuple[tuple[Head, str], ...]:
+    """Pair the outputs with the teacher's: by name, or by place where there are as many of them."""
+    theirs = {name: array for name, array in wanted.items() if scores.is_float(array)}
+    pairs = [(name, name) for name in outputs if name in theirs]
+    if not pairs and len(theirs) == len(outputs):
+        pairs = list(zip(outputs, theirs, strict=True))
+    heads = []
+    for own, other in pairs:
+        mine, target = outputs[own], theirs[other]
+        if mine.shape != target.shape:
+            raise ModelError(
+                f"the output '{own}' has the shape {list(mine.shape)}, the teacher's '{other}' {list(target.shape)}",
+                "the teacher must have the same outputs",
+            )
+        heads.append(
+            (_soft_head(own, target, hard if hard is not None and hard.output == own else None, task), other)
+        )
+    if not heads:
+        raise ModelError(f"the teacher has none of the outputs {', '.join(outputs)}; it has {', '.join(wanted)}")
+    return tuple(heads)
+
+
+def _soft_head(name: str, target: np.ndarray, hard: Head | None, task: Task) -> Head:
+    """Tell what a teacher's output is, by the labels' word or else by its values."""
+    scale = _scale(target)
+    if hard is not None and hard.kind == "values" and task is Task.regression:
+        return Head(name, "values", scale=scale)
+    axis = hard.axis if hard is not None and hard.kind == "classes" else scores.class_axis(target.shape)
+    if hard is not None and hard.kind == "single":
+        return Head(name, "single", -1, _in_unit(target))
+    if axis is not None:
+        probabilities = scores.are_probabilities(scores.as_rows(target, axis))
+        return Head(name, "classes" if probabilities or hard is not None else "scores", axis, probabilities, scale)
+    if _in_unit(target) and target.size > 1:
+        return Head(name, "single", -1, True)
+    return Head(name, "values", scale=scale)
+
+
+def _in_unit(values: np.ndarray) -> bool:
+    return bool(((values >= 0) & (values <= 1)).all())
+
+
+def _scale(values: np.ndarray) -> float:
+    """One over the variance within a column, averaged over the columns; 1 where nothing varies."""
+    variance = float(values.astype(np.float64).reshape(len(values), -1).var(axis=0).mean())
+    return 1 / variance if np.isfinite(variance) and variance > 0 else 1.0

@@ -1,0 +1,1 @@
+"""ONNX operators in torch: one function for each, in files by theme, joined in ``table``."""

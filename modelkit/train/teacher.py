@@ -1,0 +1,193 @@
+"""What a teacher says: the outputs of an onnxruntime session for each sample, kept or computed as they are needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from modelkit.data.dataset import Batch, Dataset
+from modelkit.errors import ModelError, ResourceError
+from modelkit.files import Staging, sha256
+from modelkit.progress import Progress, silent
+from modelkit.runtime import input_specs, make_session, output_specs
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+KEPT_BYTES = 1 << 30
+"""Outputs that take up to so many bytes are kept; in files where there is a folder, else in memory."""
+
+
+class Targets(Protocol):
+    """The teacher's outputs for the batches of one dataset."""
+
+    def of(self, numbers: np.ndarray, inputs: Mapping[str, np.ndarray], valid: int) -> dict[str, np.ndarray]:
+        """Return the outputs for a batch.
+
+        Args:
+            numbers: Numbers of its samples in the dataset, ``[valid]``.
+            inputs: What the model is fed, fill-ups of a fixed batch included.
+            valid: How many samples are real.
+
+        Returns:
+            Each output's rows of the real samples, ``[valid, ...]``.
+        """
+
+
+class Teacher:
+    """A model whose outputs others learn.
+
+    Args:
+        session: The loaded model.
+        key: What tells this model from others, such as the SHA-256 of its file; "" keeps no files.
+        folder: Where files of outputs are kept for later runs; None keeps them in memory.
+    """
+
+    def __init__(self, session: ort.InferenceSession, *, key: str = "", folder: Path | None = None) -> None:
+        self._session, self.key, self._folder = session, key, folder
+        self._specs = {spec.name: spec for spec in input_specs(session)}
+        self.outputs = [spec.name for spec in output_specs(session)]
+
+    @classmethod
+    def load(cls, path: Path, *, threads: int = 0, folder: Path | None = None) -> Teacher:
+        """Load a model file as a teacher.
+
+        Args:
+            path: An ONNX file.
+            threads: Threads of its inference; 0 lets onnxruntime choose.
+            folder: Where files of outputs are kept for later runs.
+
+        Raises:
+            ModelError: onnxruntime cannot load it.
+        """
+        return cls(make_session(path, threads=threads), key=sha256(path), folder=folder)
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute all outputs of a batch.
+
+        Raises:
+            ModelError: It takes an input that the data lacks.
+            ResourceError: onnxruntime failed.
+        """
+        missing = [name for name in self._specs if name not in inputs]
+        if missing:
+            raise ModelError(f"the teacher takes the input '{missing[0]}', which the data lacks")
+        feeds = {}
+        for name, spec in self._specs.items():
+            array = inputs[name]
+            feeds[name] = array if array.dtype == spec.dtype else array.astype(spec.dtype)
+        try:
+            found = self._session.run(self.outputs, feeds)
+        except Exception as error:  # onnxruntime raises many classes with no common base of its own
+            text = " ".join(str(error).split())
+            raise ResourceError(f"onnxruntime failed while running the teacher: {text[:300]}") from error
+        return {name: np.asarray(value) for name, value in zip(self.outputs, found, strict=True)}
+
+    def targets(self, dataset: Dataset, batch: int, *, live: bool = False, progress: Progress = silent) -> Targets:
+        """Prepare the outputs for a dataset.
+
+        Args:
+            dataset: The samples.
+            batch: Samples to run at a time.
+            live: Inputs change from epoch to epoch, so that nothing can be kept.
+            progress: Told how many samples have been run.
+
+        Raises:
+            ModelError: An output has no row for each sample.
+            ResourceError: onnxruntime failed, or the disk is full.
+        """
+        if live:
+            return _Live(self)
+        first = next(iter(dataset.batches(batch)))
+        sample = _rows(self.run(first.inputs), first)
+        size = sum(array[:1].nbytes * dataset.count for array in sample.values())
+        if size > KEPT_BYTES or any(array.dtype.hasobject for array in sample.values()):
+            return _Live(self)
+        if self._folder is None or not self.key:
+            return _Kept(self._all(dataset, batch, sample, progress))
+        return _Kept(self._stored(dataset, batch, sample, progress, self._folder))
+
+    def _all(
+        self, dataset: Dataset, batch: int, sample: Mapping[str, np.ndarray], progress: Progress
+    ) -> dict[str, np.ndarray]:
+        kept = {name: np.empty((dataset.count, *array.shape[1:]), array.dtype) for name, array in sample.items()}
+        done = 0
+        for each in dataset.batches(batch):
+            for name, array in _rows(self.run(each.inputs), each).items():
+                if array.shape[1:] != kept[name].shape[1:]:
+                    raise ModelError(f"the teacher's output '{name}' changes its shape from batch to batch")
+                kept[name][done : done + each.valid] = array
+            done += each.valid
+            progress("running the original", done, dataset.count)
+        return kept
+
+    def _stored(
+        self, dataset: Dataset, batch: int, sample: Mapping[str, np.ndarray], progress: Progress, folder: Path
+    ) -> dict[str, np.ndarray]:
+        """Outputs in npy files that are mapped into memory, named by what they depend on."""
+        key = hashlib.sha256(f"{self.key}\0{dataset.fingerprint()}".encode()).hexdigest()[:32]
+        files = {name: f"teacher-{key}-{number}.npy" for number, name in enumerate(sample)}
+        found = _mapped(folder, files, dataset.count, sample)
+        if found is None:
+            with Staging(folder) as stage:
+                for name, array in self._all(dataset, batch, sample, progress).items():
+                    with stage.path(files[name]).open("wb") as file:
+                        np.save(file, array, allow_pickle=False)
+                stage.publish(list(files.values()), force=True)
+            found = _mapped(folder, files, dataset.count, sample)
+        if found is None:
+            raise ResourceError(f"the teacher's outputs in '{folder}' changed while they were read")
+        return found
+
+
+def _mapped(
+    folder: Path, files: Mapping[str, str], count: int, sample: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray] | None:
+    """Open the files of an earlier run; None where one is missing, damaged or of another shape."""
+    arrays = {}
+    for name, file in files.items():
+        try:
+            array = np.load(folder / file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        if array.shape != (count, *sample[name].shape[1:]) or array.dtype != sample[name].dtype:
+            return None
+        arrays[name] = array
+    return arrays
+
+
+def _rows(outputs: Mapping[str, np.ndarray], batch: Batch) -> dict[str, np.ndarray]:
+    fed = max(
+        (array.shape[batch.axes.get(name) or 0] for name, array in batch.inputs.items() if array.ndim), default=1
+    )
+    for name, array in outputs.items():
+        if array.ndim == 0 or len(array) not in (batch.valid, fed):
+            raise ModelError(
+                f"the teacher's output '{name}' of shape {list(array.shape)} has no row for each sample",
+                "train with labels, or export the model with the batch as the first dimension of its outputs",
+            )
+    return {name: array[: batch.valid] for name, array in outputs.items()}
+
+
+class _Live:
+    """Runs the teacher on every batch."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self._teacher = teacher
+
+    def of(self, numbers: np.ndarray, inputs: Mapping[str, np.ndarray], valid: int) -> dict[str, np.ndarray]:
+        return {name: array[:valid] for name, array in self._teacher.run(inputs).items()}
+
+
+class _Kept:
+    """Outputs that were computed once."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        self._arrays = arrays
+
+    def of(self, numbers: np.ndarray, inputs: Mapping[str, np.ndarray], valid: int) -> dict[str, np.ndarray]:
+        return {name: array[numbers] for name, array in self._arrays.items()}
