@@ -23,12 +23,12 @@ def seed_everything(seed: int) -> None:
 
 
 def jitter(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror half of the images and move each batch by up to two pixels."""
+    """Mirror half of the images and move each batch by up to one pixel."""
     mirrored = torch.rand(len(x), generator=generator) < 0.5
     x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
-    down, right = (int(torch.randint(0, 5, (), generator=generator)) for _ in range(2))
+    down, right = (int(torch.randint(0, 3, (), generator=generator)) for _ in range(2))
     height, width = x.shape[2:]
-    return functional.pad(x, (2, 2, 2, 2))[..., down : down + height, right : right + width]
+    return functional.pad(x, (1, 1, 1, 1))[..., down : down + height, right : right + width]
 
 
 def fit(
