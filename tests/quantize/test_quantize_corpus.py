@@ -35,6 +35,10 @@ SAMPLES = sorted((ROOT / "sample_models").glob("*.onnx"))
 @pytest.mark.parametrize("path", [*SMALL, *SAMPLES], ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_mode(path, mode):
     outcome = corpus.attempt(path, mode)
+    if mode.startswith("prune channels") and outcome.status == "refused":
+        # Of one layer alone all channels are the model's own inputs or outputs.
+        assert outcome.detail.startswith("no channels can be taken out")
+        return
     assert outcome.status in ("works", "idle"), outcome.detail
 
 
