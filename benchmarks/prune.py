@@ -243,6 +243,8 @@ def foreign() -> None:
     paths = list(corpus.corpus([], False, ""))
     for path in paths:
         for mode in modes:
+            if "repaired" in mode and "light" in path.parts:
+                continue  # minutes each, for weights that are random numbers
             outcome = corpus.apart(path, mode)
             counts[mode][outcome.status] += 1
             if outcome.status in ("refused", "crash"):
@@ -254,7 +256,8 @@ def foreign() -> None:
     body = (
         f"- Each of {len(paths)} models is pruned and runs, or is refused with a reason: {crashes} crashes: "
         f"{verdict(not crashes)}\n\n{table(['mode', *states], rows)}\n\n*idle*: nothing in it could be pruned, and "
-        f"the decisions say why. Most refusals:\n\n{told}"
+        f"the decisions say why. The large nets of onnx's data are not repaired: their weights are "
+        f"random numbers. Most refusals:\n\n{told}"
     )
     write_section("prune-corpus", "Pruning models that are not ours", command("corpus"), body)
 
