@@ -1,7 +1,7 @@
 """Pruning: channels of a residual network beside Torch-Pruning, and single weights by each method.
 
 Run: python sample_models/make.py article_cnn && pip install --no-deps torch-pruning==1.6.1
-     python benchmarks/prune.py [channels] [weights] [lenet] [corpus]
+     python benchmarks/prune.py [channels] [weights] [samples] [lenet] [corpus]
 The part lenet needs MNIST: mnist_train.npz and mnist_test.npz (arrays x and y) in the folder that MNIST names.
 """
 
@@ -165,6 +165,54 @@ def weights() -> None:
     write_section("prune-weights", "Single weights of the article's network", command("weights"), body)
 
 
+def samples() -> None:
+    """Every way on every shipped sample: accuracy after one shot, with its calibration inputs and without labels."""
+    ways: dict[str, dict[str, Any]] = {
+        "80 % magnitude": {"sparsity": 0.8, "method": "magnitude", "scope": "layer"},
+        "80 % wanda": {"sparsity": 0.8, "method": "wanda", "scope": "layer"},
+        "80 % obs": {"sparsity": 0.8, "method": "obs", "scope": "layer"},
+        "80 % obs, global": {"sparsity": 0.8, "method": "obs", "scope": "global"},
+        "2:4 magnitude": {"pattern": "2:4", "method": "magnitude"},
+        "2:4 wanda": {"pattern": "2:4", "method": "wanda"},
+        "2:4 obs": {"pattern": "2:4", "method": "obs"},
+        **{
+            f"half the MACs, {how}": {
+                **{"channels": 0.5, "structure.target": "macs", "structure.importance": importance},
+                **{"structure.ranking": ranking, "structure.repair": repair},
+            }
+            for how, importance, ranking, repair in (
+                ("L2, equal, no repair", "l2", "equal", "none"),
+                ("activation, equal, no repair", "activation", "equal", "none"),
+                ("activation, equal, repaired", "activation", "equal", "least_squares"),
+                ("reconstruction, equal, repaired", "reconstruction", "equal", "least_squares"),
+                ("reconstruction, search, repaired", "reconstruction", "search", "least_squares"),
+            )
+        },
+    }
+    names = ("digits_mlp", "fashion_cnn", "language_transformer", "language_gru")
+    columns: dict[str, dict[str, str]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for sample in names:
+            model, test = SAMPLES / f"{sample}.onnx", SAMPLES / f"{sample}.eval.npz"
+            data = folder / f"{sample}.npz"
+            np.savez(data, **{k: v for k, v in np.load(SAMPLES / f"{sample}.calib.npz").items() if k != "labels"})
+            found = columns[sample] = {}
+            for way, config in ways.items():
+                target = folder / "artifact.onnx"
+                given = {"data": data, "test": test, "config": {**config, "measure.seconds": 0.05}}
+                report = prune(model, output=target, force=True, **given)
+                assert report.before.quality is not None and report.after.quality is not None
+                found["original"] = percent(report.before.quality["accuracy"])
+                found[way] = percent(report.after.quality["accuracy"])
+    rows = [(way, *(columns[sample][way] for sample in names)) for way in ("original", *ways)]
+    body = (
+        "Accuracy on the evaluation sets after one shot; 384 calibration inputs without labels, no training.\n\n"
+        + table(["", *names], rows)
+    )
+    write_section("prune-samples", "Ways of pruning, on every sample", command("samples"), body)
+
+
 def lenet() -> None:
     """LeNet-300-100 on MNIST: trained densely, then 95 % of its weights taken out while it trains on."""
     source = Path(os.environ.get("MNIST", ROOT.parent / "shared" / "data"))
@@ -278,7 +326,13 @@ def command(part: str) -> str:
     return f"python benchmarks/prune.py {part}"
 
 
-PARTS: dict[str, Callable[[], None]] = {"channels": channels, "weights": weights, "lenet": lenet, "corpus": foreign}
+PARTS: dict[str, Callable[[], None]] = {
+    "channels": channels,
+    "weights": weights,
+    "samples": samples,
+    "lenet": lenet,
+    "corpus": foreign,
+}
 
 
 def main() -> None:
