@@ -36,8 +36,9 @@ SAMPLES = sorted((ROOT / "sample_models").glob("*.onnx"))
 def test_every_mode(path, mode):
     outcome = corpus.attempt(path, mode)
     if mode.startswith("prune channels") and outcome.status == "refused":
-        # Of one layer alone all channels are the model's own inputs or outputs.
-        assert outcome.detail.startswith("no channels can be taken out")
+        # Of one layer alone all channels are the model's own inputs or outputs; some have no weight, or do not run.
+        reasons = ("no channels can be taken out", "no channels to take out", "onnxruntime has no kernel for PRelu")
+        assert outcome.detail.startswith(reasons)
         return
     assert outcome.status in ("works", "idle"), outcome.detail
 
