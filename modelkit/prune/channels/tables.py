@@ -18,8 +18,8 @@ from modelkit.prune.channels.elimination import Consumer
 from modelkit.prune.channels.importance import magnitude
 from modelkit.prune.channels.ranking import Observed, Ranking
 from modelkit.prune.channels.search import Widths, choose
-from modelkit.prune.channels.sidebyside import BATCH, Tap
 from modelkit.prune.grams import LayerGram
+from modelkit.prune.sidebyside import BATCH, Tap
 
 Errors = dict[str, dict[int, float]]
 

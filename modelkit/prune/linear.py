@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -165,8 +164,3 @@ def columns_of(layer: Layer, positions: np.ndarray) -> np.ndarray:
         The same shape with an axis for the kernel's positions behind it.
     """
     return positions[..., None] + np.arange(layer.inputs // layer.run) * layer.run
-
-
-def rows_in(values: Mapping[str, np.ndarray], linear: Linear) -> int:
-    """How many rows of columns a batch has for a layer."""
-    return linear.reading.rows(values[linear.reading.source])
