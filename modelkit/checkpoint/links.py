@@ -13,33 +13,16 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from modelkit.checkpoint.quiet import quiet
-from modelkit.graph.fold_constants import fold_constants
-from modelkit.graph.fold_transpose import fold_transpose
-from modelkit.graph.lift import fix_defaults, lift_constants
 from modelkit.graph.load import load
-from modelkit.graph.names import make_unique
-from modelkit.graph.normalise import remove_unused
-from modelkit.graph.passthrough import remove_passthrough
+from modelkit.graph.normalise import normalise
 from modelkit.graph.save import save
-from modelkit.graph.shapes import infer_shapes
 from modelkit.graph.tensors import attribute_float, attribute_int, constant_of
 
 # These only move numbers, or pass them on.
 _MOVES = frozenset(
     {
-        *(
-            "Transpose",
-            "Reshape",
-            "Squeeze",
-            "Unsqueeze",
-            "Flatten",
-            "Identity",
-            "Concat",
-            "Split",
-            "Slice",
-            "Gather",
-        ),
-        *("Constant", "Cast"),
+        *("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"),
+        *("Concat", "Split", "Slice", "Gather", "Constant", "Cast"),
     }
 )
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -117,14 +100,7 @@ def compute_sizes(model: ir.Model) -> None:
 
 def clean(model: ir.Model) -> None:
     """Tidy an exported graph as ``normalise`` does, in place, but leave each BatchNormalization a node."""
-    fix_defaults(model)
-    lift_constants(model)
-    remove_passthrough(model)
-    fold_constants(model)
-    fold_transpose(model)
-    remove_unused(model)
-    make_unique(model)
-    infer_shapes(model)
+    normalise(model, batchnorm=False)
     _strip(model)
 
 

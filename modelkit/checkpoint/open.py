@@ -137,13 +137,14 @@ def _open_pickled(found: Any, loading: Loading, specs: list[InputSpec], onnx: Pa
 def _open_script(path: Path, loading: Loading, specs: list[InputSpec], onnx: Path) -> Source:
     from modelkit.checkpoint import archive
     from modelkit.checkpoint.export import export_script
+    from modelkit.checkpoint.torchfile import TRUST
 
     name = shown(path.name)
     archive.members(path, compressed=True)
     if not loading.trust:
         raise UnsafeError(
             f"'{name}' is TorchScript: a program that runs when it is loaded",
-            "--trust loads it; do so only with a file from someone you would let run programs on this machine",
+            TRUST,
         )
     if loading.arch:
         raise UsageError(f"--arch is for state dicts; '{name}' is TorchScript", "leave it out")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from modelkit.checkpoint import archive, programcheck, tensors
 from modelkit.checkpoint.quiet import quiet
 from modelkit.checkpoint.tensors import Storage, TensorRef
+from modelkit.checkpoint.torchfile import TRUST
 from modelkit.errors import ModelError, UnsafeError
 from modelkit.files import shown
 
@@ -38,7 +39,6 @@ _TYPES = {
     **{1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float16", 7: "float32", 8: "float64"},
     **{10: "complex64", 11: "complex128", 12: "bool", 13: "bfloat16", 28: "uint16"},
 }
-_TRUST = "--trust loads it; do so only with a file from someone you would let run programs on this machine"
 
 
 def load(path: Path, *, trust: bool) -> tuple[torch.export.ExportedProgram, bool]:
@@ -63,7 +63,7 @@ def load(path: Path, *, trust: bool) -> tuple[torch.export.ExportedProgram, bool
         needed = False
     except programcheck.RunsCodeError as error:
         if not trust:
-            raise UnsafeError(f"'{name}' can run code while it is loaded: {error}", _TRUST) from error
+            raise UnsafeError(f"'{name}' can run code while it is loaded: {error}", TRUST) from error
         source, needed = str(path), True
     try:
         with quiet():

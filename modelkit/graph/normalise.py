@@ -15,7 +15,7 @@ from modelkit.graph.passthrough import remove_passthrough
 from modelkit.graph.shapes import infer_shapes
 
 
-def normalise(model: ir.Model) -> list[Decision]:
+def normalise(model: ir.Model, *, batchnorm: bool = True) -> list[Decision]:
     """Clean a model up without changing what it computes, in place.
 
     In this order: defaults of inputs become constants, ``Constant`` nodes become initializers,
@@ -26,6 +26,7 @@ def normalise(model: ir.Model) -> list[Decision]:
 
     Args:
         model: A model from ``load``, its functions inlined.
+        batchnorm: Whether ``BatchNormalization`` is folded; False leaves each a node.
 
     Returns:
         What was done, and what was left alone although it was looked at.
@@ -36,7 +37,7 @@ def normalise(model: ir.Model) -> list[Decision]:
         *remove_passthrough(model),
         *fold_constants(model),
         *fold_transpose(model),
-        *fold_batchnorm(model),
+        *(fold_batchnorm(model) if batchnorm else ()),
         *remove_unused(model),
         *make_unique(model),
     ]
