@@ -171,17 +171,15 @@ class _Run:
                 exit_code=event.exit_code,
                 seconds=event.seconds,
             )
-        result = event.result
-        done = result["status"] == DONE
-        output = relative(item.output, self._request.output) if done and self._request.output is not None else None
+        result, top = event.result, self._request.output
         return Row(
             item.name,
             result["status"],
-            output,
+            relative(result["output"], top) if top is not None else None,
             result["figures"],
             reason=result["reason"],
             hint=result["hint"],
-            exit_code=0 if done else 1,
+            exit_code=0 if result["status"] == DONE else 1,
             seconds=event.seconds,
             document=result["document"],
         )
