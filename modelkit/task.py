@@ -14,7 +14,7 @@ from modelkit.errors import BudgetError
 from modelkit.files import check_outputs, write_json
 from modelkit.progress import Progress
 from modelkit.report.report import Report
-from modelkit.report.summary import DONE, figures_of
+from modelkit.report.summary import DONE, figures_of, subject_of
 
 
 def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
@@ -75,8 +75,7 @@ def _look(command: str, model: Path, arguments: Mapping[str, Any], progress: Pro
 
 def _external(model: Path, document: Mapping[str, Any]) -> list[Path]:
     """The external data of a model; the model is read again only where there is any."""
-    part = document.get("before") or (document["models"][0] if "models" in document else document)
-    if not part.get("size", {}).get("external_bytes") or is_checkpoint(model):
+    if not subject_of(document).get("size", {}).get("external_bytes") or is_checkpoint(model):
         return []
     from modelkit.graph.load import load
 

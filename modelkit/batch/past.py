@@ -11,7 +11,7 @@ from typing import Any
 from modelkit.batch.plan import Item
 from modelkit.errors import ResourceError
 from modelkit.files import sha256
-from modelkit.report.summary import DONE, MISSED, Row, figures_of
+from modelkit.report.summary import DONE, MISSED, Row, figures_of, subject_of
 
 
 class Past:
@@ -106,11 +106,8 @@ def read_document(item: Item) -> dict[str, Any] | None:
 
 def _subject(document: Mapping[str, Any]) -> tuple[str, int]:
     """Hash and bytes of external data of the model that a document is about."""
-    if "before" in document:
-        document = document["before"]
-    elif "models" in document:
-        document = document["models"][0]
-    return document["file"]["sha256"], document.get("size", {}).get("external_bytes", 0)
+    subject = subject_of(document)
+    return subject["file"]["sha256"], subject.get("size", {}).get("external_bytes", 0)
 
 
 def _is_at(item: Item, document: Mapping[str, Any]) -> bool:
