@@ -189,7 +189,8 @@ class _Run:
         if self._journal is None or self._request.output is None:
             return
         output = relative(item.output, self._request.output)
-        folder = (item.output or self._request.output).parent.relative_to(self._request.output)
+        assert item.output is not None
+        folder = item.output.parent.relative_to(self._request.output)
         facts = facts or {"sha256": None, "external": {}, "files": {}}
         files = {(folder / name).as_posix(): digest for name, digest in facts["files"].items()}
         end = {"event": "end", "model": item.name, "output": output, "key": self._key}

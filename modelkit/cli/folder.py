@@ -82,7 +82,7 @@ def run_folder(
     data: Path | None = None,
     test: Path | None = None,
     config: Resolved[Any] | None = None,
-    loading: Loading | None = None,
+    loading: Loading,
     force: bool = False,
     dry_run: bool = False,
     explain: bool = False,
@@ -98,8 +98,6 @@ def run_folder(
         ModelkitError: Nothing could be done.
     """
     from modelkit import api
-    from modelkit.batch.run import Listener
-    from modelkit.checkpoint.loading import Loading
     from modelkit.report import summary as report
 
     if explain:
@@ -112,7 +110,7 @@ def run_folder(
         test=test,
         config=config,
         options=_options(flags),
-        loading=loading or Loading(),
+        loading=loading,
         resume=flags.resume,
         force=force,
     )
@@ -120,7 +118,7 @@ def run_folder(
         _show_plan(request, as_json=as_json, quiet=quiet)
         return
     with _faces(as_json=as_json, quiet=quiet, verbose=verbose, kept=output is not None) as faces:
-        found = api.run_folder(request, listener=faces if faces is not None else Listener())
+        found = api.run_folder(request, listener=faces)
     state.wrote = True
     if as_json:
         show_line(found.to_dict(rows=False))
@@ -176,7 +174,7 @@ def _show_plan(request: Request, *, as_json: bool, quiet: bool) -> None:
 
 
 @contextmanager
-def _faces(*, as_json: bool, quiet: bool, verbose: bool, kept: bool) -> Iterator[Listener | None]:
+def _faces(*, as_json: bool, quiet: bool, verbose: bool, kept: bool) -> Iterator[Listener]:
     """What is shown while the run lasts; where it is cut short, the state says how far it came."""
     from modelkit.cli.live import Lines, Live
 

@@ -76,7 +76,7 @@ class _Reporter:
     """Progress over the socket: what changes more often than a person reads is left out."""
 
     def __init__(self, channel: Connection) -> None:
-        self._channel, self._last, self._stage = channel, 0.0, ""
+        self._channel, self._last = channel, 0.0
 
     def __call__(self, stage: str, done: float, total: float) -> None:
         now = time.monotonic()
