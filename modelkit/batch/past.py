@@ -12,6 +12,7 @@ from modelkit.batch.plan import Item
 from modelkit.errors import ResourceError
 from modelkit.files import sha256
 from modelkit.report.summary import DONE, MISSED, Row, figures_of, subject_of
+from modelkit.staging import mark_of
 
 
 class Past:
@@ -87,8 +88,7 @@ def marks_of(item: Item) -> dict[str, list[int]]:
     found = {}
     for path in item.outputs:
         if os.path.lexists(path):
-            info = path.lstat()
-            found[path.name] = [info.st_ino, info.st_size, info.st_mtime_ns]
+            found[path.name] = mark_of(path)
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -12,15 +11,14 @@ from typing import Any
 from modelkit.batch.facts import facts_of
 from modelkit.batch.past import Past, marks_of, relative
 from modelkit.batch.plan import Item, Request, check_existing, key_of, plan
-from modelkit.errors import ResourceError
-from modelkit.files import Staging, shown, write_json
+from modelkit.files import Staging, write_json
 from modelkit.jobs import journal as lines
 from modelkit.jobs.local import LocalRunner
 from modelkit.jobs.lock import FolderLock
 from modelkit.jobs.protocol import Finished, Progressed, Runner, Started, Status, Task
 from modelkit.report import summary as report
 from modelkit.report.summary import DONE, Row, Summary
-from modelkit.staging import clean_up
+from modelkit.staging import clean_up, write_error
 from modelkit.version import VERSION
 
 # Below the folder of results: what this run is, and what it did.
@@ -95,11 +93,7 @@ class _Run:
         try:
             state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            name = shown(output)
-            reason = (
-                "it, or one above it, is a file" if error.errno in (errno.EEXIST, errno.ENOTDIR) else error.strerror
-            )
-            raise ResourceError(f"cannot write in the folder '{name}': {reason}", "choose another with -o") from error
+            raise write_error(output, error) from error
         self._holding = [stack.enter_context(FolderLock(state / "lock", output)).descriptor]
         check_existing(self._items, self._request)
         self._key = key_of(self._request)
