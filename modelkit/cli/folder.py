@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkit.cli.console import say, show, show_line, state
+from modelkit.cli.flags import scalars
 from modelkit.errors import BudgetError, PartError, UsageError
 from modelkit.staging import shown
 
@@ -133,13 +134,10 @@ def _options(flags: FolderFlags) -> Resolved[Any]:
     from modelkit.batch.options import FolderOptions
     from modelkit.config import resolve
     from modelkit.errors import ConfigError
-    from modelkit.yaml_strict import core_scalar
 
-    names = ("match", "skip", "workers", "timeout", "memory")
-    given = {name: value for name in names if (value := getattr(flags, name))}
-    typed = {key: core_scalar(value) if isinstance(value, str) else value for key, value in given.items()}
+    typed = {name: (f"--{name}", getattr(flags, name) or None) for name in FolderOptions.model_fields}
     try:
-        return resolve(FolderOptions, flags={key: (value, f"--{key}") for key, value in typed.items()})
+        return resolve(FolderOptions, flags=scalars(typed))
     except ConfigError as error:
         error.hint = None
         raise
