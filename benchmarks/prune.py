@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from harness import ROOT, SAMPLES, table, verdict, write_section
+from onnx import numpy_helper
 
 from modelkit.api import evaluate, inspect, prune
 from modelkit.report.units import factor, milliseconds, percent
@@ -244,10 +246,10 @@ def lenet() -> None:
             (label, percent(zeros(entry)), percent(1 - entry["quality"]["accuracy"]))
             for label, entry in zip(("dense", "pruned"), found, strict=True)
         ]
-        error, share = 1 - found[1]["quality"]["accuracy"], zeros(found[1])
+        error, share = 1 - found[1]["quality"]["accuracy"], weight_zeros(sparse)
     bar = (
-        f"- 95 % sparse at most 1.7 % test error: {percent(share)} zeros (biases counted as parameters), "
-        f"{percent(error)}: {verdict(error <= 0.017 and share >= 0.949)}"
+        f"- 95 % sparse at most 1.7 % test error: {percent(share)} of the weights are zero, "
+        f"{percent(error)}: {verdict(error <= 0.017 and round(share, 4) >= 0.95)}"
     )
     write_section(
         "prune-lenet",
@@ -314,6 +316,12 @@ def zeros(entry: dict[str, Any]) -> float:
     """Share of zeros among a model's parameters."""
     size = entry["size"]
     return 1 - size["nonzero_parameters"] / max(size["parameters"], 1)
+
+
+def weight_zeros(path: Path) -> float:
+    """Share of zeros among the weights of a model, biases left out."""
+    weights = [numpy_helper.to_array(each) for each in onnx.load(path).graph.initializer if len(each.dims) > 1]
+    return sum(int((each == 0).sum()) for each in weights) / sum(each.size for each in weights)
 
 
 def points(share: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,29 +30,25 @@ def fashion_cnn() -> nn.Module:
     return net.eval()
 
 
-def prune_half(net: nn.Module, example: torch.Tensor, share: float, importance: str, spread: bool) -> float:
-    """Cut channels until a share of the MACs is gone; returns the share that was cut.
+def prune_half(net: nn.Module, example: torch.Tensor, share: float, spread: bool) -> float:
+    """Cut channels of the least L2 norm until a share of the MACs is gone; returns the share that was cut.
 
     Args:
         net: Changed in place.
         example: One input.
         share: Share of MACs to remove.
-        importance: "magnitude" (L2 of the group) or "random".
         spread: Whether all layers are ranked together (Torch-Pruning's global pruning).
     """
-    import copy
-
     import torch_pruning as tp
 
     base, _ = tp.utils.count_ops_and_params(net, example)
-    rate = {"magnitude": tp.importance.GroupMagnitudeImportance(p=2), "random": tp.importance.RandomImportance()}
     last = [module for module in net.modules() if isinstance(module, nn.Linear)][-1]
 
     def cut(target: nn.Module, ratio: float, ignored: nn.Module) -> float:
         pruner = tp.pruner.BasePruner(
             target,
             example,
-            importance=rate[importance],
+            importance=tp.importance.GroupMagnitudeImportance(p=2),
             pruning_ratio=ratio,
             global_pruning=spread,
             ignored_layers=[ignored],
@@ -103,18 +100,15 @@ def torch_pruning(share: float, images: np.ndarray, folder: Path) -> list[tuple[
     """All variants of the peer: name, ONNX file and the share of MACs that was cut."""
     example = torch.from_numpy(images[:1])
     made: list[tuple[str, Path, float]] = []
-    ways: list[tuple[str, str, bool]] = [
-        ("magnitude, per layer", "magnitude", False),
-        ("magnitude, global", "magnitude", True),
-    ]
+    ways = [("magnitude, per layer", False), ("magnitude, global", True)]
     repairs: list[tuple[str, Callable[[nn.Module], None]]] = [
         ("", lambda net: None),
         (", BatchNorm re-estimated", lambda net: reestimate_batchnorm(net, images)),
     ]
-    for label, importance, spread in ways:
+    for label, spread in ways:
         for suffix, repair in repairs:
             net = fashion_cnn()
-            cut = prune_half(net, example, share, importance, spread)
+            cut = prune_half(net, example, share, spread)
             repair(net)
             path = folder / f"peer-{len(made)}.onnx"
             export(net, example, path, "image")

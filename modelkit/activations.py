@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from modelkit.data.dataset import Batch
+from modelkit.errors import DataError
 from modelkit.graph.run import session_of
 from modelkit.graph.stripped import strip
 from modelkit.progress import Progress, silent
@@ -73,10 +74,8 @@ def stream(
             progress(step, done + seen, count * len(parts))
             # An empty list would mean all outputs to onnxruntime.
             found = dict(zip(part, session.run(part, batch.inputs) if part else [], strict=True))
-            padded = _padded_rows(batch)
             for name, values in found.items():
-                cut = padded and values.ndim and len(values) == padded
-                yield Seen(name, values[: batch.valid] if cut else values, seen)
+                yield Seen(name, batch.trimmed(values), seen)
             if number == 0:
                 for name in batch.inputs:
                     if name in wanted:
@@ -86,11 +85,22 @@ def stream(
     progress(step, count * len(parts), count * len(parts))
 
 
-def _padded_rows(batch: Batch) -> int:
-    """Rows of a batch that was filled up by repeating its last sample; 0 where it was not."""
-    axes = {name: batch.axes.get(name, 0 if array.ndim else None) for name, array in batch.inputs.items()}
-    rows = max((batch.inputs[name].shape[axis] for name, axis in axes.items() if axis is not None), default=0)
-    return rows if rows > batch.valid else 0
+def check_finite(name: str, values: np.ndarray, where: str) -> None:
+    """Refuse activations that no sum or range can be taken of.
+
+    Args:
+        name: Name of the value.
+        values: What it held.
+        where: For the message: "near sample 4", "on the data".
+
+    Raises:
+        DataError: Some are infinite or NaN.
+    """
+    if not np.isfinite(values).all():
+        raise DataError(
+            f"the activation '{name}' is infinite or NaN {where}",
+            hint="check the inputs' scale: does the model expect them normalised?",
+        )
 
 
 def _parts(model: ir.Model, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[list[str]]:

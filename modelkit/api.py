@@ -64,8 +64,10 @@ def quantize(
         >>> report.size_ratio
         0.26
     """
-    given = {"output": output, "data": data, "test": test, "config": config, "force": force, "loading": loading}
-    return run(make_job("quantize", model, **given), progress)  # type: ignore[arg-type]
+    job = make_job(
+        "quantize", model, output=output, data=data, test=test, config=config, force=force, loading=loading
+    )
+    return run(job, progress)
 
 
 def prune(
@@ -97,8 +99,8 @@ def prune(
     Raises:
         ModelkitError: With a message, a hint and an exit code; see modelkit.errors.
     """
-    given = {"output": output, "data": data, "test": test, "config": config, "force": force, "loading": loading}
-    return run(make_job("prune", model, **given), progress)  # type: ignore[arg-type]
+    job = make_job("prune", model, output=output, data=data, test=test, config=config, force=force, loading=loading)
+    return run(job, progress)
 
 
 def run(job: Job, progress: Progress = silent) -> Report:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -90,15 +90,21 @@ class Bench:
     def pick(self, trials: list[Trial]) -> Trial | None:
         """Mark every trial and return the best that is inside the budget, or None."""
         selection = self._roles.selection
+        for trial in trials:
+            trial.missed = next((name for name, reason in self._problems(trial) if reason), "")
         return verdict.pick(trials, self.problem, self.rate, selection.count if selection.has_labels else 0)
 
     def problem(self, trial: Trial) -> str | None:
         """Why a trial is outside the budget, or None."""
-        return (
-            verdict.fidelity_problem(trial, self._limits)
-            or verdict.size_problem(trial, self._limits)
-            or verdict.latency_problem(trial, self._limits, self._prepared.algorithm.objective)
-        )
+        return next((reason for _, reason in self._problems(trial) if reason), None)
+
+    def _problems(self, trial: Trial) -> Iterator[tuple[str, str | None]]:
+        """Each limit in turn, and why the trial misses it."""
+        if trial.status == "failed":
+            return
+        yield "quality", verdict.fidelity_problem(trial, self._limits)
+        yield "size", verdict.size_problem(trial, self._limits)
+        yield "latency", verdict.latency_problem(trial, self._limits, self._prepared.algorithm.objective)
 
     def rate(self, trial: Trial) -> float:
         """How good a trial is; lower is better."""
@@ -248,5 +254,5 @@ class Bench:
 
 def _entry(trial: Trial) -> dict[str, Any]:
     found = asdict(trial)
-    del found["path"], found["decisions"], found["kept"]
+    del found["path"], found["decisions"], found["kept"], found["missed"]
     return found

@@ -36,6 +36,7 @@ class Trial:
         name: The candidate's name.
         status: "tried", then "chosen", or "rejected"; "failed" where it could not be made.
         reason: Why it was rejected, failed or chosen.
+        missed: Which limit it was rejected for: "quality", "size" or "latency"; "" where it was not.
         path: The model on disk; None where it failed.
         decisions: What was done to each tensor or node.
         size: Bytes and parameters.
@@ -48,6 +49,7 @@ class Trial:
     name: str
     status: str = "tried"
     reason: str = ""
+    missed: str = ""
     path: Path | None = None
     decisions: list[Decision] = field(default_factory=list)
     size: dict[str, Any] = field(default_factory=dict)

@@ -25,6 +25,7 @@ class Command:
         maker: Gives what makes its algorithm, once the model and its data are known; imports the algorithms.
         safe: Whether the built-in limits hold where no budget is set.
         training: Whether it trains, and so gets most of the data.
+        writes_back: Whether a state dict that the model came from is written back with the same changes.
     """
 
     schema: type[TransformConfig]
@@ -32,6 +33,7 @@ class Command:
     maker: Callable[[Any], Maker]
     safe: Callable[[Any], bool]
     training: Callable[[Any], bool]
+    writes_back: bool = False
 
 
 def _quantizer(config: QuantizeConfig) -> Maker:
@@ -67,6 +69,7 @@ COMMANDS: dict[str, Command] = {
         maker=_pruner,
         safe=lambda config: False,
         training=lambda config: config.finetune.epochs > 0,
+        writes_back=True,
     ),
 }
 
@@ -117,6 +120,7 @@ def make_job(
         preprocess=options.preprocess,
         force=force,
         training=found.training(options),
+        writes_back=found.writes_back,
         loading=loading,
     )
 

@@ -73,6 +73,7 @@ class Job:
         preprocess: How images become inputs.
         force: Whether to overwrite an artifact that exists.
         training: Whether the algorithm trains, and so gets most of the data.
+        writes_back: Whether a state dict that the model came from is written back too.
         loading: How a checkpoint is read.
         source: Where the model came from; None until it is opened.
     """
@@ -87,6 +88,7 @@ class Job:
     preprocess: Preprocess | None = None
     force: bool = False
     training: bool = False
+    writes_back: bool = False
     loading: Loading = Loading()  # noqa: RUF009 - frozen
     source: Source | None = None
 
@@ -140,7 +142,7 @@ def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:
     options: TransformConfig = job.options.value
     loaded = load(job.model)
     inputs = [job.named, job.model, *loaded.external, *(p for p in (job.data, job.test) if p is not None)]
-    beside = names_beside(job.source, job.output) if job.source is not None and job.command == "prune" else []
+    beside = names_beside(job.source, job.output) if job.source is not None and job.writes_back else []
     check_outputs([*outputs_of(job.output), *beside], inputs, force=job.force or only_failed(job.output))
     if job.data is not None and job.test is not None and os.path.realpath(job.data) == os.path.realpath(job.test):
         raise UsageError(

@@ -57,7 +57,7 @@ def _transform(job: Job, make: Maker, progress: Progress) -> Report:
         artifact = job.output.name
         names: list[str] = []
         if chosen is not None and report.status == "done":
-            if job.command == "prune" and job.source is not None and best.path is not None:
+            if job.writes_back and job.source is not None and best.path is not None:
                 beside, note = write_beside(job.source, stage, job.output, prepared.model, best.path, best.kept)
                 names += beside
                 report.notes += [note] if note else []

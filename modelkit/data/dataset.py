@@ -44,9 +44,16 @@ class Batch:
         Args:
             name: The input's name.
         """
-        array = self.inputs[name]
-        axis = self.axes.get(name, 0 if array.ndim else None)
+        array, axis = self.inputs[name], self._axis(name)
         return array if axis is None else array[(slice(None),) * axis + (slice(self.valid),)]
+
+    def trimmed(self, values: np.ndarray) -> np.ndarray:
+        """Return what a model gave for this batch without fill-ups, where the first axis counts samples."""
+        rows = max((self.inputs[n].shape[a] for n in self.inputs if (a := self._axis(n)) is not None), default=0)
+        return values[: self.valid] if rows > self.valid and values.ndim and len(values) == rows else values
+
+    def _axis(self, name: str) -> int | None:
+        return self.axes.get(name, 0 if self.inputs[name].ndim else None)
 
 
 @dataclass(frozen=True)

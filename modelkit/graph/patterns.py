@@ -6,7 +6,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from modelkit.errors import UsageError
+from modelkit.decision import Decision
+from modelkit.errors import ModelError, UsageError
 from modelkit.graph.layers import WeightUse
 
 
@@ -44,3 +45,20 @@ def chosen(names: Sequence[str], include: Sequence[str], exclude: Sequence[str])
         if any(fnmatchcase(name, pattern) for name in names):
             return f"excluded by '{pattern}'"
     return None
+
+
+def nothing_to_do(verb: str, hint: str, kept: Sequence[Decision]) -> ModelError:
+    """Return the error for a model of which nothing was chosen.
+
+    Args:
+        verb: What was to be done: "quantize".
+        hint: Why weights that are no constants do not qualify.
+        kept: What was looked at, with the reasons.
+    """
+    if not kept:
+        return ModelError(f"nothing to {verb}: the model has no constant float weights", hint)
+    reasons = sorted({decision.reason for decision in kept})
+    return ModelError(
+        f"nothing to {verb}: none of the {len(kept)} constant tensors qualifies ({'; '.join(reasons[:3])})",
+        "modelkit inspect lists every tensor",
+    )

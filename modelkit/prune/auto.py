@@ -13,7 +13,8 @@ import onnx_ir as ir
 from modelkit.candidate import Candidate, Trial
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
-from modelkit.errors import ModelError, UsageError
+from modelkit.errors import UsageError
+from modelkit.graph.patterns import nothing_to_do
 from modelkit.options import Objective
 from modelkit.progress import Progress
 from modelkit.prune.channels.mode import ChannelMode
@@ -47,22 +48,16 @@ class Pruner:
             ModelError: There is nothing to prune.
         """
         config = self.config
-        if (
-            config.sparsity is None
-            and config.threshold is None
-            and config.pattern is None
-            and config.channels is None
-            and config.structure.threshold is None
-        ):
+        if self._channels is not None:
+            return self._channels.candidates()
+        if not config.zeroes:
             raise UsageError(
                 "how much should be pruned?",
                 "give --sparsity 0.5 to zero half of the weights, or --channels 0.3 to take out 30% of the channels",
             )
-        if self._channels is not None:
-            return self._channels.candidates()
         uses, kept = prunable_weights(self.model, config.include, config.exclude)
         if not uses:
-            raise _nothing_to_do(kept)
+            raise nothing_to_do("prune", "weights computed at run time or passed as inputs cannot be pruned", kept)
         Goal.of(config).check([layer_of(use) for use in uses])
         return weight_candidates(config, self.data, self._tuner)
 
@@ -72,15 +67,11 @@ class Pruner:
 
     @cached_property
     def _channels(self) -> ChannelMode | None:
-        config = self.config
-        single = config.sparsity is not None or config.threshold is not None or config.pattern is not None
-        if single or (config.channels is None and config.structure.threshold is None):
-            return None
-        return ChannelMode(self.model, config, self.data, self._tuner)
+        return ChannelMode(self.model, self.config, self.data, self._tuner) if self.config.cuts else None
 
     @cached_property
     def _tuner(self) -> Tuner | None:
-        return tuner_for(self.model.clone(), self.config.finetune, self.data, self.config.seed)
+        return tuner_for(self.model, self.config.finetune, self.data, self.config.seed)
 
     @property
     def objective(self) -> Objective:
@@ -91,16 +82,3 @@ class Pruner:
     def audit(self, path: Path, decisions: Sequence[Decision]) -> dict[str, Any] | None:
         """Nothing to say: pruned models run in the kernels of the original."""
         return None
-
-
-def _nothing_to_do(kept: list[Decision]) -> ModelError:
-    if not kept:
-        return ModelError(
-            "nothing to prune: the model has no constant float weights",
-            "weights computed at run time or passed as inputs cannot be pruned",
-        )
-    reasons = sorted({decision.reason for decision in kept})
-    return ModelError(
-        f"nothing to prune: none of the {len(kept)} constant tensors qualifies ({'; '.join(reasons[:3])})",
-        "modelkit inspect lists every tensor",
-    )

@@ -84,6 +84,16 @@ class PruneConfig(TransformConfig):
     calibration: Calibration = Field(default_factory=Calibration)
     finetune: FineTune = Field(default_factory=FineTune)
 
+    @property
+    def zeroes(self) -> bool:
+        """Whether single weights are to become zero."""
+        return any(given is not None for given in (self.sparsity, self.threshold, self.pattern))
+
+    @property
+    def cuts(self) -> bool:
+        """Whether channels are to go; what zeroes single weights comes first."""
+        return not self.zeroes and (self.channels is not None or self.structure.threshold is not None)
+
     @field_validator("channels")
     @classmethod
     def _share(cls, value: float | str | None) -> float | str | None:

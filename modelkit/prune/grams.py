@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
-from modelkit.activations import stream
+from modelkit.activations import check_finite, stream
 from modelkit.data.dataset import Dataset
-from modelkit.errors import DataError
 from modelkit.progress import Progress, silent
-from modelkit.prune.channels.sidebyside import Tap, run_both
 from modelkit.prune.matrix import Layer, Reading, readings_of
+from modelkit.prune.sidebyside import Tap, run_both
 
 BATCH = 64
 # Rows of columns that are looked at: neighbouring places of an image say much the same.
@@ -201,11 +200,7 @@ def collect_beside(
 
 def _columns(reading: Reading, values: np.ndarray, sample: int, inputs: int, share: float) -> np.ndarray:
     """Columns of one batch, a share of all samples, thinned out where there are very many."""
-    if not np.isfinite(values).all():
-        raise DataError(
-            f"the activation '{reading.source}' is infinite or NaN near sample {sample}",
-            hint="check the inputs' scale: does the model expect them normalised?",
-        )
+    check_finite(reading.source, values, f"near sample {sample}")
     rows = reading.rows(values)
     wanted = int(np.ceil(max(MOST_ROWS, ROWS_PER_COLUMN * inputs) * share))
     if rows <= wanted:

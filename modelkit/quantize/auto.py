@@ -17,7 +17,7 @@ from modelkit.decision import Decision
 from modelkit.errors import ModelError, UsageError
 from modelkit.graph.layers import WeightUse
 from modelkit.graph.opset import ensure_opset
-from modelkit.graph.patterns import names_of
+from modelkit.graph.patterns import names_of, nothing_to_do
 from modelkit.graph.quantized import QuantizedState, Scheme, quantized_state
 from modelkit.options import Objective
 from modelkit.progress import Progress
@@ -63,7 +63,8 @@ class Quantizer:
         if not uses and state.scheme is not Scheme.NONE:
             raise _already_quantized(state)
         if not uses:
-            raise _nothing_to_do(kept)
+            cannot = "weights computed at run time or passed as inputs cannot be stored in fewer bits"
+            raise nothing_to_do("quantize", cannot, kept)
         if config.mode == "static" and self.calibration is None:
             raise UsageError(
                 "static quantization needs calibration data",
@@ -221,17 +222,4 @@ def _already_quantized(state: QuantizedState) -> ModelError:
     return ModelError(
         f"the model is already quantized ({state.scheme.value}, {state.weights} integer weights)",
         "quantize the float original; a second time would only lose accuracy",
-    )
-
-
-def _nothing_to_do(kept: list[Decision]) -> ModelError:
-    if not kept:
-        return ModelError(
-            "nothing to quantize: the model has no constant float weights",
-            "weights computed at run time or passed as inputs cannot be stored in fewer bits",
-        )
-    reasons = sorted({decision.reason for decision in kept})
-    return ModelError(
-        f"nothing to quantize: none of the {len(kept)} constant tensors qualifies ({'; '.join(reasons[:3])})",
-        "modelkit inspect lists every tensor",
     )

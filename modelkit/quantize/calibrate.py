@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from modelkit.activations import stream
+from modelkit.activations import check_finite, stream
 from modelkit.data.dataset import Batch
-from modelkit.errors import DataError
 from modelkit.progress import Progress, silent
 
 BINS = 8192
@@ -108,9 +107,5 @@ def observe(
 
 
 def _add(histogram: Histogram, name: str, values: np.ndarray, sample: int) -> None:
-    if not np.isfinite(values).all():
-        raise DataError(
-            f"the activation '{name}' is infinite or NaN near calibration sample {sample}",
-            hint="check the inputs' scale: does the model expect them normalised?",
-        )
+    check_finite(name, values, f"near calibration sample {sample}")
     histogram.update(values)

@@ -68,6 +68,13 @@ def test_without_labels_self_distillation_is_offered_and_works(tmp_path: Path, u
     assert distilled.after.quality is not None and distilled.after.quality["accuracy"] > 0.85
 
 
+def test_a_pattern_takes_one_step_and_all_epochs(tmp_path: Path) -> None:
+    config = {"pattern": "2:4", "method": "magnitude", "steps": 3, "finetune.epochs": 3, **QUICK}
+    report = prune(MODEL, output=tmp_path / "a.onnx", data=DATA, test=TEST, config=config)
+    whole = [d for d in report.decisions if d.action == "fine-tuned" and d.target == "model"]
+    assert [d.numbers["epochs"] for d in whole] == [3]
+
+
 def test_training_needs_data(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="fine-tuning needs data"):
         prune(MODEL, output=tmp_path / "a.onnx", config={"sparsity": 0.5, "finetune.epochs": 1})

@@ -13,8 +13,8 @@ import numpy as np
 
 from modelkit.errors import UsageError
 from modelkit.graph.channels import Group, Part
-from modelkit.prune.channels.linear import columns_of
 from modelkit.prune.grams import LayerGram
+from modelkit.prune.linear import columns_of
 from modelkit.prune.matrix import Layer
 
 

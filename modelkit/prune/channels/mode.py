@@ -101,7 +101,4 @@ class ChannelMode:
 
 def _too_much(trial: Trial) -> bool:
     """Whether less must be cut: it could not be made, or lost too much; where it is too large or slow, more must."""
-    if trial.status == "failed":
-        return True
-    # What lost too much is not timed; neither is what is too large, and that alone says so.
-    return trial.status == "rejected" and trial.latency is None and "smaller" not in trial.reason
+    return trial.status == "failed" or trial.missed == "quality"

@@ -15,8 +15,8 @@ from modelkit.progress import Progress, silent
 from modelkit.prune.channels import importance
 from modelkit.prune.channels.elimination import Consumer, consumer_of, greedy_order
 from modelkit.prune.channels.importance import atom_members, reading_columns
-from modelkit.prune.channels.linear import Linear, linear_layers, observable_layers
 from modelkit.prune.grams import LayerGram, collect
+from modelkit.prune.linear import Linear, linear_layers, observable_layers
 from modelkit.prune.matrix import Layer
 
 Method = str

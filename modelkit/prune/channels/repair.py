@@ -22,13 +22,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from modelkit.activations import check_finite
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
-from modelkit.errors import DataError
 from modelkit.progress import Progress, silent
 from modelkit.prune.channels.fit import Fit
-from modelkit.prune.channels.linear import Linear, linear_layers
-from modelkit.prune.channels.sidebyside import BATCH, Tap
+from modelkit.prune.linear import Linear, linear_layers
+from modelkit.prune.sidebyside import BATCH, Tap
 
 
 @dataclass
@@ -197,11 +197,7 @@ def _only_relu(value: ir.Value) -> bool:
 
 def _finite(found: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     values = found[name].astype(np.float32, copy=False)
-    if not np.isfinite(values).all():
-        raise DataError(
-            f"the activation '{name}' is infinite or NaN on the data",
-            hint="check the inputs' scale: does the model expect them normalised?",
-        )
+    check_finite(name, values, "on the data")
     return values
 
 

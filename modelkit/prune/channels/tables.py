@@ -18,8 +18,8 @@ from modelkit.prune.channels.elimination import Consumer
 from modelkit.prune.channels.importance import magnitude
 from modelkit.prune.channels.ranking import Observed, Ranking
 from modelkit.prune.channels.search import Widths, choose
-from modelkit.prune.channels.sidebyside import BATCH, Tap
 from modelkit.prune.grams import LayerGram
+from modelkit.prune.sidebyside import BATCH, Tap
 
 Errors = dict[str, dict[int, float]]
 
@@ -123,7 +123,8 @@ def _make_up(
         value.const_value = ir.tensor(array, dtype=old.dtype, name=value.name)
         if linear is None or linear.bias is None:
             continue
-        shift = np.einsum("goi,gi->go", before - consumer.matrices, grams[consumer.name].mean).reshape(-1)
+        lost = np.einsum("goi,gi->go", before - consumer.matrices, grams[consumer.name].mean).reshape(-1)
+        shift = linear.bias_per_weight * lost
         bias = values[str(linear.bias.name)]
         assert bias.const_value is not None
         moved = (bias.const_value.numpy() + shift).astype(bias.const_value.dtype.numpy())

@@ -31,10 +31,10 @@ class Goal:
     together: bool = False
 
     @classmethod
-    def of(cls, config: PruneConfig, sparsity: float | None = None) -> Goal:
-        """Read the config; ``sparsity`` overrides its own, for a step on the way."""
+    def of(cls, config: PruneConfig) -> Goal:
+        """Read the config."""
         return cls(
-            (config.sparsity or 0.0) if sparsity is None else sparsity,
+            config.sparsity or 0.0,
             config.threshold,
             masks.parse(config.pattern) if config.pattern else None,
             config.scope == "global",

@@ -11,9 +11,9 @@ from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.graph.tensors import attribute_float
 from modelkit.progress import Progress, silent
-from modelkit.prune.channels.linear import Linear, linear_layers
 from modelkit.prune.config import PruneConfig
 from modelkit.prune.grams import LayerGram, collect_beside
+from modelkit.prune.linear import Linear, linear_layers
 from modelkit.prune.matrix import Layer, readings_of
 from modelkit.prune.weights import magnitude, obs, wanda
 from modelkit.prune.weights.goal import Goal

@@ -36,6 +36,11 @@ def cubic(start: float, end: float, steps: int) -> list[float]:
     return [end + (start - end) * (1 - step / steps) ** 3 for step in range(1, steps)] + [end]
 
 
+def steps_of(config: PruneConfig) -> int:
+    """How many steps are taken: a threshold or N:M takes one."""
+    return config.steps if Goal.of(config).counts else 1
+
+
 def prune_gradually(
     model: ir.Model,
     config: PruneConfig,
@@ -66,7 +71,7 @@ def prune_gradually(
     """
     layers, _ = prunable_layers(model, config)
     whole = Goal.of(config)
-    shares = cubic(sparsity_of(layers), whole.sparsity, config.steps) if whole.counts else [whole.sparsity]
+    shares = cubic(sparsity_of(layers), whole.sparsity, steps_of(config)) if whole.counts else [whole.sparsity]
     before: dict[str, float | int | str] = {}
     decisions: list[Decision] = []
     for share in shares:

@@ -14,7 +14,7 @@ from modelkit.progress import Progress
 from modelkit.prune.config import Method, PruneConfig
 from modelkit.prune.tuning import Tuner
 from modelkit.prune.weights.goal import Goal
-from modelkit.prune.weights.schedule import needs_data, prune_gradually
+from modelkit.prune.weights.schedule import needs_data, prune_gradually, steps_of
 
 
 def weight_candidates(config: PruneConfig, data: Dataset | None, tuner: Tuner | None = None) -> list[Candidate]:
@@ -59,7 +59,7 @@ def _way(
     config: PruneConfig, data: Dataset | None, tuner: Tuner | None, method: Method
 ) -> Callable[[ir.Model, Progress], list[Decision]]:
     def apply(model: ir.Model, progress: Progress) -> list[Decision]:
-        left = [] if tuner is None else tuner.share_out(config.steps)
+        left = [] if tuner is None else tuner.share_out(steps_of(config))
 
         def train(model: ir.Model, masks: Mapping[str, np.ndarray]) -> list[Decision]:
             assert tuner is not None

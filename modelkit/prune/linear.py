@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +71,6 @@ class Linear:
 
     def shift_bias(self, shift: np.ndarray) -> None:
         """Add a number for each output channel to the bias, making one where there is room but none yet."""
-        beta = attribute_float(self.node, "beta", 1.0) if self.adder is None else 1.0
         weight = self.layer.use.value.const_value
         assert weight is not None
         if self.bias is None:
@@ -80,15 +78,24 @@ class Linear:
             graph = owner_of(self.layer.use.value)
             while name in graph.initializers:
                 name += "_"
-            array = (shift / beta).astype(weight.dtype.numpy())
+            array = (shift / self._beta).astype(weight.dtype.numpy())
             self.node.resize_inputs(3)
             self.node.replace_input_with(2, add_initializer(graph, name, array, weight.dtype))
             return
         old = self.bias.const_value
         assert old is not None
-        array = (old.numpy().astype(np.float64) + shift / beta).astype(old.dtype.numpy())
+        array = (old.numpy().astype(np.float64) + shift / self._beta).astype(old.dtype.numpy())
         self.bias.const_value = ir.tensor(array, dtype=old.dtype, name=self.bias.name)
         self.bias.shape = ir.Shape(array.shape)
+
+    @property
+    def bias_per_weight(self) -> float:
+        """What a bias must take over of what the weight as it is stored gave: alpha / beta of a Gemm."""
+        return self._alpha / self._beta
+
+    @property
+    def _beta(self) -> float:
+        return attribute_float(self.node, "beta", 1.0) if self.adder is None else 1.0
 
     @property
     def _alpha(self) -> float:
@@ -165,8 +172,3 @@ def columns_of(layer: Layer, positions: np.ndarray) -> np.ndarray:
         The same shape with an axis for the kernel's positions behind it.
     """
     return positions[..., None] + np.arange(layer.inputs // layer.run) * layer.run
-
-
-def rows_in(values: Mapping[str, np.ndarray], linear: Linear) -> int:
-    """How many rows of columns a batch has for a layer."""
-    return linear.reading.rows(values[linear.reading.source])

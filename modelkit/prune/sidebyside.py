@@ -36,10 +36,7 @@ class Tap:
         if self._session is not None:
             feeds = {name: array for name, array in batch.inputs.items() if name in self._feeds}
             found.update(zip(self._inner, self._session.run(self._inner, feeds), strict=True))
-        rows = max((array.shape[0] for array in batch.inputs.values() if array.ndim), default=batch.valid)
-        if rows == batch.valid:
-            return found
-        return {name: a[: batch.valid] if a.ndim and len(a) == rows else a for name, a in found.items()}
+        return {name: batch.trimmed(values) for name, values in found.items()}
 
 
 def run_both(
