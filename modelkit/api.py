@@ -139,7 +139,7 @@ def run_folder(request: Request, *, listener: Listener | None = None, runner: Ru
 
     Example:
         >>> from modelkit.api import folder_request, run_folder
-        >>> summary = run_folder(folder_request("quantize", "models", output="small", workers=2))
+        >>> summary = run_folder(folder_request("quantize", "models", output="small", options={"workers": 2}))
         >>> summary.counts
         {'done': 12}
     """

@@ -98,3 +98,15 @@ class ResourceError(ModelkitError):
     """The machine or the runtime failed: disk, permission, memory, onnxruntime (exit code 5)."""
 
     exit_code = 5
+
+
+def refusal(error: OSError) -> str:
+    """What the system refuses, in one line."""
+    name = f" '{error.filename}'" if error.filename else ""
+    return f"the system refuses{name}: {error.strerror or error}"
+
+
+def defect(error: Exception) -> str:
+    """An exception that nobody expected, in one line like every error: what it says may span many."""
+    said = " ".join(str(error).split())
+    return f"this is a defect in modelkit: {type(error).__name__}{f': {said}' if said else ''}"

@@ -69,13 +69,13 @@ class Staging:
                     self._made.append(parent)
             _sweep(self._target)
             self._stage.mkdir(mode=0o700)
-            self._lock = _lock(self._stage, create=True)
+            self._lock = hold(self._stage, create=True)
             (self._stage / "new").mkdir()
             (self._stage / "old").mkdir()
         except BaseException as error:
             self._remove()
             if isinstance(error, OSError):
-                raise self._resource_error(error) from error
+                raise write_error(self.folder, error) from error
             raise
         return self
 
@@ -110,7 +110,7 @@ class Staging:
         try:
             self._publish(names, force=force)
         except OSError as error:
-            raise self._resource_error(error) from error
+            raise write_error(self.folder, error) from error
         self._made = []
         return [self.folder / name for name in names]
 
@@ -119,7 +119,7 @@ class Staging:
         for name in names:
             staged, target = self.path(name), self._target / name
             _sync(staged)
-            marks[name] = _mark(staged)
+            marks[name] = mark_of(staged)
             if os.path.lexists(target):
                 if not force:
                     raise exists_error([self.folder / name])
@@ -172,7 +172,7 @@ class Staging:
             ) from failure
         full = _space_error(error) if isinstance(error, Exception) else None
         if full is not None and not isinstance(error, _NoSpaceError):
-            raise self._resource_error(full) from error
+            raise write_error(self.folder, full) from error
 
     def _remove(self) -> None:
         """Undo a publish that did not finish, then remove the staging folder and folders made for nothing."""
@@ -188,17 +188,19 @@ class Staging:
             with suppress(OSError):
                 folder.rmdir()
 
-    def _resource_error(self, error: OSError) -> ResourceError:
-        name = shown(self.folder)
-        hint = "nothing was changed; free some space there or choose another folder with -o"
-        if error.errno == errno.EFBIG:
-            return _NoSpaceError(f"a file grew larger than the limits of '{name}' allow", hint)
-        if _space_error(error):
-            return _NoSpaceError(f"no space left on the disk of '{name}'", hint)
-        reason = (error.strerror or str(error)) + (f": '{shown(str(error.filename))}'" if error.filename else "")
-        if error.errno in (errno.EEXIST, errno.ENOTDIR):
-            reason = "it, or one above it, is a file"
-        return ResourceError(f"cannot write in the folder '{name}': {reason}", "choose another folder with -o")
+
+def write_error(folder: Path, error: OSError) -> ResourceError:
+    """The error for a folder of outputs that cannot be written."""
+    name = shown(folder)
+    hint = "nothing was changed; free some space there or choose another folder with -o"
+    if error.errno == errno.EFBIG:
+        return _NoSpaceError(f"a file grew larger than the limits of '{name}' allow", hint)
+    if _space_error(error):
+        return _NoSpaceError(f"no space left on the disk of '{name}'", hint)
+    reason = (error.strerror or str(error)) + (f": '{shown(str(error.filename))}'" if error.filename else "")
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        reason = "it, or one above it, is a file"
+    return ResourceError(f"cannot write in the folder '{name}': {reason}", "choose another folder with -o")
 
 
 class _NoSpaceError(ResourceError):
@@ -250,7 +252,7 @@ def _keep(source: Path, target: Path) -> None:
             _sync(target)
 
 
-def _mark(path: Path) -> list[int]:
+def mark_of(path: Path) -> list[int]:
     """What tells a file that was just written from any other under its name; renaming keeps it."""
     info = path.lstat()
     return [info.st_ino, info.st_size, info.st_mtime_ns]
@@ -271,7 +273,7 @@ def _read_journal(stage: Path) -> dict[str, list[int]]:
 
 
 def _is_published(target: Path, mark: list[int]) -> bool:
-    return os.path.lexists(target) and _mark(target) == mark
+    return os.path.lexists(target) and mark_of(target) == mark
 
 
 def _roll_back(stage: Path) -> None:
@@ -293,17 +295,24 @@ def _roll_back(stage: Path) -> None:
         (stage / "journal.json").unlink()
 
 
-def _lock(stage: Path, *, create: bool) -> int | None:
-    """Lock a staging folder for as long as its process lives; None where the file system has no locks.
+def hold(folder: Path, *, create: bool) -> int | None:
+    """Lock a staging or temporary folder for as long as this process lives, by a file in it.
+
+    Args:
+        folder: The folder.
+        create: Whether to make the lock file.
+
+    Returns:
+        What to close to free it; None where the file system has no locks, or there is no lock file.
 
     Raises:
         BlockingIOError: Another process holds it.
     """
     if fcntl is None:
         return None
-    flags = os.O_RDWR | (os.O_CREAT if create else 0)
+    flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | (os.O_CREAT if create else 0)
     try:
-        descriptor = os.open(stage / "lock", flags, 0o600)
+        descriptor = os.open(folder / "lock", flags, 0o600)
     except FileNotFoundError:
         return None
     try:
@@ -347,10 +356,10 @@ def _sweep_one(stage: Path, pid: int, *, patient: bool) -> None:
     # The lock is taken a moment after the folder is made, and the journal long after that.
     if young and not marks:
         return
-    lock = _lock(stage, create=False)
+    lock = hold(stage, create=False)
     try:
         # Process numbers mean little between containers, so they decide only where there is no lock.
-        if lock is None and (young or _is_alive(pid)):
+        if lock is None and (young or is_alive(pid)):
             return
         # Where the kill came after the last rename, the new set is complete and stays.
         if not all(_is_published(stage.parent / name, mark) for name, mark in marks.items()):
@@ -361,7 +370,8 @@ def _sweep_one(stage: Path, pid: int, *, patient: bool) -> None:
             os.close(lock)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine runs; where that cannot be asked, it is taken to."""
     if os.name == "nt":
         return True
     try:

@@ -14,7 +14,7 @@ from modelkit.errors import BudgetError
 from modelkit.files import check_outputs, write_json
 from modelkit.progress import Progress
 from modelkit.report.report import Report
-from modelkit.report.summary import DONE, figures_of
+from modelkit.report.summary import DONE, figures_of, subject_of
 
 
 def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
@@ -26,9 +26,9 @@ def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         progress: Told how far the work is.
 
     Returns:
-        ``status`` ("done" or "budget not met") with ``reason`` and ``hint``; ``figures`` (see
-        modelkit.report.summary); ``facts``, the hashes for the journal; ``document``, the whole result where it was
-        not written to a file.
+        ``status`` ("done" or "budget not met") with ``reason`` and ``hint``; ``output``, the path of the result,
+        whose ending may be the model's, or None; ``figures`` (see modelkit.report.summary); ``facts``, the hashes for
+        the journal; ``document``, the whole result where it was not written to a file.
 
     Raises:
         ModelkitError: Whatever is wrong with this model.
@@ -44,7 +44,8 @@ def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         except BudgetError as error:
             assert isinstance(error.report, Report)
             found, reason, hint = error.report, error.message, error.hint
-        document = found.to_dict()
+        # Weights without an architecture keep their format, and so their ending.
+        document, output = found.to_dict(), output.with_name(found.after.file["name"])
     else:
         if output is not None:
             check_outputs([output], [model], force=payload["force"])
@@ -52,11 +53,13 @@ def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         if output is not None:
             write_json(output, document)
     status = str(document.get("status", DONE))
-    written = [path for path in payload["outputs"] if path.is_file() and (status == DONE or ".report." in path.name)]
+    outputs = dict.fromkeys([*payload["outputs"], *([output] if output is not None else [])])
+    written = [path for path in outputs if path.is_file() and (status == DONE or ".report." in path.name)]
     return {
         "status": status,
         "reason": reason,
         "hint": hint,
+        "output": output if status == DONE else None,
         "figures": figures_of(document),
         "facts": facts_of(model, _external(model, document), written),
         "document": document if output is None else None,
@@ -72,8 +75,7 @@ def _look(command: str, model: Path, arguments: Mapping[str, Any], progress: Pro
 
 def _external(model: Path, document: Mapping[str, Any]) -> list[Path]:
     """The external data of a model; the model is read again only where there is any."""
-    part = document.get("before") or (document["models"][0] if "models" in document else document)
-    if not part.get("size", {}).get("external_bytes") or is_checkpoint(model):
+    if not subject_of(document).get("size", {}).get("external_bytes") or is_checkpoint(model):
         return []
     from modelkit.graph.load import load
 

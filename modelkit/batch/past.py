@@ -11,7 +11,8 @@ from typing import Any
 from modelkit.batch.plan import Item
 from modelkit.errors import ResourceError
 from modelkit.files import sha256
-from modelkit.report.summary import DONE, MISSED, Row, figures_of
+from modelkit.report.summary import DONE, MISSED, Row, figures_of, subject_of
+from modelkit.staging import mark_of
 
 
 class Past:
@@ -62,8 +63,9 @@ class Past:
             return None
         document = read_document(item)
         try:
-            # Without its list of external data, a change of that could not be noticed later.
-            if document is None or _subject(document) != (sha256(item.path), 0):
+            # Without its list of external data, a change of that could not be noticed later. Nor that of a result
+            # with another ending.
+            if document is None or _subject(document) != (sha256(item.path), 0) or not _is_at(item, document):
                 return None
             status = str(document.get("status", DONE))
             output = relative(item.output, self._folder) if status == DONE else None
@@ -86,8 +88,7 @@ def marks_of(item: Item) -> dict[str, list[int]]:
     found = {}
     for path in item.outputs:
         if os.path.lexists(path):
-            info = path.lstat()
-            found[path.name] = [info.st_ino, info.st_size, info.st_mtime_ns]
+            found[path.name] = mark_of(path)
     return found
 
 
@@ -105,11 +106,13 @@ def read_document(item: Item) -> dict[str, Any] | None:
 
 def _subject(document: Mapping[str, Any]) -> tuple[str, int]:
     """Hash and bytes of external data of the model that a document is about."""
-    if "before" in document:
-        document = document["before"]
-    elif "models" in document:
-        document = document["models"][0]
-    return document["file"]["sha256"], document.get("size", {}).get("external_bytes", 0)
+    subject = subject_of(document)
+    return subject["file"]["sha256"], subject.get("size", {}).get("external_bytes", 0)
+
+
+def _is_at(item: Item, document: Mapping[str, Any]) -> bool:
+    """Whether the artifact that a report is about has the name that was planned."""
+    return item.output is None or "after" not in document or document["after"]["file"]["name"] == item.output.name
 
 
 def _unchanged(folder: Path, hashes: Mapping[str, str]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -12,15 +11,14 @@ from typing import Any
 from modelkit.batch.facts import facts_of
 from modelkit.batch.past import Past, marks_of, relative
 from modelkit.batch.plan import Item, Request, check_existing, key_of, plan
-from modelkit.errors import ResourceError
-from modelkit.files import Staging, shown, write_json
+from modelkit.files import Staging, write_json
 from modelkit.jobs import journal as lines
 from modelkit.jobs.local import LocalRunner
 from modelkit.jobs.lock import FolderLock
 from modelkit.jobs.protocol import Finished, Progressed, Runner, Started, Status, Task
 from modelkit.report import summary as report
 from modelkit.report.summary import DONE, Row, Summary
-from modelkit.staging import clean_up
+from modelkit.staging import clean_up, write_error
 from modelkit.version import VERSION
 
 # Below the folder of results: what this run is, and what it did.
@@ -95,11 +93,7 @@ class _Run:
         try:
             state.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            name = shown(output)
-            reason = (
-                "it, or one above it, is a file" if error.errno in (errno.EEXIST, errno.ENOTDIR) else error.strerror
-            )
-            raise ResourceError(f"cannot write in the folder '{name}': {reason}", "choose another with -o") from error
+            raise write_error(output, error) from error
         self._holding = [stack.enter_context(FolderLock(state / "lock", output)).descriptor]
         check_existing(self._items, self._request)
         self._key = key_of(self._request)
@@ -171,17 +165,15 @@ class _Run:
                 exit_code=event.exit_code,
                 seconds=event.seconds,
             )
-        result = event.result
-        done = result["status"] == DONE
-        output = relative(item.output, self._request.output) if done and self._request.output is not None else None
+        result, top = event.result, self._request.output
         return Row(
             item.name,
             result["status"],
-            output,
+            relative(result["output"], top) if top is not None else None,
             result["figures"],
             reason=result["reason"],
             hint=result["hint"],
-            exit_code=0 if done else 1,
+            exit_code=0 if result["status"] == DONE else 1,
             seconds=event.seconds,
             document=result["document"],
         )
@@ -191,7 +183,8 @@ class _Run:
         if self._journal is None or self._request.output is None:
             return
         output = relative(item.output, self._request.output)
-        folder = (item.output or self._request.output).parent.relative_to(self._request.output)
+        assert item.output is not None
+        folder = item.output.parent.relative_to(self._request.output)
         facts = facts or {"sha256": None, "external": {}, "files": {}}
         files = {(folder / name).as_posix(): digest for name, digest in facts["files"].items()}
         end = {"event": "end", "model": item.name, "output": output, "key": self._key}

@@ -16,7 +16,7 @@ import typer
 
 from modelkit.cli import evaluate, init, inspect, prune, quantize
 from modelkit.cli.console import drop_stdout, fail, state
-from modelkit.errors import ModelkitError, ResourceError, UsageError
+from modelkit.errors import ModelkitError, ResourceError, UsageError, defect, refusal
 from modelkit.version import VERSION
 
 app = typer.Typer(
@@ -104,18 +104,14 @@ def _explain(error: Exception, argv: list[str]) -> int:
     if isinstance(error, MemoryError):
         return fail(ResourceError("out of memory", "a smaller --set measure.batch or fewer samples need less"))
     if isinstance(error, OSError) and error.strerror:
-        name = f" '{error.filename}'" if error.filename else ""
-        return fail(ResourceError(f"the system refuses{name}: {error.strerror}"))
+        return fail(ResourceError(refusal(error)))
     if _is_click(error):
         return _usage(error, argv)
     if type(error).__name__ == "Abort":  # what typer makes of Ctrl-C
         return _stopped("interrupted", 130)
     if type(error).__name__ == "Exit":
         return int(getattr(error, "exit_code", 0))
-    # One line, like every error: what an exception says may span many.
-    said = " ".join(str(error).split())
-    defect = f"this is a defect in modelkit: {type(error).__name__}{f': {said}' if said else ''}"
-    return fail(ResourceError(defect, "run again with --debug and report what it shows"))
+    return fail(ResourceError(defect(error), "run again with --debug and report what it shows"))
 
 
 def _is_click(error: Exception) -> bool:

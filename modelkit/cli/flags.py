@@ -156,6 +156,17 @@ def shared(
     }
 
 
+def scalars(flags: dict[str, tuple[str, object]]) -> dict[str, tuple[object, str]]:
+    """For each key the value and the flag's name: text is read as a YAML scalar, None is left out."""
+    from modelkit.yaml_strict import core_scalar
+
+    return {
+        key: (core_scalar(value) if isinstance(value, str) else value, name)
+        for key, (name, value) in flags.items()
+        if value is not None
+    }
+
+
 def resolve_config(
     command: str,
     schema: type[T],
@@ -179,15 +190,9 @@ def resolve_config(
     """
     from modelkit.config import resolve
     from modelkit.errors import ConfigError
-    from modelkit.yaml_strict import core_scalar
 
-    given = {
-        key: (core_scalar(value) if isinstance(value, str) else value, name)
-        for key, (name, value) in flags.items()
-        if value is not None
-    }
     try:
-        return resolve(schema, yaml_path=config, sets=sets or (), flags=given)
+        return resolve(schema, yaml_path=config, sets=sets or (), flags=scalars(flags))
     except ConfigError as error:
         error.hint = f"modelkit schema {command} lists every key and what it takes"
         raise

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkit.cli.console import say, show, show_line, state
+from modelkit.cli.flags import scalars
 from modelkit.errors import BudgetError, PartError, UsageError
 from modelkit.staging import shown
 
@@ -82,7 +83,7 @@ def run_folder(
     data: Path | None = None,
     test: Path | None = None,
     config: Resolved[Any] | None = None,
-    loading: Loading | None = None,
+    loading: Loading,
     force: bool = False,
     dry_run: bool = False,
     explain: bool = False,
@@ -98,8 +99,6 @@ def run_folder(
         ModelkitError: Nothing could be done.
     """
     from modelkit import api
-    from modelkit.batch.run import Listener
-    from modelkit.checkpoint.loading import Loading
     from modelkit.report import summary as report
 
     if explain:
@@ -112,7 +111,7 @@ def run_folder(
         test=test,
         config=config,
         options=_options(flags),
-        loading=loading or Loading(),
+        loading=loading,
         resume=flags.resume,
         force=force,
     )
@@ -120,7 +119,7 @@ def run_folder(
         _show_plan(request, as_json=as_json, quiet=quiet)
         return
     with _faces(as_json=as_json, quiet=quiet, verbose=verbose, kept=output is not None) as faces:
-        found = api.run_folder(request, listener=faces if faces is not None else Listener())
+        found = api.run_folder(request, listener=faces)
     state.wrote = True
     if as_json:
         show_line(found.to_dict(rows=False))
@@ -135,13 +134,10 @@ def _options(flags: FolderFlags) -> Resolved[Any]:
     from modelkit.batch.options import FolderOptions
     from modelkit.config import resolve
     from modelkit.errors import ConfigError
-    from modelkit.yaml_strict import core_scalar
 
-    names = ("match", "skip", "workers", "timeout", "memory")
-    given = {name: value for name in names if (value := getattr(flags, name))}
-    typed = {key: core_scalar(value) if isinstance(value, str) else value for key, value in given.items()}
+    typed = {name: (f"--{name}", getattr(flags, name) or None) for name in FolderOptions.model_fields}
     try:
-        return resolve(FolderOptions, flags={key: (value, f"--{key}") for key, value in typed.items()})
+        return resolve(FolderOptions, flags=scalars(typed))
     except ConfigError as error:
         error.hint = None
         raise
@@ -176,7 +172,7 @@ def _show_plan(request: Request, *, as_json: bool, quiet: bool) -> None:
 
 
 @contextmanager
-def _faces(*, as_json: bool, quiet: bool, verbose: bool, kept: bool) -> Iterator[Listener | None]:
+def _faces(*, as_json: bool, quiet: bool, verbose: bool, kept: bool) -> Iterator[Listener]:
     """What is shown while the run lasts; where it is cut short, the state says how far it came."""
     from modelkit.cli.live import Lines, Live
 

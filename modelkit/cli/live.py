@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from modelkit.batch.run import Listener
 from modelkit.cli.console import console, say, show_line
 from modelkit.jobs.protocol import Progressed, Started
-from modelkit.report.summary import MISSED, Row, line
+from modelkit.report.summary import Row, line
 from modelkit.report.text import add_row, cell, new_table
 
 if TYPE_CHECKING:
@@ -104,8 +104,7 @@ class Live(Lines):
         super().row(row)
 
     def _tell(self, row: Row) -> None:
-        style = "red" if row.failed else "yellow" if row.status == MISSED else ""
-        self._live.console.print(cell(f"[{self.done}/{self.total}] {line(row)}", style))
+        self._live.console.print(cell(f"[{self.done}/{self.total}] {line(row)}", row.style))
 
     def _table(self) -> RenderableType:
         head = f"{self.done} of {self.total}"

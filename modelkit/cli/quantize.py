@@ -8,7 +8,7 @@ import typer
 
 from modelkit.cli import flags as f
 from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag
-from modelkit.cli.folder import FolderFlags, is_folder
+from modelkit.cli.folder import FolderFlags
 from modelkit.cli.transform import Given, transform
 
 
@@ -92,7 +92,6 @@ def command(
     from modelkit.quantize.config import QuantizeConfig
 
     folder = FolderFlags(match, skip, workers, timeout, memory, resume)
-    is_folder(model, folder)
     options = f.resolve_config(
         "quantize",
         QuantizeConfig,

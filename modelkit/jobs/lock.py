@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from modelkit.errors import ResourceError, UsageError
-from modelkit.staging import shown
+from modelkit.staging import is_alive, shown, write_error
 
 try:
     import fcntl
@@ -54,10 +54,7 @@ class FolderLock:
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
         except OSError as error:
-            raise ResourceError(
-                f"cannot write in the folder '{shown(self._path.parent)}': {error.strerror}",
-                "choose another folder with -o",
-            ) from error
+            raise write_error(self._path.parent, error) from error
         try:
             self._take(descriptor)
             os.ftruncate(descriptor, 0)
@@ -124,12 +121,4 @@ def _read(descriptor: int) -> dict[str, object]:
 def _is_gone(holder: dict[str, object]) -> bool:
     """Whether the process that wrote a lock is known not to run any more."""
     pid = holder.get("pid")
-    if holder.get("host") != socket.gethostname() or not isinstance(pid, int) or os.name == "nt":
-        return False
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return True
-    except PermissionError:
-        pass
-    return False
+    return holder.get("host") == socket.gethostname() and isinstance(pid, int) and not is_alive(pid)

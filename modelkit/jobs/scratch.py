@@ -10,11 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from modelkit.errors import ResourceError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from modelkit.staging import hold
 
 _PREFIX = "modelkit-jobs-"
 
@@ -35,7 +31,7 @@ class Scratch:
         _sweep(Path(tempfile.gettempdir()))
         try:
             self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-            self._lock = _lock(self._folder)
+            self._lock = hold(self._folder, create=True)
         except OSError as error:
             raise ResourceError(f"cannot make a folder for temporary files: {error.strerror}") from error
         return self._folder
@@ -55,28 +51,14 @@ def empty(folder: Path) -> None:
     folder.mkdir(mode=0o700)
 
 
-def _lock(folder: Path) -> int | None:
-    """Lock a folder of ours; None where there are no locks or another process has it."""
-    if fcntl is None:
-        return None
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
 def _sweep(parent: Path) -> None:
     """Remove folders of runs that were killed."""
     for folder in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError):
             info = folder.lstat()
-            # A folder without its lock file is being made at this moment.
-            if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or not (folder / "lock").exists():
+            if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
                 continue
-            lock = _lock(folder)
-            if lock is not None:
+            lock = hold(folder, create=False)
+            if lock is not None:  # a folder without its lock file is being made at this moment
                 shutil.rmtree(folder, ignore_errors=True)
                 os.close(lock)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
-from modelkit.errors import ModelkitError
+from modelkit.errors import ModelkitError, defect, refusal
 from modelkit.progress import Progress
 
 _EVERY = 0.1  # seconds between messages of progress
@@ -58,13 +58,9 @@ def do(entry: str, payload: Mapping[str, Any], progress: Progress) -> tuple[Any,
     except MemoryError:
         return ("failed", "memory", "out of memory", "give it more with --memory", 5)
     except OSError as error:
-        name = f" '{error.filename}'" if error.filename else ""
-        return ("failed", "error", f"the system refuses{name}: {error.strerror or error}", None, 5)
+        return ("failed", "error", refusal(error), None, 5)
     except Exception as error:
-        # One line, like every error: what an exception says may span many.
-        said = " ".join(str(error).split())
-        reason = f"this is a defect in modelkit: {type(error).__name__}{f': {said}' if said else ''}"
-        return ("failed", "error", reason, "run it alone with --debug and report what it shows", 5)
+        return ("failed", "error", defect(error), "run it alone with --debug and report what it shows", 5)
 
 
 def _more(error: ModelkitError) -> list[str]:
@@ -76,7 +72,7 @@ class _Reporter:
     """Progress over the socket: what changes more often than a person reads is left out."""
 
     def __init__(self, channel: Connection) -> None:
-        self._channel, self._last, self._stage = channel, 0.0, ""
+        self._channel, self._last = channel, 0.0
 
     def __call__(self, stage: str, done: float, total: float) -> None:
         now = time.monotonic()

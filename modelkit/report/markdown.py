@@ -25,19 +25,19 @@ def render(report: Report) -> str:
             f"**{report.status}**: no artifact was written; the figures are those of the best found.",
             "",
         ]
-    lines += _table(["", "original", "artifact", "change"], rows.before_after(report))
+    lines += table(["", "original", "artifact", "change"], rows.before_after(report))
     lines += ["", f"## {rows.tried_title(report)}", ""]
-    lines += _table(*rows.tried(report))
+    lines += table(*rows.tried(report))
     reasons = [f"- {escape(e['name'])}: {escape(e['reason'])}" for e in report.candidates if e["reason"]]
     lines += ["", *reasons] if reasons else []
     if report.gates:
         gates = [(g.name, g.asked, g.got, "met" if g.ok else "missed") for g in report.gates]
-        lines += ["", "## Budget", "", *_table(["what", "asked", "got", ""], gates)]
+        lines += ["", "## Budget", "", *table(["what", "asked", "got", ""], gates)]
     if report.audit:
         lines += ["", "## Kernels", "", f"{rows.kernels(report.audit)}."]
         unfused = [(e["node"], e["op"], e["reason"]) for e in report.audit["unfused"]]
         if unfused:
-            lines += ["", *_table(["layer", "operator", "why it runs in float"], unfused, names=2)]
+            lines += ["", *table(["layer", "operator", "why it runs in float"], unfused, names=2)]
     lines += ["", "## Data", "", *_data(report.data)]
     lines += ["", *[f"- note: {escape(note)}" for note in report.notes]] if report.notes else []
     lines += ["", "## Decisions", "", *_decisions(report.decisions)]
@@ -63,7 +63,7 @@ def code(text: object) -> str:
     return f"{fence}{pad}{cleaned}{pad}{fence}"
 
 
-def _table(head: Sequence[str], body: Iterable[Sequence[object]], *, names: int = 0) -> list[str]:
+def table(head: Sequence[str], body: Iterable[Sequence[object]], *, names: int = 0) -> list[str]:
     """A table; its first ``names`` columns are names from the model."""
     lines = ["| " + " | ".join(escape(name) for name in head) + " |", "|" + " --- |" * len(head)]
     for row in body:
@@ -76,7 +76,7 @@ def _decisions(decisions: Sequence[Decision]) -> list[str]:
     if not decisions:
         return ["None."]
     body = [(d.target, d.action, d.reason, units.figures(d.numbers)) for d in decisions]
-    return _table(["target", "action", "reason", "figures"], body, names=1)
+    return table(["target", "action", "reason", "figures"], body, names=1)
 
 
 def _data(data: dict[str, object]) -> list[str]:
@@ -104,7 +104,7 @@ def _provenance(report: Report) -> list[str]:
     lines += [f"- seed: {report.seed}"]
     lines += [f"- {escape(key.replace('_', ' '))}: {escape(_plain(value))}" for key, value in report.machine.items()]
     options = [(key, _plain(value), report.origins.get(key, "default")) for key, value in _flat(report.config)]
-    return [*lines, "", "## Options", "", *_table(["option", "value", "from"], options)]
+    return [*lines, "", "## Options", "", *table(["option", "value", "from"], options)]
 
 
 def _plain(value: object) -> str:

@@ -10,13 +10,12 @@ from typing import Any
 from rich.console import RenderableType
 
 from modelkit.report import rows, units
-from modelkit.report.markdown import code, escape
+from modelkit.report.markdown import code, escape, table
 from modelkit.report.report import finite
 from modelkit.report.text import add_row, new_table, notes, pairs, stack, titled
 
 SCHEMA = "modelkit.summary/1"
 DONE, MISSED = "done", "budget not met"
-_STYLES = {MISSED: "yellow"}
 
 
 @dataclass
@@ -51,6 +50,11 @@ class Row:
     def failed(self) -> bool:
         """Whether it is neither done nor outside the budget."""
         return self.status not in (DONE, MISSED)
+
+    @property
+    def style(self) -> str:
+        """In which colour a terminal shows it; empty for the usual one."""
+        return "red" if self.failed else "yellow" if self.status == MISSED else ""
 
     def to_dict(self, *, document: bool = False) -> dict[str, Any]:
         """Return plain values for JSON.
@@ -118,6 +122,14 @@ class Summary:
         result = finite(plain)
         assert isinstance(result, dict)
         return result
+
+
+def subject_of(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part about the model itself, of the JSON of a report, of a comparison or of an inspection."""
+    if "before" in document:
+        found: Mapping[str, Any] = document["before"]
+        return found
+    return document["models"][0] if "models" in document else document
 
 
 def figures_of(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,10 +241,10 @@ def counted(summary: Summary) -> str:
 def render(summary: Summary) -> RenderableType:
     """Lay a summary out for rich: a row for each model, then the reasons of those that are not done."""
     head, body = _table(summary)
-    table = new_table(*head, numbers=head[1:-1], whole=head[-1:])
+    grid = new_table(*head, numbers=head[1:-1], whole=head[-1:])
     for row, texts in zip(summary.models, body, strict=True):
-        add_row(table, *texts, style="red" if row.failed else _STYLES.get(row.status))
-    parts: list[RenderableType] = [titled(counted(summary), table)]
+        add_row(grid, *texts, style=row.style)
+    parts: list[RenderableType] = [titled(counted(summary), grid)]
     reasons = [(row.model, row.reason) for row in summary.models if row.reason]
     if reasons:
         parts.append(titled("Why", pairs(reasons)))
@@ -245,9 +257,7 @@ def markdown(summary: Summary) -> str:
     """Return a summary as a Markdown page."""
     head, body = _table(summary)
     lines = [f"# {summary.command}: {escape(counted(summary))}", ""]
-    lines += ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for texts in body:
-        lines.append("| " + " | ".join([code(texts[0]), *map(escape, texts[1:])]) + " |")
+    lines += table(head, body, names=1)
     reasons = [f"- {code(row.model)}: {escape(row.reason)}" for row in summary.models if row.reason]
     lines += ["", "## Why", "", *reasons] if reasons else []
     lines += ["", *[f"- note: {escape(note)}" for note in summary.notes]] if summary.notes else []

@@ -69,7 +69,8 @@ def light(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     time.sleep(payload["arguments"]["pause"])
     size = {"file_bytes": model.stat().st_size, "external_bytes": 0}
     side = {"file": file_record(model), "size": size, "quality": None}
-    document = {"schema": "modelkit.report/1", "status": "done", "before": side, "after": side}
+    after = {**side, "file": {"name": output.name}}
+    document = {"schema": "modelkit.report/1", "status": "done", "before": side, "after": after}
     document |= {"method": "copy", "speedup": None, "fidelity": None}
     names = [path.name for path in payload["outputs"][1:]]
     with Staging(output.parent) as stage:
@@ -81,5 +82,5 @@ def light(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         file.write(f"{model.name}\n")
     written = [path for path in payload["outputs"] if path.exists()]
     facts = facts_of(model, [], written)
-    done = {"status": "done", "reason": "", "hint": None, "document": None}
+    done = {"status": "done", "reason": "", "hint": None, "output": output, "document": None}
     return {**done, "figures": figures_of(document), "facts": facts}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,15 @@ SAMPLES = Path(__file__).parents[2] / "sample_models"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 123\n"
 
 
-def mlp(path: Path, *, seed: int = 0, width: int = 64) -> Path:
-    """Write a multilayer perceptron, different for each seed."""
+def mlp(
+    path: Path,
+    *,
+    seed: int = 0,
+    width: int = 64,
+    middle: Sequence[onnx.NodeProto] = (),
+    extra: Sequence[onnx.TensorProto] = (),
+) -> Path:
+    """Write a multilayer perceptron, different for each seed; nodes given go between its layers, from h to r."""
     random = np.random.default_rng(seed)
     weights = [
         numpy_helper.from_array((random.standard_normal((16, width)) / 4).astype("f4"), "w0"),
@@ -22,10 +30,10 @@ def mlp(path: Path, *, seed: int = 0, width: int = 64) -> Path:
     ]
     nodes = [
         helper.make_node("MatMul", ["x", "w0"], ["h"], name="first"),
-        helper.make_node("Relu", ["h"], ["r"], name="relu"),
+        *(middle or [helper.make_node("Relu", ["h"], ["r"], name="relu")]),
         helper.make_node("MatMul", ["r", "w1"], ["y"], name="second"),
     ]
-    return write(path, nodes, weights)
+    return write(path, nodes, [*weights, *extra])
 
 
 def write(path: Path, nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto], domain: str = "") -> Path:
@@ -55,10 +63,7 @@ def custom_op(path: Path) -> Path:
 
 def endless(path: Path) -> Path:
     """Write a valid model that runs for centuries: a loop of 2^62 turns."""
-    random = np.random.default_rng(0)
-    weights = [
-        numpy_helper.from_array((random.standard_normal((16, 64)) / 4).astype("f4"), "w0"),
-        numpy_helper.from_array((random.standard_normal((64, 10)) / 8).astype("f4"), "w1"),
+    extra = [
         numpy_helper.from_array(np.array(2**62, "i8"), "turns"),
         numpy_helper.from_array(np.array(True), "go"),
     ]
@@ -78,33 +83,24 @@ def endless(path: Path) -> Path:
             helper.make_tensor_value_info("state_out", TensorProto.FLOAT, None),
         ],
     )
-    nodes = [
-        helper.make_node("MatMul", ["x", "w0"], ["h"], name="first"),
-        helper.make_node("Loop", ["turns", "go", "h"], ["looped"], name="loop", body=body),
-        helper.make_node("MatMul", ["looped", "w1"], ["y"], name="second"),
-    ]
-    return write(path, nodes, weights)
+    loop = helper.make_node("Loop", ["turns", "go", "h"], ["r"], name="loop", body=body)
+    return mlp(path, middle=[loop], extra=extra)
 
 
 def hungry(path: Path, gigabytes: int) -> Path:
     """Write a small valid model that fills that much memory when it runs."""
-    random = np.random.default_rng(0)
-    weights = [
-        numpy_helper.from_array((random.standard_normal((16, 64)) / 4).astype("f4"), "w0"),
-        numpy_helper.from_array((random.standard_normal((64, 10)) / 8).astype("f4"), "w1"),
+    extra = [
         numpy_helper.from_array(np.array([gigabytes << 28], "i8"), "shape"),
         numpy_helper.from_array(np.array([0], "i8"), "axes"),
     ]
-    nodes = [
-        helper.make_node("MatMul", ["x", "w0"], ["h"], name="first"),
+    middle = [
         helper.make_node("ReduceMax", ["h"], ["top"], name="top", keepdims=0),
         helper.make_node("Unsqueeze", ["top", "axes"], ["one"], name="one"),
         helper.make_node("Expand", ["one", "shape"], ["large"], name="large"),
         helper.make_node("ReduceMean", ["large"], ["mean"], name="mean", keepdims=0),
-        helper.make_node("Add", ["h", "mean"], ["sum"], name="sum"),
-        helper.make_node("MatMul", ["sum", "w1"], ["y"], name="second"),
+        helper.make_node("Add", ["h", "mean"], ["r"], name="sum"),
     ]
-    return write(path, nodes, weights)
+    return mlp(path, middle=middle, extra=extra)
 
 
 def zoo(folder: Path, good: int = 6) -> dict[str, str]:

@@ -285,6 +285,19 @@ def test_checkpoints_count_where_they_can_be_read(cli: Cli) -> None:
     assert ran.code == 3 and ran.status == {"a.onnx": "done", "w.safetensors": "failed"}
 
 
+def test_weights_keep_their_ending_and_are_done_again_where_they_are_gone(cli: Cli) -> None:
+    import torch
+
+    Path("models").mkdir()
+    torch.save({"w": torch.ones(32, 32).tril()}, "models/a.pt")
+    argv = ("prune", "models", "-o", "out", "--sparsity", "0.7", "--trust", "--resume", "--json")
+    assert cli(*argv).lines[0]["output"] == "a.pruned.pt"
+    assert cli(*argv).lines[0]["resumed"]
+    Path("out/a.pruned.pt").unlink()
+    ran = cli(*argv)
+    assert ran.code == 0 and not ran.lines[0]["resumed"] and Path("out/a.pruned.pt").exists(), ran
+
+
 def test_two_commands_share_a_folder_of_results(cli: Cli) -> None:
     job_models.mlp(Path("models/a.onnx"))
     assert cli("inspect", "models", "-o", "out").code == 0
