@@ -12,7 +12,7 @@ from torch import nn
 
 from modelkit.data.dataset import Dataset
 from modelkit.data.shuffle import HeldDataset, hold
-from modelkit.data.split import split
+from modelkit.data.split import SPLIT_FROM, split
 from modelkit.progress import Progress, silent
 from modelkit.train.augment import Augmenter
 from modelkit.train.config import TrainOptions
@@ -30,8 +30,6 @@ __all__ = ["StepHook", "fit"]
 
 # Samples that show what the outputs are like: probabilities or logits, and how far values spread.
 _PROBE = 512
-# Fewer samples than this are not split, as each part would be too small to say anything.
-_SPLIT_FROM = 16
 
 
 def fit(
@@ -98,7 +96,7 @@ def _divide(
         return [data, validation]
     if not options.validation:
         return [data]
-    if data.count < _SPLIT_FROM:
+    if data.count < SPLIT_FROM:
         notes.append(f"{data.count} samples are too few to set some apart for validation: the last weights were kept")
         return [data]
     parts = split(data, parts={"training": 1 - options.validation, "validation": options.validation}, seed=seed)
