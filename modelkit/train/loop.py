@@ -17,7 +17,7 @@ from modelkit.progress import Progress, silent
 from modelkit.train.augment import Augmenter
 from modelkit.train.config import TrainOptions
 from modelkit.train.device import settings, tensor
-from modelkit.train.feed import Feed
+from modelkit.train.feed import Feed, real_outputs
 from modelkit.train.history import History
 from modelkit.train.masks import Masks
 from modelkit.train.objective import plan_objective
@@ -142,9 +142,10 @@ def _prepare(
     augment = Augmenter(first.inputs, first.axes, options, seed)
     module.eval()
     with torch.no_grad():
-        found = module({name: tensor(array, device) for name, array in first.inputs.items()})
-    outputs = {name: value.float() if value.is_floating_point() else value for name, value in found.items()}
-    arrays = {name: value.cpu().numpy()[: first.valid] for name, value in outputs.items() if value.ndim}
+        inputs = {name: tensor(array, device) for name, array in first.inputs.items()}
+        outputs = real_outputs(module, inputs, first.valid)
+    floats = {name: value.float() if value.is_floating_point() else value for name, value in outputs.items()}
+    arrays = {name: value.cpu().numpy() for name, value in floats.items() if value.ndim}
     if options.loss != "distill" and options.alpha == 1 and held[0].has_labels:
         teacher = None
     wanted = None
