@@ -46,14 +46,19 @@ def test_every_variant_keeps_its_outputs(bias, trans_a, trans_b, alpha, beta):
         assert "w" in model.graph.initializers
 
 
-def test_a_weight_that_is_turned_for_two_readers_is_stored_once():
+def two_readers():
+    """Two Gemm, one behind the other, that read one transposed weight."""
     net = Net(13)
     net.input("x", [3, 6])
     net.weight(6, 6, name="w")
     first = net.add("Gemm", "x", "w", transB=1)
     net.add("Gemm", first, "w", out="y", transB=1)
     net.output("y", [3, 6])
-    model = net.build()
+    return net.build()
+
+
+def test_a_weight_that_is_turned_for_two_readers_is_stored_once():
+    model = two_readers()
     before = run(model, {"x": X})
     assert gemms_to_matmul(model) == 2
     assert list(model.graph.initializers) == ["w"]
@@ -198,13 +203,7 @@ def test_a_gemm_without_bias_stays_in_front_of_what_it_is_fused_with(tmp_path):
 
 
 def test_readers_of_one_weight_share_its_transpose():
-    net = Net(13)
-    net.input("x", [3, 6])
-    net.weight(6, 6, name="w")
-    first = net.add("Gemm", "x", "w", transB=1)
-    net.add("Gemm", first, "w", out="y", transB=1)
-    net.output("y", [3, 6])
-    model = net.build()
+    model = two_readers()
     before = run(model, {"x": X})
     assert biasless_to_matmul(model) == 2
     assert ops(model)["Transpose"] == 1

@@ -13,13 +13,10 @@ from modelkit.graph.tensors import attribute_int
 
 def conv(walk: Walk, node: ir.Node) -> None:
     """Conv: W is [M, C / group, k...], the output [N, M, ...]."""
-    data, weight, output = node.inputs[0], node.inputs[1], node.outputs[0]
-    x, w = walk.layout(data), walk.layout(weight)
-    if x is None or w is None or weight is None:
-        refuse(walk, node, f"the shapes around {describe(node)} are not known")
+    seen = _windowed(walk, node)
+    if seen is None:
         return
-    sections = attribute_int(node, "group", 1)
-    inside = _channels(walk, node, x)
+    data, weight, x, w, sections, inside = seen
     made = walk.axis_ids(w, 0, describe(node))
     used = walk.axis_ids(w, 1, describe(node))
     walk.mark(made, "produces", node)
@@ -32,18 +29,15 @@ def conv(walk: Walk, node: ir.Node) -> None:
         _grouped(walk, node, weight, inside, sections)
     _bias(walk, node, made)
     _give(walk, node, x, made)
-    walk.vanishes[output] = True
+    walk.vanishes[node.outputs[0]] = True
 
 
 def conv_transpose(walk: Walk, node: ir.Node) -> None:
     """ConvTranspose: W is [C, M / group, k...], the output [N, M, ...]."""
-    data, weight, output = node.inputs[0], node.inputs[1], node.outputs[0]
-    x, w = walk.layout(data), walk.layout(weight)
-    if x is None or w is None or weight is None:
-        refuse(walk, node, f"the shapes around {describe(node)} are not known")
+    seen = _windowed(walk, node)
+    if seen is None:
         return
-    sections = attribute_int(node, "group", 1)
-    inside = _channels(walk, node, x)
+    data, weight, x, w, sections, inside = seen
     used = walk.axis_ids(w, 0, describe(node))
     if sections == 1:
         made = walk.axis_ids(w, 1, describe(node))
@@ -59,7 +53,17 @@ def conv_transpose(walk: Walk, node: ir.Node) -> None:
         return
     _bias(walk, node, made)
     _give(walk, node, x, made)
-    walk.vanishes[output] = True
+    walk.vanishes[node.outputs[0]] = True
+
+
+def _windowed(walk: Walk, node: ir.Node) -> tuple[ir.Value, ir.Value, Layout, Layout, int, np.ndarray] | None:
+    """A convolution's input and weight, their layouts, its groups and the ids of its input channels."""
+    data, weight = node.inputs[:2]
+    x, w = walk.layout(data), walk.layout(weight)
+    if data is None or weight is None or x is None or w is None:
+        refuse(walk, node, f"the shapes around {describe(node)} are not known")
+        return None
+    return data, weight, x, w, attribute_int(node, "group", 1), _channels(walk, node, x)
 
 
 def matmul(walk: Walk, node: ir.Node) -> None:
