@@ -12,7 +12,7 @@ import re
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -230,10 +230,7 @@ def share(tallies: dict[str, Tally], names: Sequence[str]) -> float:
 
 def render(tallies: dict[str, Tally], expanded: Tally, left_out: dict[str, int]) -> str:
     """Write the page."""
-    total = sum(t.total for t in tallies.values())
-    passed = sum(t.passed for t in tallies.values())
-    core = {name: tallies[name] for name in CORE if name in tallies}
-    core_total, core_passed = sum(t.total for t in core.values()), sum(t.passed for t in core.values())
+    core = [tallies[name] for name in CORE if name in tallies]
     lines = [
         "# Conformance of the trainable graph",
         "",
@@ -245,13 +242,13 @@ def render(tallies: dict[str, Tally], expanded: Tally, left_out: dict[str, int])
         "",
         "| cases | pass | fail | refused |",
         "| --- | --- | --- | --- |",
-        _row(f"the {len(CORE)} operators of the bar", core.values()),
+        _row(f"the {len(CORE)} operators of the bar", core),
         _row("all operators", tallies.values()),
         _row("operators replaced by the graphs that define them", [expanded]),
         "",
         f"The bar: at least {LEAST_SHARE:.0%} of the cases of the {len(CORE)} operators that occur in models which",
-        f"classify images, texts and sounds; {core_passed / max(1, core_total):.1%} pass, "
-        f"of all operators' cases {passed / max(1, total):.1%}.",
+        f"classify images, texts and sounds; {share(tallies, CORE):.1%} pass, "
+        f"of all operators' cases {share(tallies, list(tallies)):.1%}.",
         "",
         "Not counted, because they have no gradient to speak of: "
         + "; ".join(f"{why} ({n} cases)" for why, n in sorted(left_out.items()))
@@ -270,8 +267,7 @@ def render(tallies: dict[str, Tally], expanded: Tally, left_out: dict[str, int])
         "| --- | --- | --- | --- | --- |",
     ]
     for name, t in tallies.items():
-        mark = " *" if name in CORE else ""
-        lines.append(f"| {name}{mark} | {t.total} | {t.passed} | {len(t.failed)} | {len(t.refused)} |")
+        lines.append(_row(f"{name} *" if name in CORE else name, [t], " |"))
     lines += ["", "\\* belongs to the bar. What does not pass, and why:", ""]
     reasons: dict[str, list[str]] = defaultdict(list)
     for t in (*tallies.values(), expanded):
@@ -284,13 +280,10 @@ def render(tallies: dict[str, Tally], expanded: Tally, left_out: dict[str, int])
     return "\n".join(lines)
 
 
-def _row(label: str, tallies: Sequence[Tally] | object) -> str:
-    chosen = list(tallies)  # type: ignore[call-overload]
-    counts = [sum(t.total for t in chosen), sum(t.passed for t in chosen)]
-    return (
-        f"| {label}: {counts[0]} | {counts[1]} | {sum(len(t.failed) for t in chosen)} "
-        f"| {sum(len(t.refused) for t in chosen)} |"
-    )
+def _row(label: str, tallies: Iterable[Tally], between: str = ":") -> str:
+    each = [(t.total, t.passed, len(t.failed), len(t.refused)) for t in tallies]
+    counts = [sum(column) for column in zip((0, 0, 0, 0), *each, strict=True)]
+    return f"| {label}{between} {' | '.join(map(str, counts))} |"
 
 
 def main() -> int:

@@ -119,6 +119,30 @@ def _explain(error: Exception, name: str) -> ModelError | ResourceError:
     return ModelError(f"onnxruntime cannot load {name}: {text[:300]}")
 
 
+def run(
+    session: ort.InferenceSession, feeds: Mapping[str, np.ndarray], name: str, outputs: Sequence[str] | None = None
+) -> list[np.ndarray]:
+    """Run a session.
+
+    Args:
+        session: A loaded model.
+        feeds: Arrays by input name, of the model's own types.
+        name: What to call the model in an error.
+        outputs: Names of the outputs wanted; all by default.
+
+    Returns:
+        The outputs, in the order of their names.
+
+    Raises:
+        ResourceError: onnxruntime failed; names the model.
+    """
+    try:
+        return [np.asarray(value) for value in session.run(outputs, feeds)]
+    except Exception as error:  # onnxruntime raises many classes with no common base of its own
+        text = " ".join(str(error).split())
+        raise ResourceError(f"onnxruntime failed while running '{name}': {text[:300]}") from error
+
+
 def ready_run(session: ort.InferenceSession, inputs: Mapping[str, np.ndarray], name: str) -> Callable[[], object]:
     """Bind inputs to a session for timing, and run it once so that what is timed is known to work.
 
@@ -134,11 +158,7 @@ def ready_run(session: ort.InferenceSession, inputs: Mapping[str, np.ndarray], n
         ResourceError: onnxruntime failed; names the model.
     """
     feeds = {spec.name: inputs[spec.name].astype(spec.dtype, copy=False) for spec in input_specs(session)}
-    try:
-        session.run(None, feeds)
-    except Exception as error:  # onnxruntime raises many classes with no common base of its own
-        text = re.sub(r"\s+", " ", str(error)).strip()
-        raise ResourceError(f"onnxruntime failed while running '{name}': {text[:300]}") from error
+    run(session, feeds, name)
     return lambda: session.run(None, feeds)
 
 

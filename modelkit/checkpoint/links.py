@@ -16,7 +16,7 @@ from modelkit.checkpoint.quiet import quiet
 from modelkit.graph.load import load
 from modelkit.graph.normalise import normalise
 from modelkit.graph.save import save
-from modelkit.graph.tensors import attribute_float, attribute_int, constant_of
+from modelkit.graph.tensors import FLOATS, attribute_float, attribute_int, constant_of
 
 # These only move numbers, or pass them on.
 _MOVES = frozenset(
@@ -25,7 +25,6 @@ _MOVES = frozenset(
         *("Concat", "Split", "Slice", "Gather", "Constant", "Cast"),
     }
 )
-_FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def clean(model: ir.Model) -> None:
 
 def _is_size(node: ir.Node) -> bool | None:
     """False for a node that moves weights; the optimiser decides about all others."""
-    moved = node.op_type in _MOVES and node.outputs[0].dtype in _FLOATS
+    moved = node.op_type in _MOVES and node.outputs[0].dtype in FLOATS
     return False if moved else None
 
 
@@ -158,7 +157,7 @@ def link(raw: ir.Model, cleaned: ir.Model, state: Mapping[str, np.ndarray]) -> L
     name: str
     for name, value in list(cleaned.graph.initializers.items()):
         tensor = value.const_value
-        if tensor is None or tensor.dtype not in _FLOATS:
+        if tensor is None or tensor.dtype not in FLOATS:
             continue
         if name in state:
             made: Link | None = Link((name,))
@@ -209,7 +208,7 @@ def _trace(raw: ir.Model, name: str, state: Mapping[str, np.ndarray]) -> Link | 
                 total += size
             else:
                 tensor = constant_of(read)
-                if tensor is None or tensor.dtype in _FLOATS:
+                if tensor is None or tensor.dtype in FLOATS:
                     return None
                 feeds[name_read] = tensor.numpy()
     if not keys:

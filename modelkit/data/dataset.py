@@ -49,8 +49,13 @@ class Batch:
 
     def trimmed(self, values: np.ndarray) -> np.ndarray:
         """Return what a model gave for this batch without fill-ups, where the first axis counts samples."""
-        rows = max((self.inputs[n].shape[a] for n in self.inputs if (a := self._axis(n)) is not None), default=0)
-        return values[: self.valid] if rows > self.valid and values.ndim and len(values) == rows else values
+        fed = self.fed
+        return values[: self.valid] if fed > self.valid and values.ndim and len(values) == fed else values
+
+    @property
+    def fed(self) -> int:
+        """Samples that the model gets, those that fill up the batch included; 0 where all inputs are shared."""
+        return max((self.inputs[n].shape[a] for n in self.inputs if (a := self._axis(n)) is not None), default=0)
 
     def _axis(self, name: str) -> int | None:
         return self.axes.get(name, 0 if self.inputs[name].ndim else None)

@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelkit.data.dataset import Dataset
-from modelkit.data.split import split
+from modelkit.data.split import SPLIT_FROM, split
 
-# Fewer samples than this are not split: each part would be too small to say anything.
-_SPLIT_FROM = 16
 # Shares of calibration (or training), selection and test: with a test set of its own, without labels, else.
 _SHARES = {"test given": (0.5, 0.5, 0.0), "unlabelled": (0.75, 0.25, 0.0), "labelled": (0.25, 0.25, 0.5)}
 # Training wants as many samples as it can get.
@@ -61,7 +59,7 @@ def assign_roles(
     if data is None:
         notes = ["without data, candidates were compared on made-up inputs; --data gives real ones"]
         return Roles(None, synthetic, test, notes)
-    if data.count < _SPLIT_FROM:
+    if data.count < SPLIT_FROM:
         return Roles(
             data,
             data,

@@ -9,6 +9,9 @@ import numpy as np
 from modelkit.data.dataset import Dataset
 from modelkit.errors import DataError, UsageError
 
+SPLIT_FROM = 16
+"""Fewer samples than this are better not split: each part would be too small to say anything."""
+
 
 def split(dataset: Dataset, *, parts: Mapping[str, float], seed: int) -> dict[str, Dataset]:
     """Split a dataset.

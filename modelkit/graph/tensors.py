@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+"""Element types that models compute with, as opposed to floats that are only stored."""
+
 
 @dataclass(frozen=True)
 class Slot:

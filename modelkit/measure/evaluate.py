@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from modelkit.errors import DataError, ModelError, ResourceError
+from modelkit.errors import DataError, ModelError
 from modelkit.measure import scores
 from modelkit.measure.fidelity import FidelityMeter
 from modelkit.measure.quality import QualityMeter, Task, class_axis_by_labels, detect_task
 from modelkit.progress import Progress, silent
-from modelkit.runtime import input_specs, output_specs
+from modelkit.runtime import input_specs, output_specs, run
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -148,8 +148,8 @@ def evaluate_sessions(
         expected: list[np.ndarray] = []
         for name in order:
             feed = {spec.name: _input(batch, spec.name, spec.dtype) for spec in wanted[name]}
-            run = partial(_run, sessions[name], name, outputs[name], feed)
-            found = remembered.outputs(number, run) if remembered is not None and name == first else run()
+            call = partial(run, sessions[name], feed, name, outputs[name])
+            found = remembered.outputs(number, call) if remembered is not None and name == first else call()
             if name == first:
                 expected = found
                 if rows == 0:
@@ -225,13 +225,3 @@ def _match_outputs(sessions: Mapping[str, ort.InferenceSession], order: list[str
         else:
             raise ModelError(f"the model '{name}' has the outputs {', '.join(own)}; expected {', '.join(expected)}")
     return matched
-
-
-def _run(
-    session: ort.InferenceSession, name: str, outputs: list[str], feed: dict[str, np.ndarray]
-) -> list[np.ndarray]:
-    try:
-        return [np.asarray(value) for value in session.run(outputs, feed)]
-    except Exception as error:  # onnxruntime raises many classes with no common base of its own
-        text = " ".join(str(error).split())
-        raise ResourceError(f"onnxruntime failed while running '{name}': {text[:300]}") from error

@@ -15,8 +15,8 @@ from modelkit.measure import scores
 # judged by a milder rule than the float32 model it came from.
 _SMALLEST = float(np.finfo(np.float32).eps)
 _LARGEST_LOSS = -math.log(np.finfo(np.float64).tiny)
-# Positions that carry no label, by the conventions of torch (-100) and of segmentation sets (-1, 255).
-_IGNORED = (-100, -1, 255)
+UNLABELLED = (-100, -1, 255)
+"""Positions that carry no label, by the conventions of torch (-100) and of segmentation sets (-1, 255)."""
 
 
 class Task(StrEnum):
@@ -338,7 +338,7 @@ def _align_classes(output: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, 
     classes = rows.shape[1]
     if len(rows) > len(output):
         outside = (targets < 0) | (targets >= classes)
-        kept = ~(outside & np.isin(targets, _IGNORED))
+        kept = ~(outside & np.isin(targets, UNLABELLED))
         rows, targets = rows[kept], targets[kept]
     if ((targets < 0) | (targets >= classes)).any():
         raise DataError(

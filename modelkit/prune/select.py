@@ -10,9 +10,9 @@ import onnx_ir as ir
 from modelkit.decision import Decision
 from modelkit.graph.layers import Role, WeightUse, weight_uses
 from modelkit.graph.patterns import check_patterns, chosen, names_of
+from modelkit.graph.tensors import FLOATS
 
 PRUNABLE = {Role.CONV_WEIGHT, Role.GEMM_WEIGHT, Role.MATMUL_WEIGHT, Role.RECURRENT_WEIGHT}
-_FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 
 
 def prunable_weights(
@@ -54,7 +54,7 @@ def _why_not(use: WeightUse, include: Sequence[str], exclude: Sequence[str]) -> 
     reason = chosen(names_of(use), include, exclude)
     if reason:
         return reason
-    if tensor.dtype not in _FLOATS:
+    if tensor.dtype not in FLOATS:
         return f"stored as {tensor.dtype.name.lower()}, only float weights are pruned"
     if use.value.is_graph_output():
         return "the graph returns it"

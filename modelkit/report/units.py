@@ -57,7 +57,7 @@ def metric(name: str, value: float | None) -> str:
     """A quality figure in its usual form: shares as percent, others with four significant digits."""
     if value is None:
         return "-"
-    if name in ("accuracy", "top5", "top1_agreement", "auc"):
+    if name in ("accuracy", "top5", "top1_agreement", "agreement", "auc"):
         return percent(value)
     return f"{value:.4g}"
 

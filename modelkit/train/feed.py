@@ -118,15 +118,20 @@ class Feed:
         )
 
 
+def real_outputs(module: nn.Module, inputs: Mapping[str, Tensor], valid: int) -> dict[str, Tensor]:
+    """Run a module and keep the outputs of the real samples."""
+    return {name: value[:valid] if value.ndim else value for name, value in module(inputs).items()}
+
+
 def loss_of(module: nn.Module, fed: Fed, objective: Objective) -> tuple[Tensor, dict[str, Tensor]]:
     """Run a batch.
 
     Returns:
         The loss, and the outputs of the real samples.
     """
-    outputs = {name: value[: fed.valid] if value.ndim else value for name, value in module(fed.inputs).items()}
-    if fed.partners is None or fed.labels is None or objective.hard is None:
-        return objective.of(outputs, fed.labels, fed.wanted), outputs
+    outputs = real_outputs(module, fed.inputs, fed.valid)
     own = objective.of(outputs, fed.labels, fed.wanted)
+    if fed.partners is None or fed.labels is None or objective.hard is None:
+        return own, outputs
     other = objective.of(outputs, fed.labels[fed.partners], fed.wanted)
     return fed.share * own + (1 - fed.share) * other, outputs

@@ -11,6 +11,7 @@ from modelkit.data.dataset import Dataset
 from modelkit.errors import DataError
 from modelkit.train.config import TrainOptions
 from modelkit.train.device import settings, tensor
+from modelkit.train.feed import real_outputs
 from modelkit.train.module import to_torch
 from modelkit.train.objective import plan_objective
 
@@ -40,7 +41,7 @@ def weight_gradients(model: ir.Model, data: Dataset, limit: int) -> Iterator[dic
         objective = None
         for batch in data.batches(_BATCH, limit):
             inputs = {name: tensor(array, device) for name, array in batch.inputs.items()}
-            outputs = {name: value[: batch.valid] if value.ndim else value for name, value in module(inputs).items()}
+            outputs = real_outputs(module, inputs, batch.valid)
             if objective is None:
                 arrays = {name: value.detach().numpy() for name, value in outputs.items() if value.ndim}
                 objective = plan_objective(arrays, data.labels, None, options)

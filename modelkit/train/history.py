@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,3 @@ class History:
     def seconds(self) -> float:
         """Time spent in all epochs."""
         return sum(epoch.seconds for epoch in self.epochs)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for a report."""
-        return {**asdict(self), "samples": list(self.samples), "seconds": self.seconds}

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from modelkit.measure import scores
+from modelkit.measure.fidelity import FidelityMeter
 from modelkit.measure.quality import QualityMeter, Task, primary
 from modelkit.train.feed import Feed, loss_of
-from modelkit.train.objective import Objective
+from modelkit.train.objective import Head, Objective
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,16 @@ def metric_of(objective: Objective) -> str:
     """Name the quality that `judge` finds: "accuracy", "rmse", "agreement" or ""."""
     if objective.task is not Task.none and objective.hard is not None:
         return primary(objective.task)[0]
-    return "agreement" if _agreement_head(objective) is not None else ""
+    return "agreement" if _followed(objective) is not None else ""
 
 
 @torch.no_grad()
 def judge(module: nn.Module, feed: Feed, objective: Objective) -> Verdict:
     """Measure a module on samples; it stays as it is."""
-    metric = metric_of(objective)
-    meter = QualityMeter(objective.task) if objective.hard is not None else None
-    total, same, compared, rows = 0.0, 0, 0, 0
+    hard, followed = objective.hard, _followed(objective)
+    quality = QualityMeter(objective.task) if hard is not None else None
+    fidelity = FidelityMeter([followed[0].output], axis=followed[0].axis) if followed is not None else None
+    total, rows = 0.0, 0
     was_training = module.training
     module.eval()
     try:
@@ -50,35 +51,27 @@ def judge(module: nn.Module, feed: Feed, objective: Objective) -> Verdict:
             loss, outputs = loss_of(module, fed, objective)
             total += loss.item() * fed.valid
             rows += fed.valid
-            if meter is not None and objective.hard is not None and batch.labels is not None:
-                output = outputs[objective.hard.output].float().cpu().numpy()
-                meter.update([output], batch.labels, fed.valid)
-            elif metric:
-                found, count = _agreement(outputs, fed.wanted, objective)
-                same, compared = same + found, compared + count
+            if quality is not None and hard is not None and batch.labels is not None:
+                quality.update([_array(outputs[hard.output])], batch.labels, fed.valid)
+            elif fidelity is not None and followed is not None:
+                head, theirs = followed
+                fidelity.update([_array(fed.wanted[theirs])], [_array(outputs[head.output])], fed.valid)
     finally:
         module.train(was_training)
     loss_mean = total / rows
     if not math.isfinite(loss_mean):
         return Verdict(math.inf, None, [math.inf, math.inf])
-    if meter is not None:
-        quality = meter.result()[metric]
-        return Verdict(loss_mean, quality, [quality if metric == "rmse" else -quality, loss_mean])
-    return Verdict(loss_mean, same / compared if compared else None, [loss_mean])
+    if quality is not None:
+        name, higher_is_better = primary(objective.task)
+        found = quality.result()[name]
+        return Verdict(loss_mean, found, [-found if higher_is_better else found, loss_mean])
+    return Verdict(loss_mean, None if fidelity is None else fidelity.result().get("top1_agreement"), [loss_mean])
 
 
-def _agreement_head(objective: Objective) -> tuple[str, str, int] | None:
-    for head, other in objective.soft:
-        if head.kind in ("classes", "scores"):
-            return head.output, other, head.axis
-    return None
+def _followed(objective: Objective) -> tuple[Head, str] | None:
+    """The first output with class scores that follows the teacher, and the teacher's."""
+    return next(((head, other) for head, other in objective.soft if head.kind in ("classes", "scores")), None)
 
 
-def _agreement(outputs: dict[str, Tensor], wanted: dict[str, Tensor], objective: Objective) -> tuple[int, int]:
-    """Count the rows in which the module's and the teacher's first class are the same."""
-    head = _agreement_head(objective)
-    assert head is not None
-    own, other, axis = head
-    mine = scores.as_rows(outputs[own].float().cpu().numpy(), axis)
-    theirs = scores.as_rows(wanted[other].float().cpu().numpy(), axis)
-    return int(np.sum(mine.argmax(axis=1) == theirs.argmax(axis=1))), len(mine)
+def _array(output: Tensor) -> np.ndarray:
+    return output.float().cpu().numpy()

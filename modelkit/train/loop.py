@@ -12,12 +12,12 @@ from torch import nn
 
 from modelkit.data.dataset import Dataset
 from modelkit.data.shuffle import HeldDataset, hold
-from modelkit.data.split import split
+from modelkit.data.split import SPLIT_FROM, split
 from modelkit.progress import Progress, silent
 from modelkit.train.augment import Augmenter
 from modelkit.train.config import TrainOptions
 from modelkit.train.device import settings, tensor
-from modelkit.train.feed import Feed
+from modelkit.train.feed import Feed, real_outputs
 from modelkit.train.history import History
 from modelkit.train.masks import Masks
 from modelkit.train.objective import plan_objective
@@ -30,8 +30,6 @@ __all__ = ["StepHook", "fit"]
 
 # Samples that show what the outputs are like: probabilities or logits, and how far values spread.
 _PROBE = 512
-# Fewer samples than this are not split, as each part would be too small to say anything.
-_SPLIT_FROM = 16
 
 
 def fit(
@@ -98,7 +96,7 @@ def _divide(
         return [data, validation]
     if not options.validation:
         return [data]
-    if data.count < _SPLIT_FROM:
+    if data.count < SPLIT_FROM:
         notes.append(f"{data.count} samples are too few to set some apart for validation: the last weights were kept")
         return [data]
     parts = split(data, parts={"training": 1 - options.validation, "validation": options.validation}, seed=seed)
@@ -144,9 +142,10 @@ def _prepare(
     augment = Augmenter(first.inputs, first.axes, options, seed)
     module.eval()
     with torch.no_grad():
-        found = module({name: tensor(array, device) for name, array in first.inputs.items()})
-    outputs = {name: value.float() if value.is_floating_point() else value for name, value in found.items()}
-    arrays = {name: value.cpu().numpy()[: first.valid] for name, value in outputs.items() if value.ndim}
+        inputs = {name: tensor(array, device) for name, array in first.inputs.items()}
+        outputs = real_outputs(module, inputs, first.valid)
+    floats = {name: value.float() if value.is_floating_point() else value for name, value in outputs.items()}
+    arrays = {name: value.cpu().numpy() for name, value in floats.items() if value.ndim}
     if options.loss != "distill" and options.alpha == 1 and held[0].has_labels:
         teacher = None
     wanted = None

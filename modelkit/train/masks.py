@@ -17,12 +17,11 @@ def named_weights(module: nn.Module) -> dict[str, nn.Parameter]:
     return dict(initializers) if isinstance(initializers, Mapping) else dict(module.named_parameters())
 
 
-def zero_masks(module: nn.Module, *, least_dims: int = 2) -> dict[str, np.ndarray]:
+def zero_masks(module: nn.Module) -> dict[str, np.ndarray]:
     """Return the masks that keep all present zeros of a module's weights.
 
     Args:
-        module: What will be trained.
-        least_dims: Weights of fewer dimensions, such as biases, are left out.
+        module: What will be trained. Weights of fewer than two dimensions, such as biases, are left out.
 
     Returns:
         Name -> booleans of the weight's shape, False at zeros; only weights that have any.
@@ -30,7 +29,7 @@ def zero_masks(module: nn.Module, *, least_dims: int = 2) -> dict[str, np.ndarra
     found = {}
     for name, weight in named_weights(module).items():
         kept = (weight.detach() != 0).cpu().numpy()
-        if weight.ndim >= least_dims and not kept.all():
+        if weight.ndim >= 2 and not kept.all():
             found[name] = kept
     return found
 

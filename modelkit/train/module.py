@@ -74,11 +74,6 @@ class GraphModule(nn.Module):
         """Names of the graph's inputs."""
         return [name for name, _, _ in self._program.inputs]
 
-    @property
-    def output_names(self) -> list[str]:
-        """Names of the graph's outputs."""
-        return [name for name, _, _ in self._program.outputs]
-
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run the graph.
 

@@ -12,14 +12,11 @@ from torch import Tensor
 
 from modelkit.errors import DataError, ModelError
 from modelkit.measure import scores
-from modelkit.measure.quality import Task, class_axis_by_labels, detect_task
+from modelkit.measure.quality import UNLABELLED, Task, class_axis_by_labels, detect_task
 from modelkit.train import losses
 from modelkit.train.config import TrainOptions
 
 Kind = Literal["classes", "scores", "single", "values"]
-
-# Positions without a label, by the conventions of torch (-100) and of segmentation sets (-1, 255).
-_UNLABELLED = (-100, -1, 255)
 
 
 @dataclass(frozen=True)
@@ -222,7 +219,7 @@ def _check_classes(labels: np.ndarray, shape: tuple[int, ...], axis: int) -> Non
         return
     wrong = (labels < 0) | (labels >= shape[axis])
     if len(shape) > 2:
-        wrong &= ~np.isin(labels, _UNLABELLED)
+        wrong &= ~np.isin(labels, UNLABELLED)
     if wrong.any():
         raise DataError(
             f"a label is {labels[wrong].reshape(-1)[0]:g}; the model has the classes 0 to {shape[axis] - 1}",

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from modelkit.graph.layers import Role, role_of
+from modelkit.graph.tensors import FLOATS
 
 # Parts that are always trained, whatever their size.
 _TRAINED = {
@@ -83,7 +84,7 @@ def running_statistics(graph: ir.Graph) -> list[ir.Value]:
 
 def _is_trained(value: ir.Value) -> bool:
     tensor = value.const_value
-    if tensor is None or tensor.dtype not in _FLOATS:
+    if tensor is None or tensor.dtype not in FLOATS:
         return False
     uses = list(value.uses())
     roles = {_role(value, node, index) for node, index in uses}
@@ -91,14 +92,11 @@ def _is_trained(value: ir.Value) -> bool:
         return True
     if Role.BIAS in roles:
         return not _hides(tensor.numpy().astype(np.float64))
-    if not any(_may_hold_weight(value, node, index, 0) for node, index in uses):
+    if not any(_may_hold_weight(node, index, 0) for node, index in uses):
         return False
     if tensor.size < 2:
         return any(node.op_type == "PRelu" and index == 1 for node, index in uses)
     return not _is_mask(tensor.numpy().astype(np.float64))
-
-
-_FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 
 
 def _role(value: ir.Value, node: ir.Node, index: int) -> Role:
@@ -108,8 +106,8 @@ def _role(value: ir.Value, node: ir.Node, index: int) -> Role:
     return role_of(value, node, index)[0]
 
 
-def _may_hold_weight(value: ir.Value, node: ir.Node, index: int, depth: int) -> bool:
-    """Whether a node reads a value in a place where a weight may be, looking through views."""
+def _may_hold_weight(node: ir.Node, index: int, depth: int) -> bool:
+    """Whether a node's input is in a place where a weight may be, looking through views."""
     if node.op_type in _NO_WEIGHT:
         places = _NO_WEIGHT[node.op_type]
         return places is not None and index not in places
@@ -120,9 +118,9 @@ def _may_hold_weight(value: ir.Value, node: ir.Node, index: int, depth: int) -> 
         if node.op_type in ("Expand", "Reshape", "Slice", "Squeeze", "Unsqueeze") and index > 0:
             return False
         below = [use for output in node.outputs for use in output.uses()]
-        return any(_may_hold_weight(out, n, i, depth + 1) for out in node.outputs for n, i in out.uses()) or (
-            not below and any(out.is_graph_output() for out in node.outputs)
-        )
+        if not below:
+            return any(output.is_graph_output() for output in node.outputs)
+        return any(_may_hold_weight(reader, place, depth + 1) for reader, place in below)
     return True
 
 

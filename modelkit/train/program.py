@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx
@@ -32,19 +32,19 @@ class Step:
         run: The kernel.
         inputs: The slots that it reads; 0 for an input that is absent.
         outputs: The slots that it fills; 0 for an output that nobody wants.
-        free: Slots that nothing reads any more after it.
         to_device: Positions among the inputs of what was computed on the CPU and is needed beside weights.
         moded: Whether the kernel's first argument is whether this is training.
         name: The node, for messages.
+        free: Slots that nothing reads any more after it.
     """
 
     run: Callable[..., Any]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    free: tuple[int, ...]
     to_device: tuple[int, ...]
     moded: bool
     name: str
+    free: tuple[int, ...] = ()
 
 
 @dataclass
@@ -203,7 +203,7 @@ class _Compiler:
             outputs.append(self._new_slot(value) if used else ABSENT)
             if aside:
                 self._on_cpu.add(id(value))
-        return Step(run, tuple(inputs), tuple(outputs), (), tuple(moved), moded, label)
+        return Step(run, tuple(inputs), tuple(outputs), tuple(moved), moded, label)
 
     def _fold(self, node: ir.Node, run: Callable[..., Any], constants: Sequence[Tensor | None]) -> bool:
         """Compute a node now, where it depends on nothing that changes and its result is not huge."""
@@ -257,7 +257,4 @@ def _freeing(steps: list[Step], kept: set[int]) -> list[Step]:
     for slot, i in last.items():
         if slot != ABSENT and slot not in kept:
             ends.setdefault(i, []).append(slot)
-    return [
-        Step(s.run, s.inputs, s.outputs, tuple(sorted(ends.get(i, ()))), s.to_device, s.moded, s.name)
-        for i, s in enumerate(steps)
-    ]
+    return [replace(step, free=tuple(sorted(ends.get(i, ())))) for i, step in enumerate(steps)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from modelkit.progress import Progress
+from modelkit.report import units
 from modelkit.train import state as states
 from modelkit.train.augment import Augmenter
 from modelkit.train.config import TrainOptions
@@ -42,6 +43,9 @@ class Run:
         key: Tells this run's checkpoints from those of others.
         state: How far it is.
         best: The best weights so far, in main memory.
+        saved: When the last checkpoint was written, or the run began.
+        metric: Name of the quality; "" without validation samples.
+        total: Steps of all epochs.
     """
 
     stepper: Stepper
@@ -56,12 +60,15 @@ class Run:
     key: str = ""
     state: State = field(default_factory=State)
     best: dict[str, Tensor] = field(default_factory=dict)
+    saved: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.metric = metric_of(self.stepper.objective) if self.validation is not None else ""
+        self.total = self.training.steps * self.options.epochs
 
     def go(self, notes: list[str]) -> History:
         """Train until something ends it."""
-        self.metric = metric_of(self.stepper.objective) if self.validation is not None else ""
-        self.total = self.training.steps * self.options.epochs
-        self.started = self.saved = time.monotonic()
+        self.saved = time.monotonic()
         if not self._resume(notes):
             self._begin(notes)
         while not self.state.stopped:
@@ -90,7 +97,7 @@ class Run:
         """Note how good the model is before training, and settle the learning rate."""
         state = self.state
         state.notes, state.masks = notes, self.stepper.masks.arrays
-        self._end_epoch(0, None, 0.0, self.started)
+        self._end_epoch(0, None, 0.0, time.monotonic())
         if not self.options.epochs:
             state.stopped = "finished"
         elif self.options.learning_rate == "auto":
@@ -215,8 +222,7 @@ class Run:
             return text
         facts = [] if last.train_loss is None else [f"loss {last.train_loss:.4g}"]
         if last.quality is not None:
-            shown = f"{last.quality:.4g}" if self.metric == "rmse" else f"{100 * last.quality:.2f} %"
-            facts.append(f"{self.metric} {shown}")
+            facts.append(f"{self.metric} {units.metric(self.metric, last.quality)}")
         return f"{text} ({', '.join(facts)})" if facts else text
 
     def _history(self) -> History:

@@ -13,7 +13,7 @@ from modelkit.data.dataset import Batch, Dataset
 from modelkit.errors import ModelError, ResourceError
 from modelkit.files import Staging, sha256
 from modelkit.progress import Progress, silent
-from modelkit.runtime import input_specs, make_session, output_specs
+from modelkit.runtime import input_specs, make_session, output_specs, run
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -76,16 +76,8 @@ class Teacher:
         missing = [name for name in self._specs if name not in inputs]
         if missing:
             raise ModelError(f"the teacher takes the input '{missing[0]}', which the data lacks")
-        feeds = {}
-        for name, spec in self._specs.items():
-            array = inputs[name]
-            feeds[name] = array if array.dtype == spec.dtype else array.astype(spec.dtype)
-        try:
-            found = self._session.run(self.outputs, feeds)
-        except Exception as error:  # onnxruntime raises many classes with no common base of its own
-            text = " ".join(str(error).split())
-            raise ResourceError(f"onnxruntime failed while running the teacher: {text[:300]}") from error
-        return {name: np.asarray(value) for name, value in zip(self.outputs, found, strict=True)}
+        feeds = {name: inputs[name].astype(spec.dtype, copy=False) for name, spec in self._specs.items()}
+        return dict(zip(self.outputs, run(self._session, feeds, "teacher", self.outputs), strict=True))
 
     def targets(self, dataset: Dataset, batch: int, *, live: bool = False, progress: Progress = silent) -> Targets:
         """Prepare the outputs for a dataset.
@@ -161,11 +153,8 @@ def _mapped(
 
 
 def _rows(outputs: Mapping[str, np.ndarray], batch: Batch) -> dict[str, np.ndarray]:
-    fed = max(
-        (array.shape[batch.axes.get(name) or 0] for name, array in batch.inputs.items() if array.ndim), default=1
-    )
     for name, array in outputs.items():
-        if array.ndim == 0 or len(array) not in (batch.valid, fed):
+        if array.ndim == 0 or len(array) not in (batch.valid, batch.fed):
             raise ModelError(
                 f"the teacher's output '{name}' of shape {list(array.shape)} has no row for each sample",
                 "train with labels, or export the model with the batch as the first dimension of its outputs",

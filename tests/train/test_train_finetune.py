@@ -81,7 +81,7 @@ def test_pruned_weights_stay_zero_while_the_others_recover() -> None:
     assert all(decision.action == "fine-tuned" for decision in decisions)
     assert decisions[0].numbers["zeros"] == int((~kept[decisions[0].target]).sum())
     assert [(node.name, node.op_type) for node in model.graph] == names
-    assert history.to_dict()["metric"] == "accuracy"
+    assert history.metric == "accuracy"
 
 
 def test_a_convolutional_net_follows_its_original_without_labels() -> None:

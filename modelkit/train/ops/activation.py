@@ -44,11 +44,6 @@ def prelu(op: Op) -> Kernel:
     return lambda x, slope: torch.where(x < 0, x * slope, x)
 
 
-def relu(x: Tensor) -> Tensor:
-    """``Relu``."""
-    return torch.relu(x)
-
-
 def hard_sigmoid(op: Op) -> Kernel:
     """``HardSigmoid``."""
     alpha, beta = op.number("alpha", 0.2), op.number("beta", 0.5)
@@ -132,7 +127,7 @@ OPS: dict[str, Builder] = {
     "LogSoftmax": log_softmax,
     "Mish": plain(F.mish),
     "PRelu": prelu,
-    "Relu": plain(relu),
+    "Relu": plain(torch.relu),
     "Selu": selu,
     "Shrink": shrink,
     "Sigmoid": plain(torch.sigmoid),

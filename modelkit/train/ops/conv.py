@@ -68,7 +68,7 @@ def conv_transpose(op: Op) -> Kernel:
         ):
             return _TRANSPOSED[rank](x, weight, bias, steps, [b for b, _ in pads], more, groups, gaps)
         y = _TRANSPOSED[rank](x, weight, None, steps, 0, 0, groups, gaps)
-        y = F.pad(y, [n for (b, a), e in zip(reversed(pads), reversed(more), strict=True) for n in (-b, e - a)])
+        y = pad_constant(y, [(-b, e - a) for (b, a), e in zip(pads, more, strict=True)])
         return y if bias is None else y + bias.reshape(-1, *[1] * rank)
 
     return run

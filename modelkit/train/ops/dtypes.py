@@ -45,13 +45,14 @@ _WRAPPED = {
     ir.DataType.UINT32: (torch.uint32, np.uint32),
     ir.DataType.UINT64: (torch.uint64, np.uint64),
 }
-# Lowest and highest of the integer types that torch lacks.
-_NARROW = {
+NARROW = {
     ir.DataType.INT4: (-8, 7),
     ir.DataType.UINT4: (0, 15),
     ir.DataType.INT2: (-2, 1),
     ir.DataType.UINT2: (0, 3),
 }
+"""Lowest and highest of the integer types that torch lacks."""
+
 # Floats that only exist to be stored, with the largest number of each.
 _STORED = {
     ir.DataType.FLOAT8E4M3FN: 448.0,
@@ -109,8 +110,8 @@ def fit(x: Tensor, dtype: ir.DataType, widen: bool, saturate: bool = True, round
             power = torch.log2(x.to(torch.float32))
             x = torch.exp2(power.ceil() if rounding == "up" else power.floor()).clamp(min=2.0**-127)
         return _round_to(x, dtype, saturate)
-    if dtype in _NARROW:
-        low, high = _NARROW[dtype]
+    if dtype in NARROW:
+        low, high = NARROW[dtype]
         return ((x.to(torch.int64) - low) % (high - low + 1) + low).to(kind)
     if dtype in _WRAPPED and x.dtype != torch.bool:
         if x.dtype.is_floating_point:

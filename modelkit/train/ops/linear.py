@@ -9,11 +9,6 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from modelkit.train.ops.op import Builder, Kernel, Op, plain
 
 
-def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """``MatMul``, of whole numbers too."""
-    return torch.matmul(a, b)
-
-
 def gemm(op: Op) -> Kernel:
     """``Gemm``: alpha · A′ · B′ + beta · C."""
     alpha, beta = op.number("alpha", 1.0), op.number("beta", 1.0)
@@ -60,6 +55,6 @@ def integer_matmul(op: Op) -> Kernel:
 OPS: dict[str, Builder] = {
     "Einsum": einsum,
     "Gemm": gemm,
-    "MatMul": plain(matmul),
+    "MatMul": plain(torch.matmul),
     "MatMulInteger": integer_matmul,
 }

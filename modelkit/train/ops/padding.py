@@ -49,11 +49,7 @@ class WindowPads:
         return self._given or [(0, 0)] * len(kernel)
 
 
-def for_torch(pads: Pairs) -> list[int]:
-    """The same pads in the order of ``torch.nn.functional.pad``: last axis first."""
-    return [n for pair in reversed(pads) for n in pair]
-
-
 def pad_constant(x: Tensor, pads: Pairs, value: float = 0.0) -> Tensor:
-    """Pad the last axes with one number."""
-    return F.pad(x, for_torch(pads), value=value) if any(any(p) for p in pads) else x
+    """Pad the last axes with one number; negative pads cut off."""
+    # torch lists the last axis first.
+    return F.pad(x, [n for pair in reversed(pads) for n in pair], value=value) if any(map(any, pads)) else x

@@ -47,6 +47,10 @@ class _Windows:
                 more[i] = max(0, (out - 1) * stride - room)
         return pads, more
 
+    def wide(self, x: Tensor) -> Pairs:
+        """Return the pads together with what ceil mode needs."""
+        return [(before, after + more) for (before, after), more in zip(*self.pads(x), strict=True)]
+
     def take(self, x: Tensor) -> Tensor:
         """Cut a padded input into windows: [N, C, out..., kernel elements]."""
         for axis, (kernel, stride, dilation) in enumerate(
@@ -63,9 +67,8 @@ def max_pool(op: Op) -> Kernel:
     with_indices, column_major = op.wanted(1), op.flag("storage_order")
 
     def run(x: Tensor) -> object:
-        pads, more = windows.pads(x)
+        wide = windows.wide(x)
         rank = len(windows.kernel)
-        wide = [(b, a + m) for (b, a), m in zip(pads, more, strict=True)]
         least = float("-inf") if x.dtype.is_floating_point else torch.iinfo(x.dtype).min
         if not with_indices and rank in _MAX and x.dtype.is_floating_point:
             easy = all(b == a and 2 * b <= k for (b, a), k in zip(wide, windows.kernel, strict=True))
@@ -127,8 +130,7 @@ def lp_pool(op: Op) -> Kernel:
     windows, p = _Windows(op), op.integer("p", 2)
 
     def run(x: Tensor) -> Tensor:
-        pads, more = windows.pads(x)
-        wide = [(b, a + m) for (b, a), m in zip(pads, more, strict=True)]
+        wide = windows.wide(x)
         return torch.linalg.vector_norm(windows.take(pad_constant(x, wide)), p, dim=-1)
 
     return run

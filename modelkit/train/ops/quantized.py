@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from modelkit.train.ops.conv import conv
-from modelkit.train.ops.dtypes import carrier, fit
+from modelkit.train.ops.dtypes import NARROW, carrier, fit
 from modelkit.train.ops.op import Builder, Kernel, Op, Unsupported, axis_of
 
 _RANGES = {
@@ -15,10 +15,7 @@ _RANGES = {
     ir.DataType.UINT8: (0, 255),
     ir.DataType.INT16: (-32768, 32767),
     ir.DataType.UINT16: (0, 65535),
-    ir.DataType.INT4: (-8, 7),
-    ir.DataType.UINT4: (0, 15),
-    ir.DataType.INT2: (-2, 1),
-    ir.DataType.UINT2: (0, 3),
+    **NARROW,
 }
 
 
@@ -90,8 +87,8 @@ def dynamic_quantize(op: Op) -> Kernel:
 
 
 def _requantize(real: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
-    low, high = (0, 255) if zero.dtype is torch.uint8 else (-128, 127)
-    return torch.clamp(torch.round(real / scale) + zero.to(real.dtype), low, high).to(zero.dtype)
+    kind = torch.iinfo(zero.dtype)
+    return torch.clamp(torch.round(real / scale) + zero.to(real.dtype), kind.min, kind.max).to(zero.dtype)
 
 
 def linear_matmul(op: Op) -> Kernel:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
+from modelkit.train.ops.activation import softplus
 from modelkit.train.ops.op import Builder, Kernel, Op, Unsupported
 
 Function = Callable[[Tensor], Tensor]
@@ -23,7 +24,7 @@ _FUNCTIONS: dict[str, tuple[Callable[[Tensor, float, float], Tensor], float, flo
     "relu": (lambda x, a, b: torch.relu(x), 0.0, 0.0),
     "scaledtanh": (lambda x, a, b: a * torch.tanh(b * x), 1.0, 1.0),
     "sigmoid": (lambda x, a, b: torch.sigmoid(x), 0.0, 0.0),
-    "softplus": (lambda x, a, b: torch.logaddexp(x, torch.zeros_like(x)), 0.0, 0.0),
+    "softplus": (lambda x, a, b: softplus(x), 0.0, 0.0),
     "softsign": (lambda x, a, b: F.softsign(x), 0.0, 0.0),
     "tanh": (lambda x, a, b: torch.tanh(x), 0.0, 0.0),
     "thresholdedrelu": (lambda x, a, b: torch.where(x > a, x, torch.zeros_like(x)), 1.0, 0.0),

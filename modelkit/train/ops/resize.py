@@ -9,9 +9,9 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from modelkit.train.ops.op import Builder, Kernel, Op, Unsupported, as_list, axis_of, is_integer
+from modelkit.train.ops.padding import pad_constant
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def pad(op: Op) -> Kernel:
             ends[axis] = (listed[i], listed[i + len(chosen)])
         if mode == "constant":
             number = filling if value is None else as_list(value)[0]
-            return F.pad(x, [n for pair in reversed(ends) for n in pair], value=number)
+            return pad_constant(x, ends, number)
         return _pad_from_inside(x, ends, mode)
 
     return run
@@ -231,7 +231,7 @@ def center_crop_pad(op: Op) -> Kernel:
             more = wanted - x.shape[axis]
             before = more // 2 if more > 0 else -(-more // 2)
             ends[axis] = (before, more - before)
-        return F.pad(x, [n for pair in reversed(ends) for n in pair])
+        return pad_constant(x, ends)
 
     return run
 

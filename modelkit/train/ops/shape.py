@@ -9,7 +9,8 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from modelkit.train.ops.dtypes import tensor_of
+from modelkit.graph.tensors import node_constant
+from modelkit.train.ops.dtypes import carrier, tensor_of
 from modelkit.train.ops.op import Builder, Kernel, Op, Unsupported, as_list, axis_of, plain
 
 
@@ -20,15 +21,10 @@ def identity(x: Tensor) -> Tensor:
 
 def constant(op: Op) -> Kernel:
     """``Constant`` with any of its attributes that torch can hold."""
-    if op.has("value"):
-        stored = op.value("value")
-        value = tensor_of(stored.numpy(), stored.dtype, op.widen)
-    elif op.has("value_float") or op.has("value_floats"):
-        value = torch.tensor(op.value("value_float", op.value("value_floats")), dtype=torch.float32)
-    elif op.has("value_int") or op.has("value_ints"):
-        value = torch.tensor(op.value("value_int", op.value("value_ints")), dtype=torch.int64)
-    else:
+    stored = node_constant(op.node)
+    if stored is None:
         raise Unsupported("it holds text or a sparse tensor")
+    value = tensor_of(stored.numpy(), stored.dtype, op.widen)
     return lambda: value
 
 
@@ -84,14 +80,14 @@ def transpose(op: Op) -> Kernel:
     return lambda x: x.permute(order if order is not None else list(range(x.ndim))[::-1])
 
 
-def _axes(op: Op) -> tuple[list[int] | None, bool]:
+def _axes(op: Op) -> list[int] | None:
     """Axes from the attribute (before opset 13)."""
-    return (op.integers("axes"), False) if op.opset < 13 else (None, True)
+    return op.integers("axes") if op.opset < 13 else None
 
 
 def squeeze(op: Op) -> Kernel:
     """``Squeeze``: without axes, all of length 1."""
-    fixed, _ = _axes(op)
+    fixed = _axes(op)
 
     def run(x: Tensor, axes: Tensor | None = None) -> Tensor:
         chosen = as_list(axes) if axes is not None else fixed
@@ -107,7 +103,7 @@ def squeeze(op: Op) -> Kernel:
 
 def unsqueeze(op: Op) -> Kernel:
     """``Unsqueeze``: the axes count in the result."""
-    fixed, _ = _axes(op)
+    fixed = _axes(op)
 
     def run(x: Tensor, axes: Tensor | None = None) -> Tensor:
         chosen = as_list(axes) if axes is not None else fixed or []
@@ -234,8 +230,6 @@ def space_to_depth(op: Op) -> Kernel:
 
 def eye_like(op: Op) -> Kernel:
     """``EyeLike``: ones on a diagonal."""
-    from modelkit.train.ops.dtypes import carrier
-
     offset = op.integer("k", 0)
     kind = carrier(ir.DataType(op.integer("dtype")), op.widen) if op.has("dtype") else None
 
