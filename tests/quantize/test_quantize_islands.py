@@ -8,6 +8,7 @@ import pytest
 from quantize_nets import Net
 
 from modelkit.candidate import Trial
+from modelkit.data.arrays import from_arrays
 from modelkit.options import Measure
 from modelkit.quantize import islands
 from modelkit.quantize.calibrated import StaticMode
@@ -15,6 +16,7 @@ from modelkit.quantize.config import QuantizeConfig
 from modelkit.quantize.islands import find_islands, slow_islands
 from modelkit.quantize.plan import make_plan
 from modelkit.quantize.static import ActivationType
+from modelkit.runtime import TensorSpec
 
 
 def chain(*between, channels=8):
@@ -61,16 +63,7 @@ def test_what_is_slow_is_left_in_float_with_the_reason():
 def mode():
     model = chain("Tanh", "Tanh")
     data = np.random.default_rng(0).standard_normal((4, 8, 8, 8)).astype(np.float32)
-    dataset = SimpleNamespace(
-        count=4,
-        batches=lambda size: iter(
-            [
-                SimpleNamespace(
-                    inputs={"x": data[:size]}, valid=min(size, 4), axes={"x": 0}, real=lambda _: data[:size]
-                )
-            ]
-        ),
-    )
+    dataset = from_arrays({"x": data}, [TensorSpec("x", np.dtype(np.float32), ("n", 8, 8, 8))])
     config = QuantizeConfig(measure=Measure(seconds=0.01))
     return StaticMode(model, config, dataset, ActivationType(False, 8), lambda *_: [])
 
