@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
@@ -171,6 +171,10 @@ class RuleSet:
         problems = list(dict.fromkeys(_problems(self)))
         if problems:
             raise ConfigError(f"the rule set '{self.name}' has {len(problems)} problem(s)", problems)
+
+    def with_claims(self, claims: tuple[Claim, ...]) -> RuleSet:
+        """The same rules with other claims."""
+        return replace(self, claims=claims)
 
     @cached_property
     def column(self) -> dict[str, Column]:

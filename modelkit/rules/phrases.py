@@ -171,9 +171,7 @@ class Phrases:
         if len(ways) > 1 or not all(op.needs_order for op in operators):
             self._fault(sums[1], "a chain of comparisons must go one way, as 0 <= x < 1 does")
             return NEVER
-        return And(
-            (self._compare(sums[0], operators[0], sums[1]), self._compare(sums[1], operators[1], sums[2]))
-        )
+        return And((self._compare(sums[0], operators[0], sums[1]), self._compare(sums[1], operators[1], sums[2])))
 
     def _between(self, middle: Sum, low: Sum, high: Sum) -> Condition:
         token = self._lone(middle)
@@ -202,7 +200,9 @@ class Phrases:
     def _linear(self, left: Sum, op: Operator, right: Sum) -> Condition:
         terms: list[tuple[str, float]] = []
         bound = 0.0
-        date = next((c.type for t in (*left.terms, *right.terms) if (c := self._column(t.token)) and c.type in _DATES), None)
+        date = next(
+            (c.type for t in (*left.terms, *right.terms) if (c := self._column(t.token)) and c.type in _DATES), None
+        )
         for side, sum_ in ((1.0, left), (-1.0, right)):
             for term in sum_.terms:
                 if term.token.type in ("NAME", "QUOTED"):
