@@ -112,8 +112,8 @@ def _line(event: yaml.Event) -> int:
 
 
 def _span(event: yaml.Event) -> tuple[int, int] | None:
-    marks = (event.start_mark, event.end_mark)
-    return (marks[0].index, marks[1].index) if all(marks) else None
+    start, end = event.start_mark, event.end_mark
+    return (start.index, end.index) if start is not None and end is not None else None
 
 
 class _Builder:

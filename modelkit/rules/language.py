@@ -57,7 +57,7 @@ def parse_condition(text: str, columns: Mapping[str, Column]) -> Parsed:
     if not text.strip():
         return Parsed(None, (Fault(0, "the condition is empty; write 'always' for one that always holds"),))
     try:
-        tree = _parser().parse(text)
+        tree: Any = _parser().parse(text)
     except UnexpectedInput as error:
         return Parsed(None, (_syntax(error, text),))
     except _DeepError as error:
@@ -141,9 +141,9 @@ def _syntax(error: UnexpectedInput, text: str) -> Fault:
         if text[offset] in "\"'`":
             return Fault(offset, "the quote that begins here has no end")
         return Fault(offset, f"the character {text[offset]!a} means nothing here")
-    token = error.token if isinstance(error, UnexpectedToken) else None
-    written = str(token) if token is not None else text[offset : offset + 20]
-    if token is not None and token.type == "NAME" and "OP" in (error.accepts or getattr(error, "expected", ())):
+    assert isinstance(error, UnexpectedToken)
+    token, written = error.token, str(error.token)
+    if token.type == "NAME" and "OP" in error.expected:
         word = written.lower()
         if word in _OPERATOR_WORDS:
             return Fault(offset, f"unknown operator '{written}' (did you mean '{_OPERATOR_WORDS[word]}'?)")

@@ -296,7 +296,7 @@ def claim_problems(claim: Claim, rules: RuleSet) -> Iterator[str]:
             yield "monotone with a label needs outcomes that are labels"
         if not rules.is_numeric and claim.label is None:
             yield "monotone needs to be told for which label"
-        named = () if claim.label is None else (claim.label,)
+        named: tuple[str | int, ...] = () if claim.label is None else (claim.label,)
     else:
         yield from condition_problems(claim.when, rules.column)
         named = () if isinstance(claim, Bound) else claim.labels

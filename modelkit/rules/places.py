@@ -48,10 +48,7 @@ class Places:
         start, end = node.span
         value, raw = str(node.value), self._text[start:end]
         lead = raw[:1]
-        if lead in ("|", ">"):
-            position = raw.find("\n") + 1
-        else:
-            position = 1 if lead in ("'", '"') else 0
+        position = raw.find("\n") + 1 if lead in ("|", ">") else int(lead in ("'", '"'))
         if offset >= len(value.rstrip()):  # after the last character
             return start + len(raw.rstrip()) - (lead in ("'", '"'))
         for index, sign in enumerate(value):
