@@ -1,0 +1,121 @@
+"""Rules that can never decide because those asked before cover them, and input that no rule covers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from modelkit.rules.analysis import Analysis
+from modelkit.rules.boxes import Boxes, Region
+from modelkit.rules.budget import Budget
+from modelkit.rules.evaluate import fires
+from modelkit.rules.search import OUT_OF_TIME, PROVED, State, Verdict, uncovered
+from modelkit.rules.table import table_of
+
+_POINTS = 48
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """A rule that never decides.
+
+    Attributes:
+        rule: Its index.
+        by: Indices of the rules that cover it.
+    """
+
+    rule: int
+    by: tuple[int, ...]
+
+
+def find_gap(analysis: Analysis, budget: Budget) -> Verdict:
+    """Whether every row that can occur makes some rule fire; a row that makes none fire refutes it."""
+    verdict = uncovered(analysis.boxes, analysis.space.whole(), analysis.rows, budget)
+    if verdict.state is State.REFUTED:
+        if fires(analysis.rules, table_of(analysis.rules, verdict.rows)).any():
+            if not analysis.complex:
+                raise AssertionError("a row that was computed to lie in a gap makes a rule fire")
+            return Verdict(State.UNKNOWN, reason="some conditions are too complex to be taken apart")
+        return verdict
+    return verdict
+
+
+def find_shadowed(analysis: Analysis, budget: Budget) -> tuple[list[Shadow], Verdict]:
+    """Rules that never decide, though their condition can hold.
+
+    Args:
+        analysis: The rule set, taken apart, with a policy that asks rules in an order.
+        budget: How long it may take.
+
+    Returns:
+        The rules, and whether these are all: proved, or why that is not known.
+    """
+    boxes, found = analysis.boxes, []
+    unknown: Verdict | None = None
+    rng = np.random.default_rng(0)
+    starts = np.flatnonzero(np.diff(boxes.owner, prepend=-1))
+    ends = np.append(starts[1:], len(boxes))
+    for start, end in zip(starts, ends, strict=True):
+        if budget.is_spent:
+            unknown = unknown or OUT_OF_TIME
+            break
+        rule = int(boxes.owner[start])
+        if rule in analysis.unsure:
+            continue
+        by: set[int] = set()
+        worst = PROVED
+        for index in range(start, end):
+            region = boxes.region(index)
+            before = boxes.take(np.arange(start))
+            before = before.take(before.touching(region))
+            if not len(before) or (not analysis.rows.lacks_solver and _some_point_is_free(before, region, rng, analysis)):
+                worst = Verdict(State.REFUTED)
+                break
+            by |= set(before.owner.tolist())
+            verdict = uncovered(before, region, analysis.rows, budget)
+            worst = verdict if verdict.state is not State.PROVED else worst
+            if worst.state is State.REFUTED:
+                break
+        if worst.state is State.PROVED:
+            found.append(Shadow(rule, _least(analysis, start, end, by)))
+        elif worst.state is State.UNKNOWN:
+            unknown = worst
+    if analysis.complex and unknown is None:
+        unknown = Verdict(State.UNKNOWN, reason="some conditions are too complex to be taken apart")
+    return found, unknown or PROVED
+
+
+def _some_point_is_free(before: Boxes, region: Region, rng: np.random.Generator, analysis: Analysis) -> bool:
+    """Whether a random cell of a region lies in none of the boxes; says nothing where linear conditions play a part."""
+    if any(not isinstance(key, str) for key in analysis.space.spans):
+        return False
+    shape = (_POINTS, len(region.low))
+    points = region.low + (rng.random(shape) * (region.high - region.low + 1)).astype(np.int32)
+    covered = np.zeros(_POINTS, bool)
+    bits = [_random_bits(int(mask), rng) for mask in region.bits]
+    for point in range(0, len(before), 4096):
+        part = before.take(np.arange(point, min(point + 4096, len(before))))
+        inside = ((part.low[None] <= points[:, None]) & (part.high[None] >= points[:, None])).all(axis=2)
+        for axis, chosen in enumerate(bits):
+            inside &= (part.bits[None, :, axis] & chosen[:, None]) != 0
+        covered |= inside.any(axis=1)
+        if covered.all():
+            return False
+    return True
+
+
+def _random_bits(mask: int, rng: np.random.Generator) -> np.ndarray:
+    cells = np.array([1 << cell for cell in range(mask.bit_length()) if mask >> cell & 1], np.uint64)
+    return cells[rng.integers(len(cells), size=_POINTS)]
+
+
+def _least(analysis: Analysis, start: int, end: int, by: set[int]) -> tuple[int, ...]:
+    """One rule that covers all of the rule's boxes by itself, where there is one; else all that touch them."""
+    boxes = analysis.boxes
+    earlier = boxes.take(np.arange(start))
+    for owner in sorted(by):
+        mine = earlier.take(earlier.owner == owner)
+        if all(mine.containing(boxes.region(index)).any() for index in range(start, end)):
+            return (owner,)
+    return tuple(sorted(by))
