@@ -61,7 +61,7 @@ class Space:
         full = [[_bounds(self.axes[key].domain)] for key in self.spans]
         domains = [self.axes[key].domain for key in self.sets]
         for index, cube in cubes:
-            runs = [list(_runs(cube[key])) if key in cube else full[i] for i, key in enumerate(self.spans)]
+            runs = [list(runs(cube[key])) if key in cube else full[i] for i, key in enumerate(self.spans)]
             inside = [cube.get(key, domain) for key, domain in zip(self.sets, domains, strict=True)]
             if np.prod([float(len(run)) for run in runs]) > MAX_CUBES:
                 raise TooComplexError
@@ -87,7 +87,7 @@ def _bounds(cells: int) -> tuple[int, int]:
     return (cells & -cells).bit_length() - 1, cells.bit_length() - 1
 
 
-def _runs(cells: int) -> Iterator[tuple[int, int]]:
+def runs(cells: int) -> Iterator[tuple[int, int]]:
     """The spans of neighbouring cells in a set."""
     start = 0
     while cells:
