@@ -127,48 +127,74 @@ class Outputs:
             value = nodes.add("Where", there, more, value)
         return value
 
-    def _add_up(self, fired: str, values: str | np.ndarray, start: str | float, columns: np.ndarray | None = None) -> str:
+    def _add_up(self, fired: str, values: str | np.ndarray, start: str | float) -> str:
         """start + the values of the rules that fire, in their order: double [N, 1].
 
         Args:
             fired: bool [N, R].
             values: double [R], or the name of double [N, R].
             start: What the sum begins with: a number, or the name of double [N, 1].
-            columns: The rules that count; all by default.
         """
         nodes = self._nodes
-        if columns is not None:
-            fired = nodes.columns(fired, columns)
+        if isinstance(values, np.ndarray) and isinstance(start, float) and sums_are_exact([start, *values.tolist()]):
+            total = nodes.add("MatMul", nodes.cast(fired, "DOUBLE"), nodes.constant(values.reshape(-1, 1)))
+            return nodes.add("Add", total, nodes.constant(np.float64(start)))
         if isinstance(values, np.ndarray):
-            values = values if columns is None else values[columns]
-            if isinstance(start, float) and sums_are_exact([start, *values.tolist()]):
-                marks = nodes.cast(fired, "DOUBLE")
-                total = nodes.add("MatMul", marks, nodes.constant(values.reshape(-1, 1)))
-                return nodes.add("Add", total, nodes.constant(np.float64(start)))
-        each = nodes.constant(values) if isinstance(values, np.ndarray) else values
-        parts = nodes.add("Where", fired, each, nodes.constant(np.float64(0.0)))
+            parts = nodes.add("Mul", nodes.cast(fired, "DOUBLE"), nodes.constant(values))
+        else:  # NaN times 0 is NaN
+            parts = nodes.add("Where", fired, values, nodes.constant(np.float64(0.0)))
         if isinstance(start, float):
             shape = nodes.add("Concat", self._inputs.count(), nodes.constant([1], np.int64), axis=0)
             start = nodes.add("Expand", nodes.constant(np.array([[start]])), shape)
         running = nodes.add("CumSum", nodes.join([start, parts]), nodes.constant(np.int64(1)))
-        last = nodes.constant([-1], np.int64)
-        end = nodes.constant([np.iinfo(np.int64).max], np.int64)
-        return nodes.add("Slice", running, last, end, nodes.constant([1], np.int64))
+        return self._slice(running, -1, np.iinfo(np.int64).max)
+
+    def _slice(self, value: str, first: int, stop: int) -> str:
+        """Columns [first, stop)."""
+        nodes = self._nodes
+        bounds = [nodes.constant([bound], np.int64) for bound in (first, stop, 1)]
+        return nodes.add("Slice", value, *bounds)
+
+    def _largest(self, among: str, sizes: np.ndarray | str, order: Sequence[int]) -> None:
+        """The output rule_id: of the rules marked in bool [N, R] the first with the largest size, -1 for none.
+
+        Args:
+            among: The marked rules, laid out in an order.
+            sizes: Their sizes, of at least 0 where they are computed: double [R], or the name of double [N, R].
+            order: The order; rules of equal size must come in that of the file.
+        """
+        nodes = self._nodes
+        if isinstance(sizes, np.ndarray):  # ranks are small whole numbers, which float holds
+            ranks = np.empty(len(sizes), np.float32)
+            ranks[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes), 0, -1)
+            size = nodes.add("Mul", nodes.cast(among, "FLOAT"), nodes.constant(ranks))
+            nothing = nodes.constant(np.float32(0.0))
+        else:
+            size = nodes.add("Where", among, sizes, nodes.constant(np.float64(-1.0)))
+            nothing = nodes.constant(np.float64(-1.0))
+        best = nodes.add("ArgMax", size, axis=1, keepdims=1)
+        none = nodes.add("Equal", nodes.add("GatherElements", size, best, axis=1), nothing)
+        best = nodes.add("Where", none, nodes.constant(np.int64(len(order))), best)
+        self._rule_id(nodes.flat(best), order)
 
     def _vote(self) -> None:
+        """Rules are laid out by their labels, so that those of a label lie side by side, in the order of the file."""
         rules, nodes = self._rules, self._nodes
-        weights = np.array([rule.weight for rule in rules.rules])
-        fired = self._fired(self._matcher.words(range(len(weights))), len(weights))
+        order = sorted(range(len(rules.rules)), key=lambda i: self._class[i])
+        weights, classes = np.array([rules.rules[i].weight for i in order]), self._class[order]
+        fired = self._fired(self._matcher.words(order), len(order))
         base = dict(rules.base)
         starts = [float(base.get(label, 0.0)) for label in rules.classes]
-        if all(sums_are_exact([s, *weights[self._class == c].tolist()]) for c, s in enumerate(starts)):
+        if all(sums_are_exact([s, *weights[classes == c].tolist()]) for c, s in enumerate(starts)):
             matrix = np.zeros((len(weights), len(starts)))
-            matrix[np.arange(len(weights)), self._class] = weights
+            matrix[np.arange(len(weights)), classes] = weights
             total = nodes.add("MatMul", nodes.cast(fired, "DOUBLE"), nodes.constant(matrix))
             scores = nodes.add("Add", total, nodes.constant(np.array(starts)), name="scores")
         else:
-            members = [np.flatnonzero(self._class == c) for c in range(len(starts))]
-            parts = [self._add_up(fired, weights, s, members[c]) for c, s in enumerate(starts)]
+            edges = np.searchsorted(classes, np.arange(len(starts) + 1)).tolist()
+            parts = []
+            for start, first, stop in zip(starts, edges, edges[1:], strict=False):
+                parts.append(self._add_up(self._slice(fired, first, stop), weights[first:stop], start))
             scores = nodes.add("Concat", *parts, axis=1, name="scores")
         chosen = nodes.add("ArgMax", scores, axis=1, keepdims=1)
         if not rules.base:
@@ -176,11 +202,8 @@ class Outputs:
             none = nodes.add("Equal", some, nodes.constant(np.uint8(0)))
             chosen = nodes.add("Where", none, nodes.constant(np.int64(self._default)), chosen)
         self._labels(nodes.flat(chosen))
-        order = sorted(range(len(weights)), key=lambda i: -weights[i])
-        mine = nodes.add("Equal", nodes.constant(self._class[None, :]), chosen)
-        marks = nodes.columns(nodes.cast(nodes.add("And", fired, mine), "UINT8"), order)
-        padded = nodes.add("Pad", marks, nodes.constant([0, 0, 0, 1], np.int64), nodes.constant(np.uint8(1)))
-        self._rule_id(nodes.add("ArgMax", padded, axis=1, keepdims=0), order)
+        mine = nodes.add("Equal", nodes.constant(classes[None, :]), chosen)
+        self._largest(nodes.add("And", fired, mine), weights, order)
 
     def _score(self) -> None:
         rules, nodes = self._rules, self._nodes
@@ -189,29 +212,18 @@ class Outputs:
         start: str | float = default.value if isinstance(default, Number) else 0.0
         if isinstance(default, LinearScore):
             start = nodes.column(self._values([default], self._zeros()))
-        if not any(isinstance(outcome, LinearScore) for outcome in outcomes):
-            values = np.array([_start(outcome) for outcome in outcomes])
-            order = sorted(range(len(values)), key=lambda i: -abs(values[i]))
-            words = self._matcher.words(order)
-            back = np.argsort(np.array(order))
-            fired = self._fired(words, len(values))
-            exact = isinstance(start, float) and sums_are_exact([start, *values.tolist()])
-            if exact:
-                total = self._add_up(fired, values[order], start)
-            else:
-                total = self._add_up(nodes.columns(fired, back), values, start)
-            self._rule_id(nodes.flat(self._first(words, order)), order)
-        else:
-            fired = self._fired(self._matcher.words(range(len(outcomes))), len(outcomes))
+        order = range(len(outcomes))
+        fired = self._fired(self._matcher.words(order), len(outcomes))
+        if any(isinstance(outcome, LinearScore) for outcome in outcomes):
             matrix = self._linear_values(outcomes)
-            total = self._add_up(fired, matrix, start)
-            size = nodes.add("Abs", matrix)
+            size: np.ndarray | str = nodes.add("Abs", matrix)
             size = nodes.add("Where", nodes.add("IsNaN", size), nodes.constant(np.float64(0.0)), size)
-            size = nodes.add("Where", fired, size, nodes.constant(np.float64(-1.0)))
-            best = nodes.add("ArgMax", size, axis=1, keepdims=1)
-            none = nodes.add("Less", nodes.add("GatherElements", size, best, axis=1), nodes.constant(np.float64(0.0)))
-            best = nodes.add("Where", none, nodes.constant(np.int64(len(outcomes))), best)
-            self._rule_id(nodes.flat(best), range(len(outcomes)))
+            total = self._add_up(fired, matrix, start)
+        else:
+            values = np.array([_start(outcome) for outcome in outcomes])
+            size = np.abs(values)
+            total = self._add_up(fired, values, start)
+        self._largest(fired, size, order)
         self._predict(nodes.flat(total))
 
     def _zeros(self) -> str:
