@@ -61,11 +61,11 @@ class Space:
         full = [[_bounds(self.axes[key].domain)] for key in self.spans]
         domains = [self.axes[key].domain for key in self.sets]
         for index, cube in cubes:
-            runs = [list(runs(cube[key])) if key in cube else full[i] for i, key in enumerate(self.spans)]
+            pieces = [list(runs(cube[key])) if key in cube else full[i] for i, key in enumerate(self.spans)]
             inside = [cube.get(key, domain) for key, domain in zip(self.sets, domains, strict=True)]
-            if np.prod([float(len(run)) for run in runs]) > MAX_CUBES:
+            if np.prod([float(len(run)) for run in pieces]) > MAX_CUBES:
                 raise TooComplexError
-            for choice in product(*runs):
+            for choice in product(*pieces):
                 low.append(tuple(first for first, _ in choice))
                 high.append(tuple(last for _, last in choice))
                 bits.append(inside)

@@ -51,6 +51,7 @@ from modelkit.rules.conditions import (
     IsMissing,
     Linear,
     Not,
+    Operator,
     Or,
     columns_of,
 )
@@ -62,7 +63,7 @@ Table = Mapping[str, np.ndarray]
 Cache = dict[object, np.ndarray]
 """What was computed for a table already: comparisons, and the codes of text columns."""
 
-_CELLS = 1 << 22  # rows times rules looked at together
+_CELLS = 1 << 25  # rows times rules looked at together
 
 
 @dataclass(frozen=True)
@@ -158,16 +159,16 @@ def _atom(atom: Atom, table: Table, cache: Cache) -> np.ndarray:
     values = table[atom.column]
     if values.dtype == object:
         return _text_atom(atom, values, cache)
-    missing = is_missing(values)
+    # NaN makes all comparisons false but "not equal", as IEEE 754 has it.
     if isinstance(atom, IsMissing):
-        return missing
+        return np.isnan(values)
     if isinstance(atom, Compare):
         found = np.asarray(atom.op.function(values, atom.value), bool)
-    elif isinstance(atom, Between):
-        found = (values >= atom.low) & (values <= atom.high)
-    else:
-        found = np.isin(values, np.array(atom.values, np.float64)) != atom.negated
-    return found & ~missing
+        return found & ~np.isnan(values) if atom.op is Operator.NE else found
+    if isinstance(atom, Between):
+        return np.asarray((values >= atom.low) & (values <= atom.high), bool)
+    found = np.isin(values, np.array(atom.values, np.float64))
+    return ~found & ~np.isnan(values) if atom.negated else found
 
 
 def _text_atom(atom: Compare | Between | In | IsMissing, values: np.ndarray, cache: Cache) -> np.ndarray:
