@@ -113,7 +113,9 @@ class NumberAxis:
         """Smallest and largest double in a cell (infinite where it has no end)."""
         low = self.cuts[cell - 2] if cell > 1 else self.low
         high = math.nextafter(self.cuts[cell - 1], -math.inf) if cell <= len(self.cuts) else self.high
-        return (math.ceil(low), math.floor(high)) if self.whole and math.isfinite(low + high) else (low, high)
+        if self.whole:
+            low, high = (math.ceil(low) if math.isfinite(low) else low), (math.floor(high) if math.isfinite(high) else high)
+        return float(low), float(high)
 
     def locate(self, values: np.ndarray) -> np.ndarray:
         """The cell of each value: int64 [N]."""

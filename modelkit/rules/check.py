@@ -106,7 +106,7 @@ def _shadow_finding(rules: RuleSet, shadow: Shadow) -> Finding:
     names = [rules.rules[index].name for index in (shadow.rule, *shadow.by)]
     by = ", ".join(f"'{name}'" for name in names[1:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
     text = f"'{names[0]}' never decides: {by} {'covers' if len(names) == 2 else 'cover'} all of it"
-    return Finding(Kind.SHADOWED, Level.ERROR, tuple(names), text)
+    return Finding(Kind.SHADOWED, Level.ERROR, tuple(names), text, (shadow.row,))
 
 
 def _gaps(report: CheckReport, analysis: Analysis, budget: Budget) -> None:

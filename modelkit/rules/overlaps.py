@@ -95,7 +95,7 @@ def _judged(found: Overlaps, analysis: Analysis, complete: bool, doubts: int) ->
     if analysis.complex:
         complete, why = False, "some conditions are too complex to be taken apart"
     if doubts:
-        complete, why = False, f"{doubts} pairs with linear conditions could not be decided"
+        complete, why = False, f"{doubts} pairs with linear conditions are open: {analysis.rows.why_not}"
     unknown = Verdict(State.UNKNOWN, reason=why)
     conflicts = [row for i, j, row in found.shown if _outcome(rules[i]) != _outcome(rules[j])]
     found.consistent = Verdict(State.REFUTED, (conflicts[0],)) if conflicts else Verdict(State.PROVED)

@@ -110,10 +110,4 @@ def at_row(part: Region, rows: RowMaker) -> Verdict:
         return Verdict(State.REFUTED, (answer.row,))
     if answer.found is Found.EMPTY:
         return PROVED
-    return Verdict(State.UNKNOWN, reason=_why(rows))
-
-
-def _why(rows: RowMaker) -> str:
-    if rows.lacks_solver:
-        return "linear conditions need z3: pip install 'modelkit[rules]'"
-    return "z3 found no answer for linear conditions in time"
+    return Verdict(State.UNKNOWN, reason=rows.why_not)

@@ -67,9 +67,11 @@ class RowMaker:
         self._solver = has_solver() if self._linear else False
 
     @property
-    def lacks_solver(self) -> bool:
-        """Whether linear conditions would need z3, which is not installed."""
-        return bool(self._linear) and not self._solver
+    def why_not(self) -> str:
+        """Why a region with linear conditions may be left undecided."""
+        if self._linear and not self._solver:
+            return "linear conditions need z3: pip install 'modelkit[rules]'"
+        return "z3 found no answer in time"
 
     def row(self, region: Region) -> Answer:
         """A row inside a region, verified, or why there is none."""
