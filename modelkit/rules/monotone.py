@@ -52,7 +52,9 @@ def turns(rules: RuleSet, claim: Monotone, low: Table, high: Table) -> np.ndarra
     if claim.label is None:
         assert before.prediction is not None and after.prediction is not None
         with np.errstate(invalid="ignore"):
-            kept = after.prediction >= before.prediction if claim.increasing else after.prediction <= before.prediction
+            kept = (
+                after.prediction >= before.prediction if claim.increasing else after.prediction <= before.prediction
+            )
         return ~kept
     left, right = before.result == claim.label, after.result == claim.label
     return np.asarray(left & ~right if claim.increasing else right & ~left, bool)
@@ -132,7 +134,9 @@ def _near(boxes: Boxes, region: Region, ordered: bool) -> tuple[Boxes, np.ndarra
     return near, inside
 
 
-def _split(left: Region, right: Region, axis: int, sides: list[tuple[Boxes, np.ndarray]]) -> tuple[Region, ...] | None:
+def _split(
+    left: Region, right: Region, axis: int, sides: list[tuple[Boxes, np.ndarray]]
+) -> tuple[Region, ...] | None:
     for back, region, (near, inside) in ((0, left, sides[0]), (-1, right, sides[1])):
         parts = halves(near.take(~inside), region)
         if parts is not None:

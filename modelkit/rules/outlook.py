@@ -9,7 +9,7 @@ import numpy as np
 
 from modelkit.rules.axes import NumberAxis
 from modelkit.rules.boxes import Boxes, Region, Space
-from modelkit.rules.model import LinearScore, Number, Outcome, Policy, RuleSet
+from modelkit.rules.model import Action, Label, LinearScore, Number, Outcome, Policy, RuleSet
 
 _SLACK = 1e-12  # relative; sums here are added in another order than the evaluator's
 
@@ -74,12 +74,16 @@ class Forecaster:
         if not sure:
             outcomes.append(rules.default)
         if not rules.is_numeric:
-            labels = frozenset(self._none if o is None else o.value for o in outcomes)  # type: ignore[union-attr]
+            labels = frozenset(self._label(outcome) for outcome in outcomes)
             return Outlook(labels, decided=len(labels) == 1)
         ranges = [self._range(outcome, region) for outcome in outcomes]
         constant = all(isinstance(outcome, Number) for outcome in outcomes)
         same = constant and len({low for low, _, _ in ranges}) == 1
         return self._clamped(ranges, same)
+
+    def _label(self, outcome: Outcome | None) -> str | int:
+        """The label of an outcome, or what stands for none."""
+        return outcome.value if isinstance(outcome, Label | Action) else self._none
 
     def _clamped(self, ranges: list[tuple[float, float, bool]], decided: bool) -> Outlook:
         low, high = min(low for low, _, _ in ranges), max(high for _, high, _ in ranges)
@@ -136,23 +140,23 @@ class Forecaster:
         high = dict(low)
         size = sum(map(abs, low.values()))
         for i in (*sorted(sure), *maybe):
-            label, weight = rules.rules[i].then.value, rules.rules[i].weight  # type: ignore[union-attr]
+            label, weight = self._label(rules.rules[i].then), rules.rules[i].weight
             size += abs(weight)
-            low[label] += weight if i in sure else min(0.0, weight)  # type: ignore[index]
-            high[label] += weight if i in sure else max(0.0, weight)  # type: ignore[index]
+            low[label] += weight if i in sure else min(0.0, weight)
+            high[label] += weight if i in sure else max(0.0, weight)
         least = max(low.values()) - _SLACK * size
         labels = {label for label in rules.classes if high[label] >= least}
         if not sure and not rules.base:
-            default = self._none if rules.default is None else rules.default.value  # type: ignore[union-attr]
+            default = self._label(rules.default)
             labels = labels | {default} if maybe else {default}
         return Outlook(frozenset(labels), decided=not maybe or len(labels) == 1)
 
     def _collected(self, sure: set[int], maybe: list[int]) -> Outlook:
         rules = self._rules
-        surely = {rules.rules[i].then.value for i in sure}  # type: ignore[union-attr]
-        labels = surely | {rules.rules[i].then.value for i in maybe}  # type: ignore[union-attr]
+        surely = {self._label(rules.rules[i].then) for i in sure}
+        labels = surely | {self._label(rules.rules[i].then) for i in maybe}
         if not sure and rules.default is not None:
-            labels.add(rules.default.value)  # type: ignore[union-attr]
+            labels.add(self._label(rules.default))
             if not maybe:
                 surely = set(labels)
         return Outlook(frozenset(labels), decided=not maybe, surely=frozenset(surely))

@@ -54,7 +54,7 @@ def find_shadowed(analysis: Analysis, budget: Budget) -> tuple[list[Shadow], Ver
     unknown: Verdict | None = None
     starts = np.flatnonzero(np.diff(boxes.owner, prepend=-1))
     ends = np.append(starts[1:], len(boxes))[: len(starts)]
-    for start, end in zip(starts, ends, strict=True):
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         if budget.is_spent:
             unknown = unknown or OUT_OF_TIME
             break
@@ -88,7 +88,10 @@ def _row(analysis: Analysis, rule: int, boxes: range) -> Row | None:
         answer = analysis.rows.row(analysis.boxes.region(index))
         if answer.row is not None:
             table = table_of(analysis.rules, [answer.row])
-            if holds(analysis.rules.rules[rule].when, table)[0] and evaluate(analysis.rules, table).rule_id[0] != rule:
+            if (
+                holds(analysis.rules.rules[rule].when, table)[0]
+                and evaluate(analysis.rules, table).rule_id[0] != rule
+            ):
                 return answer.row
     return None
 

@@ -88,7 +88,6 @@ def explore(boxes: Boxes, region: Region, budget: Budget, judge: Judge, *, order
 
 def uncovered(boxes: Boxes, region: Region, rows: RowMaker, budget: Budget) -> Verdict:
     """Whether boxes cover all of a region; a row that lies in none of them refutes it."""
-
     free = free_region(boxes, region)
     if free is not None:
         verdict = at_row(free, rows)

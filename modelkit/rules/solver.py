@@ -161,7 +161,9 @@ class _Problem:
                     if name not in self._values:
                         index = where.get(name)
                         axis = space.axes[name]
-                        span = (0, axis.size - 1) if index is None else (int(region.low[index]), int(region.high[index]))
+                        span = (
+                            (0, axis.size - 1) if index is None else (int(region.low[index]), int(region.high[index]))
+                        )
                         self._variable(name, span)
                 self._condition(key, bool(region.low[i]))
 
@@ -203,7 +205,7 @@ class _Problem:
         missing = [self._missing[name] for name, _ in condition.terms]
         self._solver.add(z3.And(holds_, *map(z3.Not, missing)) if wanted else z3.Or(holds_, *missing))
 
-    def solve(self, budget: Budget) -> dict[str, float | str] | None | bool:
+    def solve(self, budget: Budget) -> dict[str, float | str] | bool | None:
         """Values of the variables; None where there are none; False where z3 gave up."""
         self._solver.set("timeout", max(1, min(_QUERY_MS, int(budget.left * 1000))))
         result = self._solver.check()

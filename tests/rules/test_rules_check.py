@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -56,7 +56,11 @@ def verify_rows(report: CheckReport) -> None:
         if verdict.state is State.REFUTED and isinstance(claim, Monotone):
             low, high = (table_of(rules, [row]) for row in verdict.rows)
             assert low[claim.column][0] < high[claim.column][0]
-            assert all(low[c.name][0] == high[c.name][0] or low[c.name][0] != low[c.name][0] for c in rules.columns if c.name != claim.column)
+            assert all(
+                low[c.name][0] == high[c.name][0] or low[c.name][0] != low[c.name][0]
+                for c in rules.columns
+                if c.name != claim.column
+            )
             assert turns(rules, claim, low, high)[0]
         elif verdict.state is State.REFUTED:
             assert not claim_holds(claim, rules, table_of(rules, verdict.rows))[0]  # type: ignore[arg-type]
@@ -101,7 +105,7 @@ def test_agrees_with_brute_force(rules: RuleSet) -> None:
 def any_turn(rules: RuleSet, claim: Monotone, table: Table) -> bool:
     values = np.sort(table[claim.column])
     values = np.unique(values[~np.isnan(values)])
-    for low, high in zip(values, values[1:], strict=False):
+    for low, high in pairwise(values):
         pair = []
         for value in (low, high):
             pair.append({**table, claim.column: np.full(len(table[claim.column]), value)})
