@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 CommandArgument = Annotated[
     str,
     typer.Argument(
-        metavar="COMMAND", help="The command whose config is wanted: quantize, prune, evaluate or rules.", show_default=False
+        metavar="COMMAND",
+        help="The command whose config is wanted: quantize, prune, evaluate or rules.",
+        show_default=False,
     ),
 ]
 
@@ -90,4 +92,6 @@ def _schema_of(command: str) -> type[BaseModel]:
         from modelkit.rules.config import RulesFile
 
         return RulesFile
-    raise UsageError(f"'{shown(command)}' has no config", f"commands with one: {', '.join(COMMANDS)}, evaluate, rules")
+    raise UsageError(
+        f"'{shown(command)}' has no config", f"commands with one: {', '.join(COMMANDS)}, evaluate, rules"
+    )

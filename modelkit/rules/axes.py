@@ -105,8 +105,9 @@ class NumberAxis:
         """A value in a cell, with as few digits as possible; NaN for missing."""
         if cell == MISSING_CELL:
             return math.nan
-        low = self.cuts[cell - 2] if cell > 1 else self.low
-        high = math.nextafter(self.cuts[cell - 1], -math.inf) if cell <= len(self.cuts) else self.high
+        low, high = self.edges(cell)
+        if self.column.type in (ColumnType.DATE, ColumnType.DATETIME) and math.isfinite(low):
+            return low  # few digits make no simple date
         return simple_between(low, high, whole=self.whole)
 
     def edges(self, cell: int) -> tuple[float, float]:

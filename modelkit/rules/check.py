@@ -76,6 +76,8 @@ def _overlaps(report: CheckReport, analysis: Analysis, budget: Budget, limit: in
     report.overlaps, report.conflicts, report.at_least = found.count, found.conflicts, found.at_least
     report.disjoint, report.consistent = found.disjoint, found.consistent
     rules = report.rules.rules
+    if report.rules.policy in (Policy.VOTE, Policy.SCORE, Policy.COLLECT):
+        return  # there rules are meant to fire together
     for left, right, row in found.shown:
         conflict = rules[left].then != rules[right].then
         names = (rules[left].name, rules[right].name)

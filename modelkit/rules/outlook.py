@@ -76,7 +76,7 @@ class Forecaster:
         if not rules.is_numeric:
             labels = frozenset(self._label(outcome) for outcome in outcomes)
             return Outlook(labels, decided=len(labels) == 1)
-        ranges = [self._range(outcome, region) for outcome in outcomes]
+        ranges = [self.range(outcome, region) for outcome in outcomes]
         constant = all(isinstance(outcome, Number) for outcome in outcomes)
         same = constant and len({low for low, _, _ in ranges}) == 1
         return self._clamped(ranges, same)
@@ -94,7 +94,7 @@ class Forecaster:
             low, high = min(low, clamp.high), min(high, clamp.high)
         return Outlook(low=low, high=high, decided=decided, may_be_nan=any(nan for _, _, nan in ranges))
 
-    def _range(self, outcome: Outcome | None, region: Region) -> tuple[float, float, bool]:
+    def range(self, outcome: Outcome | None, region: Region) -> tuple[float, float, bool]:
         """Least and largest value of an outcome in a region, and whether it may be NaN."""
         if isinstance(outcome, Number):
             return outcome.value, outcome.value, False
@@ -123,8 +123,8 @@ class Forecaster:
 
     def _sum(self, region: Region, sure: set[int], maybe: list[int]) -> Outlook:
         rules = self._rules
-        base = (0.0, 0.0, False) if rules.default is None else self._range(rules.default, region)
-        ranges = {i: self._range(rules.rules[i].then, region) for i in (*sorted(sure), *maybe)}
+        base = (0.0, 0.0, False) if rules.default is None else self.range(rules.default, region)
+        ranges = {i: self.range(rules.rules[i].then, region) for i in (*sorted(sure), *maybe)}
         outcomes = [rules.default, *(rules.rules[i].then for i in sure)]
         decided = not maybe and not any(isinstance(outcome, LinearScore) for outcome in outcomes)
         low = base[0] + sum(ranges[i][0] for i in sorted(sure)) + sum(min(0.0, ranges[i][0]) for i in maybe)

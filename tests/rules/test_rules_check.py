@@ -195,6 +195,6 @@ def test_time_that_is_up_is_unknown_not_proved() -> None:
 def test_policies_say_how_bad_an_overlap_is() -> None:
     cols = (Column("x", ColumnType.NUMBER),)
     rules = tuple(Rule(f"r{i}", Compare("x", Operator.GT, float(i)), Label("ab"[i])) for i in range(2))
-    for policy, level in ((Policy.UNIQUE, Level.ERROR), (Policy.PRIORITY, Level.WARNING), (Policy.VOTE, Level.NOTE)):
+    for policy, level in ((Policy.UNIQUE, Level.ERROR), (Policy.PRIORITY, Level.WARNING), (Policy.FIRST, Level.NOTE)):
         report = check(RuleSet(cols, rules, policy, default=Label("a")))
         assert [f.level for f in report.findings if f.kind is Kind.CONFLICT] == [level]
