@@ -8,5 +8,8 @@ from hypothesis import settings
 settings.register_profile("steady", derandomize=True)
 settings.load_profile("steady")
 
-# A shell's background jobs ignore Ctrl-C, and so would every process that a test starts and interrupts.
+# Background jobs ignore Ctrl-C, jobs under nohup a hang-up too, and so would every process that a test starts: a
+# signal that is ignored stays so in children, one that is handled does not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
