@@ -140,7 +140,7 @@ def weights() -> None:
         files = fashion(folder, padded=True, count=24_000)
         rows: list[tuple[str, Path]] = [("original", model)]
         shot = {"sparsity": 0.8, "measure.seconds": 0.2}
-        tuned = {"sparsity": 0.9, "steps": 3, **TRAINING, "finetune.epochs": 3, "measure.seconds": 0.2}
+        tuned = {"sparsity": 0.9, "steps": 3, **TRAINING, "finetune.epochs": 5, "measure.seconds": 0.2}
         for label, config, source in (
             ("80 %, magnitude", {**shot, "method": "magnitude"}, None),
             ("80 %, wanda", {**shot, "method": "wanda"}, files.calibration),
