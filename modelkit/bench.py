@@ -81,8 +81,11 @@ class Bench:
             self.pick(trials)
             todo = self._prepared.algorithm.refine(trials, self._progress)
         if all(trial.status == "failed" for trial in trials):
+            failed = "the only way did not work"
+            if len(trials) > 1:
+                failed = f"none of the {len(trials)} ways that were tried worked"
             raise ModelError(
-                f"none of the {len(trials)} ways that were tried worked: {trials[0].name}: {trials[0].reason}",
+                f"{failed}: {trials[0].name}: {trials[0].reason}",
                 "modelkit inspect tells what stands in the way",
             )
         return trials

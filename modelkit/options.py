@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from modelkit.config import Milliseconds, Percent
+from modelkit.config import Factor, Milliseconds, Percent
 
 Objective = Literal["balanced", "size", "latency", "quality"]
 
@@ -27,11 +27,11 @@ class Budget(Block):
         description="largest loss of quality (accuracy, absolute) allowed, 0.5% or 0.005; "
         "without labels, the largest share of changed predictions",
     )
-    min_ratio: float | None = Field(
-        None, gt=0, description="how many times smaller the file must become at least (original / artifact)"
+    min_ratio: Factor | None = Field(
+        None, gt=0, description="how many times smaller the file must become at least (original / artifact), 3.5x"
     )
-    min_speedup: float | None = Field(
-        None, gt=0, description="how many times faster it must run at least (original / artifact)"
+    min_speedup: Factor | None = Field(
+        None, gt=0, description="how many times faster it must run at least (original / artifact), 2x"
     )
     max_latency: Milliseconds | None = Field(
         None, gt=0, description="longest median latency of one batch, 5ms or a number of milliseconds"

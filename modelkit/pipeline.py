@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelkit import gates
 from modelkit.bench import Bench
 from modelkit.candidate import Trial
 from modelkit.checkpoint.artifact import write_beside
@@ -158,8 +159,8 @@ def _least_bad(trials: list[Trial], rate: Callable[[Trial], float]) -> Trial:
 
 
 def _missed(report: Report, chosen: Trial | None) -> str:
-    missed = [f"{gate.name} {gate.got} (asked {gate.asked})" for gate in report.gates if not gate.ok]
+    missed = gates.missed(report.gates)
     if chosen is not None and missed:
-        return f"the best candidate, {report.method}, misses the budget on the test data: {'; '.join(missed)}"
+        return f"the best candidate, {report.method}, misses the budget on the test data: {missed}"
     nearest = next(entry for entry in report.candidates if entry["name"] == report.method)
     return f"nothing that was tried is inside the budget; the nearest, {report.method}: {nearest['reason']}"

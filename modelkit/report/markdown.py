@@ -31,7 +31,7 @@ def render(report: Report) -> str:
     reasons = [f"- {escape(e['name'])}: {escape(e['reason'])}" for e in report.candidates if e["reason"]]
     lines += ["", *reasons] if reasons else []
     if report.gates:
-        gates = [(g.name, g.asked, g.got, "met" if g.ok else "missed") for g in report.gates]
+        gates = [(g.name, g.asked, g.got, g.verdict) for g in report.gates]
         lines += ["", "## Budget", "", *table(["what", "asked", "got", ""], gates)]
     if report.audit:
         lines += ["", "## Kernels", "", f"{rows.kernels(report.audit)}."]

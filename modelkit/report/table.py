@@ -58,7 +58,7 @@ def _gates(report: Report) -> RenderableType:
     table = new_table("what", "asked", "got", "", numbers=("asked", "got"), whole=("",))
     for gate in report.gates:
         style = None if gate.ok else "red"
-        add_row(table, gate.name, gate.asked, gate.got, "met" if gate.ok else "missed", style=style)
+        add_row(table, gate.name, gate.asked, gate.got, gate.verdict, style=style)
     return titled("Budget", table)
 
 

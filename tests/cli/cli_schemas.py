@@ -82,6 +82,8 @@ MACHINE = record(
 )
 SIDE = record(file=FILE, size=SIZE, latency=maybe(LATENCY), quality=maybe(QUALITY))
 
+GATE = record(name=TEXT, asked=TEXT, got=TEXT, ok=FLAG, option=TEXT, by=TEXT)
+
 REPORT = record(
     schema={"const": "modelkit.report/1"},
     command=TEXT,
@@ -91,7 +93,7 @@ REPORT = record(
     method=TEXT,
     speedup=maybe(SPEEDUP),
     fidelity=maybe(FIDELITY),
-    gates=listed(record(name=TEXT, asked=TEXT, got=TEXT, ok=FLAG)),
+    gates=listed(GATE),
     candidates=listed(
         record(
             name=TEXT,
