@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from modelkit.cli import evaluate, init, inspect, prune, quantize
+from modelkit.cli import ci, evaluate, init, inspect, prune, quantize
 from modelkit.cli.console import drop_stdout, fail, state
 from modelkit.errors import ModelkitError, ResourceError, UsageError, defect, refusal
 from modelkit.version import VERSION
@@ -77,6 +77,12 @@ def main(argv: list[str] | None = None) -> None:
 def run(argv: list[str]) -> int:
     """Run one command line and return its exit code."""
     state.debug, state.wrote, state.left = "--debug" in argv, False, ""
+    state.error = state.ci = None
+    code = _run(argv)
+    return ci.end(code) if state.ci is not None else code
+
+
+def _run(argv: list[str]) -> int:
     try:
         code = int(app(args=argv, prog_name="modelkit", standalone_mode=False) or 0)
         # typer makes an exit code of Ctrl-C, and ends the program itself where nobody reads its help.

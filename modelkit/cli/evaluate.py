@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from modelkit.cli import ci
 from modelkit.cli import flags as f
+from modelkit.cli.ci import GithubFlag, JunitOption
 from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag, progress, show, show_json
 from modelkit.cli.folder import FolderFlags, any_folder, no_results, run_folder
 
@@ -52,6 +54,8 @@ def command(
     timeout: f.TimeoutOption = None,
     memory: f.MemoryOption = None,
     resume: f.ResumeFlag = False,
+    junit: JunitOption = None,
+    github: GithubFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -69,6 +73,7 @@ def command(
 
         modelkit evaluate models/ --data labelled.npz
     """
+    ci.begin("evaluate", models[0], junit=junit, github=github, files=(*models[1:], data, config))
     from modelkit import api
     from modelkit.report import comparison
 
