@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from modelkit.report.report import Gate
-from modelkit.report.units import decibel, factor, milliseconds, percent, size
+from modelkit.report.units import decibel, factor, milliseconds, percent
 
 # Shares are quotients: what equals the limit must not miss it by a rounding.
 _ROUNDING = 1e-12
@@ -69,8 +69,7 @@ def min_ratio(limit: float, before: float, after: float) -> Gate:
 def max_size_growth(limit: float, before: float, after: float) -> Gate:
     """How much larger the files became, as a share; negative where they became smaller."""
     grown = after / max(before, 1) - 1
-    gate = _at_most("max_size_growth", "size growth", limit, grown, percent, "too much")
-    return Gate(gate.name, gate.asked, f"{gate.got} ({size(before)} to {size(after)})", gate.ok, gate.option, gate.by)
+    return _at_most("max_size_growth", "size growth", limit, grown, percent, "too much")
 
 
 def min_speedup(limit: float, value: float | None) -> Gate:
@@ -94,7 +93,7 @@ def max_slowdown(limit: float, speedup: Mapping[str, float] | None) -> Gate:
     got = f"{percent(value)} [{100 * least:.2f}, {100 * most:.2f}]"
     over = least - limit
     if over > _ROUNDING:
-        return Gate("slowdown", asked, got, False, "max_slowdown", f"{percent(over)} too slow, at the least")
+        return Gate("slowdown", asked, got, False, "max_slowdown", f"at least {percent(over)} too slow")
     # Said, because a longer measurement could tell.
     return Gate("slowdown", asked, got if value <= limit else f"{got}: within noise", True, "max_slowdown")
 

@@ -38,6 +38,25 @@ class Budget(Block):
     )
 
 
+class Regression(Budget):
+    """What a model may be worse by than the one that it is to replace; beyond it is exit code 1."""
+
+    min_agreement: Percent | None = Field(
+        None, ge=0, le=1, description="smallest share of predictions that must stay the same, 99% or 0.99"
+    )
+    min_sqnr: float | None = Field(
+        None, ge=-200, le=400, description="least signal-to-noise ratio of the outputs, in decibels"
+    )
+    max_size_growth: Percent | None = Field(
+        None, ge=-1, description="how much larger the files may be, 5% or 0.05; -50% insists on half the size"
+    )
+    max_slowdown: Percent | None = Field(
+        None,
+        ge=-1,
+        description="how much longer it may take, 10% or 0.1; missed only where the whole 95 % interval is beyond",
+    )
+
+
 class Measure(Block):
     """How latency is measured."""
 

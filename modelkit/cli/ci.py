@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -95,6 +95,23 @@ def tell_report(report: Report) -> None:
         from modelkit.report import cases, markdown
 
         tell(cases.of_report(report, str(state.ci.subject)), markdown.brief(report))
+
+
+def tell_comparison(found: dict[str, Any], model: Path) -> None:
+    """Add the outcome of models side by side.
+
+    Args:
+        found: The comparison.
+        model: The last model, which annotations are about.
+    """
+    if state.ci is not None:
+        from modelkit.report import cases, comparison
+
+        held = comparison.gates_of(found)
+        tell(
+            [cases.of_gate(gate, name, str(model)) for name, gates in held for gate in gates],
+            comparison.markdown(found),
+        )
 
 
 def tell_summary(summary: Summary) -> None:

@@ -177,6 +177,7 @@ INSPECTION = record(
 
 COMPARISON = record(
     schema={"const": "modelkit.comparison/1"},
+    status={"enum": ["done", "budget not met"]},
     models=listed(
         record(
             name=TEXT,
@@ -186,6 +187,7 @@ COMPARISON = record(
             fidelity=maybe(FIDELITY),
             latency=LATENCY,
             speedup=maybe(SPEEDUP),
+            gates=listed(GATE),
         )
     ),
     data=DATASET,
