@@ -62,9 +62,10 @@ def _transform(job: Job, make: Maker, progress: Progress) -> Report:
                 beside, note = write_beside(job.source, stage, job.output, prepared.model, best.path, best.kept)
                 names += beside
                 report.notes += [note] if note else []
-            for path in save_as(best, stage, artifact):
-                names.append(path)
-            report.after.file = file_record(stage.path(artifact))
+            written = save_as(best, stage, artifact)
+            names += written
+            external = [stage.path(name) for name in written if name != artifact]
+            report.after.file = file_record(stage.path(artifact), external)
         reports = [path.name for path in outputs_of(job.output)[2:]]
         older = _older_artifact(job) if report.status != "done" else None
         if older is not None:

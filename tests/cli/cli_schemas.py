@@ -35,7 +35,7 @@ SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
 FLAG: Schema = {"type": "boolean"}
 HASH: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 
-FILE = record(name=TEXT, bytes=COUNT, sha256=HASH)
+FILE = record(name=TEXT, bytes=COUNT, sha256=HASH, external={**mapping(HASH), "optional": True})
 SIZE = record(
     file_bytes=COUNT,
     deflated_bytes=COUNT,
