@@ -16,7 +16,7 @@ from modelkit.commands import COMMANDS
 from modelkit.data.open import open_dataset
 from modelkit.data.roles import Roles, assign_roles
 from modelkit.data.synthetic import synthetic_dataset
-from modelkit.errors import DataError, ResourceError, UsageError
+from modelkit.errors import DataError, ModelError, ResourceError, UsageError
 from modelkit.files import shown
 from modelkit.graph.layers import input_vocabulary
 from modelkit.graph.load import load
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 # How far a figure may be off: on the machine that measured it, and on another, where kernels round differently.
 _SAME, _OTHER = 1e-6, 0.005
 _SAME_DB, _OTHER_DB = 0.1, 3.0
-# Numbers in one made-up sample; a report that asks for more is an attack on the memory.
-_MOST_NUMBERS = 1 << 26
+# Numbers in all made-up samples; a report that asks for more is an attack on the memory.
+_MOST_NUMBERS = 1 << 30
 
 
 class Given(Protocol):
@@ -101,12 +101,13 @@ class Remeasure:
         paths = {"artifact": artifact} if original is None else {"original": original, "artifact": artifact}
         try:
             roles = self._roles(folder, next(iter(paths.values())))
+            judged = None if roles is None else roles.test or roles.selection
+            self._quality(paths, judged)
+            self._latency(paths, None if roles is None else roles.selection)
+        except ModelError as error:
+            self._found.add("models run", "yes", "no", False, error.message)
         except (DataError, UsageError, ResourceError) as error:
-            self._found.notes.append(f"nothing was run: {error.message}")
-            roles = None
-        judged = None if roles is None else roles.test or roles.selection
-        self._quality(paths, judged)
-        self._latency(paths, None if roles is None else roles.selection)
+            self._found.notes.append(f"not all was run: {error.message}")
 
     # --- samples ----------------------------------------------------------------------------------------------
 
@@ -116,15 +117,13 @@ class Remeasure:
         specs, classes = input_specs(session), class_count(output_specs(session))
         del session
         stored = self._stored.data
-        working = next((each for each in stored.values() if not each.synthetic), None)
-        apart = _test_of_its_own(stored)
-        if working is apart:
-            working = None
+        working, apart = sources_of(self._stored)
         data = self._open(folder, working, self._given.data, "--data", specs, classes)
         test = self._open(folder, apart, self._given.test, "--test", specs, classes)
         if (working is not None and data is None) or (apart is not None and test is None):
             return None
-        self._check_made_up(specs)
+        if any(each.synthetic for each in stored.values()):
+            self._check_made_up(specs)
         made_up = synthetic_dataset(
             specs,
             count=self._options.synthetic.samples,
@@ -152,8 +151,6 @@ class Remeasure:
         classes: int | None,
     ) -> Dataset | None:
         if stored is None:
-            if named is not None:
-                raise UsageError(f"{option} was given, and the report is about a run without")
             return None
         path = named
         if path is None:
@@ -162,14 +159,19 @@ class Remeasure:
             missing = f"'{shown(stored.path or stored.name)[:200]}' is not beside the report; {option} names it"
             self._found.skip(f"samples of {option}", stored.sha256[:16], missing)
             return None
-        return open_dataset(path, specs, preprocess=self._options.preprocess, classes=classes)
+        try:
+            return open_dataset(path, specs, preprocess=self._options.preprocess, classes=classes)
+        except DataError as error:
+            self._found.add(f"samples of {option}", stored.sha256[:16], "unusable", False, error.message)
+            return None
 
     def _check_made_up(self, specs: Sequence[TensorSpec]) -> None:
-        dims = self._options.synthetic.dims
+        options = self._options
+        dims, count = options.synthetic.dims, max(options.synthetic.samples, options.measure.batch)
         for spec in specs:
             sizes = [each if isinstance(each, int) else dims.get(each, 1) for each in spec.shape[1:]]
-            if any(each < 1 for each in sizes) or math.prod(sizes) > _MOST_NUMBERS:
-                raise UsageError(f"the report asks for made-up samples of {sizes}, which is absurd")
+            if any(each < 0 for each in sizes) or count * math.prod(sizes) > _MOST_NUMBERS:
+                raise UsageError(f"the report asks for {count} made-up samples of {sizes}, which is absurd")
 
     # --- figures ----------------------------------------------------------------------------------------------
 
@@ -271,10 +273,12 @@ class Remeasure:
         return make_session(path, threads=threads, providers=[measure.provider])
 
 
-def _test_of_its_own(stored: dict[str, StoredData]) -> StoredData | None:
-    """The test samples where they were a file of their own, and no part of the data."""
-    test = stored.get("test")
-    return None if test is None or test.name.endswith(" [test]") else test
+def sources_of(stored: StoredReport) -> tuple[StoredData | None, StoredData | None]:
+    """The data that was worked with, and the test data where it was a file of its own; None where there was none."""
+    test = stored.data.get("test")
+    apart = None if test is None or test.name.endswith(" [test]") else test
+    working = next((each for each in stored.data.values() if not each.synthetic and each is not apart), None)
+    return working, apart
 
 
 def agrees(reported: float | None, now: float | None, tolerance: float, *, absolute: bool = False) -> bool:

@@ -17,14 +17,14 @@ from pydantic import Field
 from modelkit.checkpoint.loading import Loading
 from modelkit.checkpoint.open import is_checkpoint, open_source
 from modelkit.config import Percent
-from modelkit.errors import ModelkitError, UsageError
+from modelkit.errors import ModelError, ModelkitError, UsageError
 from modelkit.files import Kind, contained, file_record, sha256, shown, sniff
 from modelkit.measure.machine import machine_facts
 from modelkit.measure.size import measure_size
 from modelkit.options import Block
 from modelkit.progress import Progress, silent
-from modelkit.remeasure import Remeasure, options_of
-from modelkit.report.stored import StoredSide, beside, read_report
+from modelkit.remeasure import Remeasure, options_of, sources_of
+from modelkit.report.stored import StoredReport, StoredSide, beside, read_report
 from modelkit.report.summary import DONE
 from modelkit.report.units import number, size
 from modelkit.report.verification import Verification
@@ -81,9 +81,7 @@ def verify_report(path: Path, given: Given = Given(), progress: Progress = silen
             f"'{shown(path)}' is about a run that wrote no artifact ({shown(stored.status[:100])})",
             "there is nothing to verify",
         )
-    for option, named in (("--model", given.model), ("--artifact", given.artifact)):
-        if named is not None and not os.path.lexists(named):
-            raise UsageError(f"{option} '{shown(named)}' does not exist")
+    _check_named(stored, given)
     found = Verification(path.name, stored.command, stored.method, machine=machine_facts())
     progress("comparing hashes", 0, 1)
     original = _file(found, "original", stored.before, path.parent, given.model, "--model")
@@ -100,6 +98,22 @@ def verify_report(path: Path, given: Given = Given(), progress: Progress = silen
         else:
             Remeasure(found, stored, options, given, progress).run(path.parent, source, artifact)
     return found
+
+
+def _check_named(stored: StoredReport, given: Given) -> None:
+    """Refuse files that are not there, and data for a run that had none."""
+    for option, named in (
+        ("--model", given.model),
+        ("--artifact", given.artifact),
+        ("--data", given.data),
+        ("--test", given.test),
+    ):
+        if named is not None and not os.path.lexists(named):
+            raise UsageError(f"{option} '{shown(named)}' does not exist")
+    working, apart = sources_of(stored)
+    for option, named, role in (("--data", given.data, working), ("--test", given.test, apart)):
+        if named is not None and role is None:
+            raise UsageError(f"{option} is given, and the report is about a run without", f"leave {option} out")
 
 
 def _file(
@@ -148,7 +162,11 @@ def _size(found: Verification, role: str, side: StoredSide, path: Path | None) -
         return
     if sniff(path) is not Kind.ONNX:
         return
-    now = measure_size(path)
+    try:
+        now = measure_size(path)
+    except ModelError as error:
+        found.add(f"{role} bytes", size(reported.file_bytes), "unreadable", False, error.message)
+        return
     for name, key, show in (
         ("bytes", "file_bytes", size),
         ("parameters", "parameters", number),

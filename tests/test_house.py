@@ -75,6 +75,7 @@ def test_files_are_short_and_say_what_they_do(path: Path) -> None:
         (["inspect", "--help"], 0),
         (["evaluate", "--help"], 0),
         (["compare", "--help"], 0),
+        (["verify", "--help"], 0),
         (["init", "--help"], 0),
         (["quantize"], 2),
         (["quantize", "model.onnx", "--no-such-option"], 2),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,6 +18,7 @@ from modelkit.report.report import SCHEMA
 
 MOST_BYTES = 64 << 20
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
+_Name = Annotated[str, Field(max_length=100)]
 _Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -63,14 +64,14 @@ class StoredSide(_Part):
     file: StoredFile
     size: StoredSize
     latency: StoredLatency | None = None
-    quality: dict[str, float | None] | None = None
+    quality: dict[_Name, float | None] | None = Field(None, max_length=32)
 
 
 class StoredData(_Part):
     """The samples of one role."""
 
-    name: str
-    path: str | None
+    name: str = Field(max_length=1000)
+    path: str | None = Field(max_length=1000)
     count: _Count
     labelled: bool
     sha256: _Hash
@@ -80,14 +81,14 @@ class StoredData(_Part):
 class StoredReport(_Part):
     """What verifying needs of a report (``modelkit.report/1``)."""
 
-    command: str
-    status: str
-    method: str
+    command: _Name
+    status: _Name
+    method: str = Field(max_length=1000)
     before: StoredSide
     after: StoredSide
     speedup: StoredSpeedup | None
-    fidelity: dict[str, float | bool | None] | None
-    data: dict[str, StoredData]
+    fidelity: dict[_Name, float | bool | None] | None
+    data: dict[Literal["calibration", "selection", "test"], StoredData]
     config: dict[str, Any]
     machine: dict[str, Any]
 
