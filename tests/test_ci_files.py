@@ -176,3 +176,22 @@ def test_the_action_takes_what_is_installed(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("modelkit is installed: modelkit ")
     assert not (tmp_path / "path").exists()
+
+
+# --- the page -------------------------------------------------------------------------------------------------
+
+
+def test_the_examples_on_the_page_name_what_there_is() -> None:
+    page = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    workflow, hooks, gitlab = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
+    (step,) = [each for each in workflow["jobs"]["compare"]["steps"] if "modelkit" in each.get("uses", "")]
+    assert set(step["with"]) <= set(ACTION["inputs"])
+    required = {name for name, each in ACTION["inputs"].items() if each["required"]}
+    assert required <= set(step["with"])
+    assert {hook["id"] for repo in hooks["repos"] for hook in repo["hooks"]} <= {hook["id"] for hook in HOOKS}
+    lines = [[step["with"]["command"], *step["with"]["arguments"].split("\n")]]
+    lines += [shlex.split(line)[1:] for line in gitlab["model"]["script"]]
+    for command, *arguments in lines:
+        shown = call("modelkit", command, "--help", cwd=ROOT).stdout
+        for option in (each.split("=")[0] for each in arguments if each.startswith("--")):
+            assert f"{option} " in shown, f"modelkit {command} has no option {option}"
