@@ -48,7 +48,10 @@ def command(
     force: f.ForceFlag = False,
     match: f.MatchOption = None,
     skip: f.SkipOption = None,
+    on: f.OnOption = None,
     workers: f.WorkersOption = None,
+    cpus: f.CpusOption = None,
+    gpus: f.GpusOption = None,
     timeout: f.TimeoutOption = None,
     memory: f.MemoryOption = None,
     resume: f.ResumeFlag = False,
@@ -72,7 +75,7 @@ def command(
     from modelkit import api
     from modelkit.report import comparison
 
-    many = FolderFlags(match, skip, workers, timeout, memory, resume)
+    many = FolderFlags(match, skip, on, workers, cpus, gpus, timeout, memory, resume)
     folder = any_folder(models, many)
     options = f.resolve_config(
         "evaluate",

@@ -24,7 +24,10 @@ def command(
     force: f.ForceFlag = False,
     match: f.MatchOption = None,
     skip: f.SkipOption = None,
+    on: f.OnOption = None,
     workers: f.WorkersOption = None,
+    cpus: f.CpusOption = None,
+    gpus: f.GpusOption = None,
     timeout: f.TimeoutOption = None,
     memory: f.MemoryOption = None,
     resume: f.ResumeFlag = False,
@@ -44,7 +47,7 @@ def command(
 
         modelkit inspect models/
     """
-    many = FolderFlags(match, skip, workers, timeout, memory, resume)
+    many = FolderFlags(match, skip, on, workers, cpus, gpus, timeout, memory, resume)
     if is_folder(model, many):
         run_folder(
             "inspect",
