@@ -36,7 +36,7 @@ def obey(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         os.write(2, b"\xff\x00 noise\n")
     if what == "log":
         with Path(payload["log"]).open("a") as file:
-            file.write(f"{payload['number']}\n")
+            file.write(f"{payload['me']}\n")
         time.sleep(payload["seconds"])
     if what == "murder":  # of the process that looks after this one
         os.kill(os.getppid(), signal.SIGKILL)
