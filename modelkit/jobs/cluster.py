@@ -134,10 +134,9 @@ class ClusterRunner:
                 continue
             while self._events:
                 yield self._events.popleft()
-            if self._waiting or any(chair.todo for chair in self._chairs):
-                self._wait()
-            elif not more:
+            if not (more or self._waiting or any(chair.todo for chair in self._chairs)):
                 return
+            self._wait()
 
     def _forget(self) -> None:
         """Give up what a run left undone that was left before its end."""

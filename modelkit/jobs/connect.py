@@ -76,11 +76,12 @@ def connected(on: str, cpus: float) -> Iterator[ModuleType]:
             yield ray
             return
         with _local(cpus) if on == LOCAL else _reached(on) as (address, options):
-            _init(ray, on, address, options)
-            try:
-                yield ray
-            finally:
-                ray.shutdown()
+            with _hushed(ray):
+                _init(ray, on, address, options)
+                try:
+                    yield ray
+                finally:
+                    ray.shutdown()
 
 
 def _package(*, client: bool) -> ModuleType:
@@ -159,6 +160,21 @@ def _init(ray: ModuleType, on: str, address: str, options: Mapping[str, Any]) ->
     finally:
         if main and handler is not None:
             signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place
+
+
+@contextmanager
+def _hushed(ray: ModuleType) -> Iterator[None]:
+    """Keep Ray from writing of lost workers and nodes on this program's stderr; it has no option for that."""
+    inside = getattr(getattr(ray, "_private", None), "worker", None)
+    before = getattr(inside, "print_to_stdstream", None)
+    if inside is None or before is None:  # a version that does it otherwise
+        yield
+        return
+    inside.print_to_stdstream = lambda *args, **more: None
+    try:
+        yield
+    finally:
+        inside.print_to_stdstream = before
 
 
 @contextmanager
