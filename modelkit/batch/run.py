@@ -95,7 +95,7 @@ class _Run:
             threads = None if request.cpus is None else max(1, int(request.cpus))
             workers = min(request.workers or 1, most)
             return LocalRunner(workers, warm=request.warm, holding=self._holding, threads=threads)
-        return ClusterRunner(request.on, request.workers, most, request.warm)
+        return ClusterRunner(request.on, request.workers, most=most, warm=request.warm)
 
     def _open(self, output: Path, stack: ExitStack) -> None:
         """Take the folder of results for this run, and see what is in it."""

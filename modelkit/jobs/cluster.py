@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -66,7 +66,6 @@ class _Chair:
     steps: Steps | None = None
 
 
-@dataclass
 class ClusterRunner:
     """The runner of a Ray cluster (see ``modelkit.jobs.protocol.Runner``).
 
@@ -84,19 +83,17 @@ class ClusterRunner:
         ResourceError: The cluster cannot be reached, or goes away (in ``run``).
     """
 
-    on: str
-    workers: int | None = None
-    most: int = 1024
-    warm: Sequence[str] = ()
-    _stack: ExitStack = field(default_factory=ExitStack)
-    _chairs: list[_Chair] = field(default_factory=list)
-    _waiting: deque[_Todo] = field(default_factory=deque)
-    _events: deque[Event] = field(default_factory=deque)
-    _ray: ModuleType | None = None
-    _seat: Any = None
-    _looks: dict[str, str] = field(default_factory=dict)
-    _lost_in_a_row: int = 0
-    _stalled_at: float | None = None
+    def __init__(self, on: str, workers: int | None = None, *, most: int = 1024, warm: Sequence[str] = ()) -> None:
+        self._on, self._workers, self._most, self._warm = on, workers, most, tuple(warm)
+        self._stack = ExitStack()
+        self._ray: ModuleType | None = None
+        self._seat: Any = None
+        self._chairs: list[_Chair] = []
+        self._waiting: deque[_Todo] = deque()
+        self._events: deque[Event] = deque()
+        self._folders: dict[str, str] = {}  # how those that are read look
+        self._lost_in_a_row = 0
+        self._stalled_at: float | None = None
 
     def __enter__(self) -> ClusterRunner:
         return self
@@ -174,20 +171,20 @@ class ClusterRunner:
 
     def _open_all(self, shape: Shape) -> None:
         if self._ray is None:
-            cpus = shape.cpus * (self.workers or 1)
-            self._ray = self._stack.enter_context(connected(self.on, cpus))
+            cpus = shape.cpus * (self._workers or 1)
+            self._ray = self._stack.enter_context(connected(self._on, cpus))
             self._seat = self._ray.remote(Seat)
         nodes = self._ray.nodes()
         room = places(shape, nodes)
         if room == 0:
             raise room_error(shape, nodes)
-        for number in range(min(self.workers or room, self.most)):
+        for number in range(min(self._workers or room, self._most)):
             self._chairs.append(self._open(number, shape))
 
     def _open(self, number: int, shape: Shape) -> _Chair:
         # A lost seat is opened anew here, so that its task can tell. Spread: each model is timed with little noise.
         options = {"max_restarts": 0, "scheduling_strategy": "SPREAD", **shape.options()}
-        actor = self._seat.options(**options).remote(tuple(self.warm), shape.threads)
+        actor = self._seat.options(**options).remote(self._warm, shape.threads)
         return _Chair(number, shape, actor, actor.hello.remote())
 
     def _close(self, chairs: Sequence[_Chair]) -> None:
@@ -269,7 +266,7 @@ class ClusterRunner:
         """Do a task on a seat: yields calls and is sent their answers."""
         assert self._ray is not None
         task = todo.task
-        with Parcel(task, self._ray.put, self._looks) as parcel:
+        with Parcel(task, self._ray.put, self._folders) as parcel:
             missing = yield chair.actor.begin.remote(parcel.order)
             if missing:
                 yield from parcel.send(chair.actor, missing)
@@ -311,13 +308,13 @@ class ClusterRunner:
         if self._lost_in_a_row > _STARTS * len(self._chairs):
             raise ResourceError(f"workers on the cluster do not start: {why}", "see Ray's logs on its nodes")
         if todo is not None and todo.begun >= ATTEMPTS:
-            reason = f"its node went away {todo.begun} times: {why}"
+            reason = f"its node failed {todo.begun} times: {why}"
             hint = "a model that takes all of a node's memory ends the node's work: --memory limits it"
             self._end(todo, Finished(todo.task, Status.CRASHED, reason=reason, hint=hint, exit_code=5))
         elif todo is not None:
             self._waiting.appendleft(todo)
             if todo.told:
-                self._events.append(Progressed(todo.task, f"again, {where} went away", 0, 1))
+                self._events.append(Progressed(todo.task, f"again, {where} failed", 0, 1))
         with suppress(Exception):
             self._ray.kill(chair.actor)
         self._chairs[chair.number] = self._open(chair.number, chair.shape)
@@ -338,5 +335,6 @@ class ClusterRunner:
 
 
 def _told(error: BaseException) -> str:
-    """What Ray says, in one line."""
-    return shown(" ".join(str(error).split()))[:300] or type(error).__name__
+    """What Ray says, in one line; it lists numbers of processes and the like on lines that are indented."""
+    lines = [line.strip() for line in str(error).splitlines() if not line[:1].isspace()]
+    return shown(" ".join(lines))[:300] or type(error).__name__

@@ -75,13 +75,12 @@ def connected(on: str, cpus: float) -> Iterator[ModuleType]:
                 raise UsageError("this process is connected to a Ray cluster already", f"say {LOCAL} to use that one")
             yield ray
             return
-        with _local(cpus) if on == LOCAL else _reached(on) as (address, options):
-            with _hushed(ray):
-                _init(ray, on, address, options)
-                try:
-                    yield ray
-                finally:
-                    ray.shutdown()
+        with _local(cpus) if on == LOCAL else _reached(on) as (address, options), _hushed(ray):
+            _init(ray, on, address, options)
+            try:
+                yield ray
+            finally:
+                ray.shutdown()
 
 
 def _package(*, client: bool) -> ModuleType:

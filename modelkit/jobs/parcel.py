@@ -39,11 +39,19 @@ class Parcel:
         self._writes = task.writes[0].parent if task.writes else None
 
     def __enter__(self) -> Parcel:
+        try:
+            self.order = self._order()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _order(self) -> Order:
         task, stage = self._task, None
         if self._writes is not None:
             self._stage = self._stack.enter_context(Staging(self._writes))
             stage = absolute(self._stage.path("results").parent)
-        self.order = Order(
+        return Order(
             task.entry,
             with_paths(dict(task.payload), lambda path: Path(absolute(path))),
             task.limits.seconds,
@@ -54,7 +62,6 @@ class Parcel:
             stage=stage,
             there={path.name: _content(path) for path in task.writes if os.path.lexists(path)},
         )
-        return self
 
     def _looks(self, path: str) -> str:
         if not os.path.isdir(path):  # noqa: PTH112

@@ -159,7 +159,19 @@ def test_files_travel_where_nodes_do_not_see_them(nodes: RayCluster, cli: Cli, a
 
     job_models.zoo(Path("models"), good=2)
     np.savez("d.npz", x=np.random.default_rng(0).standard_normal((64, 16)).astype("f4"))
-    argv = ["quantize", "models", "--data", "d.npz", "--skip", "digits*", "--skip", "custom*", *QUICK]
+    argv = [
+        "quantize",
+        "models",
+        "--data",
+        "d.npz",
+        "--match",
+        "*m?.onnx",
+        "--match",
+        "*1.onnx",
+        "--match",
+        "cut*",
+        *QUICK,
+    ]
     assert cli(*argv, "-o", "there", "--on", "ray").code == 3
     assert cli(*argv, "-o", "here").code == 3
     assert tree(Path("there")) == tree(Path("here")) and len(tree(Path("here"))) == 2
@@ -175,10 +187,6 @@ def test_files_travel_where_nodes_do_not_see_them(nodes: RayCluster, cli: Cli, a
     lines = {line["model"]: line for line in ran.lines[:-1]}
     assert lines["with space/ä 1.onnx"]["status"] == lines["plain/m0.onnx"]["status"] == "done", lines
     assert tree(Path("there")) == tree(Path("here"))
-
-    argv = ["evaluate", "models", "--match", "*external*", "--seconds", "0.001", "--json"]
-    there, here = (cli(*argv, *more).lines[0] for more in (["--on", "ray"], []))
-    assert there["status"] == "done" and there["document"]["models"][0]["size"] == here["document"]["models"][0]["size"]
 
 
 def test_a_budget_that_is_missed_leaves_its_report_only(nodes: RayCluster, cli: Cli, apart: None) -> None:
@@ -220,7 +228,7 @@ class _Elsewhere(NamedTuple):
 def elsewhere(folder: Path, argv: Sequence[object], port: int) -> _Elsewhere:
     """Run modelkit where a folder has content that no other process sees, as on another machine."""
     script = (
-        'set -e; cp -r "$1" /dev/shm/x-$$; mount -t tmpfs none "$1"; cp -r /dev/shm/x-$$/. "$1"; rm -r /dev/shm/x-$$; '
+        'set -e; cp -r "$1" "$1.copy"; mount -t tmpfs none "$1"; cp -r "$1.copy/." "$1"; rm -r "$1.copy"; '
         'cd "$1"; shift; code=0; "$@" || code=$?; find out -type f | sort >&2; tar cf - out; exit $code'
     )
     command = [sys.executable, "-m", "modelkit", *map(str, argv), "--on", f"ray://127.0.0.1:{port}"]
@@ -289,7 +297,7 @@ def test_a_node_that_dies_is_no_fault_of_the_model(nodes: RayCluster, tmp_path: 
                 dying = None
     ends = [event for event in events if isinstance(event, Finished)]
     assert [event.status for event in ends] == [Status.DONE] * 6
-    again = [event.task.name for event in events if isinstance(event, Progressed) and "went away" in event.stage]
+    again = [event.task.name for event in events if isinstance(event, Progressed) and "failed" in event.stage]
     assert len(again) == 1
     begun = log.read_text().split()
     assert sorted(begun) == sorted([*map(str, range(6)), again[0].split()[0]])
@@ -298,7 +306,7 @@ def test_a_node_that_dies_is_no_fault_of_the_model(nodes: RayCluster, tmp_path: 
         found = list(runner.run([task(0, "murder", Limits()), task(1, "good")]))
     ends = [event for event in found if isinstance(event, Finished)]
     assert [str(event.status) for event in ends] == ["crashed", "done"]
-    assert ends[0].reason.startswith("its node went away 3 times: ")
+    assert ends[0].reason.startswith("its node failed 3 times: The actor died")
 
 
 def test_a_local_ray_and_an_interrupt(tmp_path: Path) -> None:
@@ -356,7 +364,9 @@ def test_a_cluster_that_is_not_there(monkeypatch: pytest.MonkeyPatch, cli: Cli) 
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     began = time.monotonic()
     ran = cli("inspect", "models", "--on", f"ray://127.0.0.1:{port}")
-    assert ran.code == 5 and f"the Ray cluster ray://127.0.0.1:{port} cannot be reached: Connection refused" in ran.err
+    assert (
+        ran.code == 5 and f"the Ray cluster ray://127.0.0.1:{port} cannot be reached: Connection refused" in ran.err
+    )
     assert time.monotonic() - began < 5 and len(ran.err.splitlines()) == 2
 
 
@@ -374,7 +384,7 @@ def test_without_ray(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
 def test_ray_is_imported_only_where_it_is_asked_for(tmp_path: Path) -> None:
     job_models.mlp(tmp_path / "models/a.onnx")
     code = (
-        "import sys; from modelkit.cli.app import run; run(sys.argv[1:]); assert not {'ray', 'grpc'} & set(sys.modules)"
+        "import sys; from modelkit.cli.app import run; run(sys.argv[1:]); assert not {'ray', 'grpc'} & {*sys.modules}"
     )
     subprocess.run(
         [sys.executable, "-c", code, "inspect", "models", "-q"],
@@ -430,5 +440,8 @@ def test_a_cluster_that_speaks_another_language(monkeypatch: pytest.MonkeyPatch)
         server.bind(("127.0.0.1", 0))
         server.listen()
         address = f"ray://127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(ResourceError, match="Python minor versions differ .* client is 3"), connected(address, 1):
+        with (
+            pytest.raises(ResourceError, match=r"Python minor versions differ .* client is 3"),
+            connected(address, 1),
+        ):
             pass
