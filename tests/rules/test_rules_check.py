@@ -18,7 +18,7 @@ from modelkit.rules.evaluate import Table, evaluate, fires
 from modelkit.rules.findings import CheckReport, Kind, Level
 from modelkit.rules.load import from_yaml
 from modelkit.rules.model import Label, Monotone, Policy, Rule, RuleSet
-from modelkit.rules.monotone import turns
+from modelkit.rules.monotone import turning_pair, turns
 from modelkit.rules.samples import boundary_values, random_rows
 from modelkit.rules.search import State
 from modelkit.rules.table import Row, row_of, table_of
@@ -132,7 +132,9 @@ def test_is_never_wrong_with_linear_parts(rules: RuleSet) -> None:
         assert Kind.DEAD not in found or not fired[:, i].any()
         assert Kind.SHADOWED not in found or not (result.rule_id == i).any()
     for claim, (_, verdict) in zip(rules.claims, report.claims, strict=True):
-        if verdict.state is State.PROVED and not isinstance(claim, Monotone):
+        if verdict.state is State.PROVED and isinstance(claim, Monotone):
+            assert turning_pair(rules, claim, table, rng) is None
+        elif verdict.state is State.PROVED:
             kept = claim_holds(claim, rules, table)
             assert kept.all(), row_of(table, int(kept.argmin()))
 

@@ -117,4 +117,6 @@ def test_labels_that_no_rule_gives_have_a_column_of_scores() -> None:
     for base in ((), (("c", 0.3),)):
         voted = RuleSet(cols, rules, Policy.VOTE, labels=labels, base=base)
         assert_agrees(voted, random_rows(voted, 100, np.random.default_rng(0), declared=True))
-    assert_agrees(RuleSet(cols, rules, labels=labels), random_rows(voted, 100, np.random.default_rng(0), declared=True))
+    assert_agrees(
+        RuleSet(cols, rules, labels=labels), random_rows(voted, 100, np.random.default_rng(0), declared=True)
+    )
