@@ -12,9 +12,8 @@ from modelkit.errors import ModelError
 from modelkit.files import Kind, require_file, sniff
 from modelkit.rules.conditions import atoms, columns_of
 from modelkit.rules.evaluate import Evaluation, Table, evaluate, fires, holds, outcome_values
-from modelkit.rules.load import load
 from modelkit.rules.model import Policy, RuleSet
-from modelkit.rules.onnx_build import rules_of
+from modelkit.rules.onnx_build import open_rules
 from modelkit.rules.table import read_table, row_of, row_text
 from modelkit.rules.text import condition_text
 from modelkit.rules.verify import first_difference, run_rules
@@ -70,7 +69,7 @@ def explain(source: Path, data: Path, *, first: int = 0, count: int = 10) -> lis
         DataError: The data does not fit.
     """
     is_onnx = sniff(require_file(source)) is Kind.ONNX
-    rules = rules_of(source) if is_onnx else load(source)
+    rules = open_rules(source)
     table, _ = read_table(rules, data)
     part = {name: values[first : first + count] for name, values in table.items()}
     if not len(next(iter(part.values()))):

@@ -110,6 +110,7 @@ def test_build_writes_a_model_that_explains_itself(capsys: Capsys) -> None:
     assert label.tolist() == ["small", "big", ""] and rule_id.tolist() == [0, 1, -1]
     assert scores.tolist() == [[1, 0], [0, 1], [0, 0]]
     assert rules_of(Path("tree.onnx")) == load(Path("tree.yaml"))
+    assert cli(capsys, "check", "tree.onnx").code == 0
 
 
 def test_build_refuses_what_the_check_finds(capsys: Capsys) -> None:
