@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from modelkit.cli import ci
 from modelkit.cli import flags as f
+from modelkit.cli.ci import GithubFlag, JunitOption
 from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag
 from modelkit.cli.folder import FolderFlags
 from modelkit.cli.transform import Given, transform
@@ -94,6 +96,8 @@ def command(
     resume: f.ResumeFlag = False,
     dry_run: f.DryRunFlag = False,
     explain: f.ExplainFlag = False,
+    junit: JunitOption = None,
+    github: GithubFlag = False,
     seed: f.SeedOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -123,6 +127,7 @@ def command(
 
         modelkit prune models/ --sparsity 0.5 -o small/ --workers 2
     """
+    ci.begin("prune", model, junit=junit, github=github, files=(output, data, test, config))
     from modelkit.prune.config import PruneConfig
 
     folder = FolderFlags(match, skip, on, workers, cpus, gpus, timeout, memory, resume)
