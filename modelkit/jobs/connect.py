@@ -168,6 +168,7 @@ def _init(ray: ModuleType, on: str, address: str, options: Mapping[str, Any]) ->
 @contextmanager
 def _hushed(ray: ModuleType) -> Iterator[None]:
     """Keep Ray from writing of lost workers and nodes on this program's stderr; it has no option for that."""
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     inside = getattr(getattr(ray, "_private", None), "worker", None)
     before = getattr(inside, "print_to_stdstream", None)
     if inside is None or before is None:  # a version that does it otherwise
