@@ -1,0 +1,112 @@
+"use strict";
+(() => {
+  const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+  const number = (text) => (text === undefined || text === "" ? NaN : Number(text));
+
+  // What a cell is sorted by: its value where it has one, else its text.
+  const valueOf = (cell) => {
+    const found = number(cell.dataset.v);
+    return Number.isNaN(found) ? cell.dataset.v ?? cell.textContent : found;
+  };
+  const before = (a, b) => {
+    if (typeof a === typeof b) return typeof a === "number" ? a - b : a.localeCompare(b, "en", { numeric: true });
+    return typeof a === "number" ? 1 : -1;
+  };
+
+  const sort = (table, column) => {
+    const heads = all("th", table);
+    const head = heads[column];
+    const numbers = head.dataset.kind === "number";
+    const next = { ascending: "descending", descending: "ascending" };
+    const order = next[head.getAttribute("aria-sort")] ?? (numbers ? "descending" : "ascending");
+    heads.forEach((each) => each.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", order);
+    const body = table.tBodies[0];
+    const rows = [...body.rows].map((row) => [valueOf(row.cells[column]), row]);
+    const sign = order === "ascending" ? 1 : -1;
+    rows.sort((a, b) => sign * before(a[0], b[0]));
+    body.append(...rows.map((pair) => pair[1]));
+  };
+
+  // Rows of a table that are shown, as objects: figures under their key, texts under key_text.
+  const rowsOf = (table) => {
+    const keys = all("th", table).map((head) => [head.dataset.key, head.dataset.kind]);
+    const shown = [...table.tBodies[0].rows].filter((row) => !row.hidden);
+    return shown.map((row) => {
+      const found = {};
+      keys.forEach(([key, kind], index) => {
+        const cell = row.cells[index];
+        const figure = number(cell.dataset.v);
+        found[key] = kind === "number" ? (Number.isNaN(figure) ? null : figure) : cell.textContent;
+        found[`${key}_text`] = cell.textContent;
+      });
+      return found;
+    });
+  };
+
+  const filter = (box, table) => {
+    const words = (box.querySelector("input")?.value ?? "").toLowerCase().split(/\s+/).filter(Boolean);
+    const wanted = box.querySelector("select")?.value ?? "";
+    const facet = all("th", table).findIndex((head) => head.dataset.key === table.dataset.facet);
+    let count = 0;
+    for (const row of table.tBodies[0].rows) {
+      const text = row.textContent.toLowerCase();
+      const fits = words.every((word) => text.includes(word)) && (!wanted || row.cells[facet].textContent === wanted);
+      row.hidden = !fits;
+      count += fits;
+    }
+    const total = table.tBodies[0].rows.length;
+    const output = box.querySelector("output");
+    if (output) output.textContent = count === total ? `${total} ${table.dataset.what}` : `${count} of ${total}`;
+    table.dispatchEvent(new Event("filtered"));
+  };
+
+  for (const box of all(".table")) {
+    const table = box.querySelector("table.sortable");
+    if (!table) continue;
+    all("th button", table).forEach((button, column) => button.addEventListener("click", () => sort(table, column)));
+    all("input, select", box).forEach((each) => each.addEventListener("input", () => filter(box, table)));
+    const output = box.querySelector("output");
+    if (output) output.textContent = `${table.tBodies[0].rows.length} ${table.dataset.what}`;
+  }
+
+  const tooltip = { disableDefaultStyle: true, formatTooltip: undefined };
+  const options = { actions: false, renderer: "svg", ast: true, defaultStyle: false, tooltip };
+  const draw = async (figure, chart) => {
+    const plot = figure.querySelector(".plot");
+    const table = chart.table ? document.querySelector(`#${chart.table} table`) : null;
+    const rows = () => (table ? rowsOf(table) : chart.rows);
+    let view;
+    let turn = 0;
+    const show = async (name) => {
+      const mine = ++turn;
+      const spec = { ...chart.views[name], datasets: undefined };
+      spec.data = { ...spec.data, values: rows() };
+      const embedded = await vegaEmbed(plot, spec, options);
+      if (mine === turn) view = embedded.view;
+    };
+    const buttons = all(".views button", figure);
+    for (const button of buttons) {
+      button.addEventListener("click", () => {
+        buttons.forEach((each) => each.setAttribute("aria-pressed", String(each === button)));
+        show(button.dataset.view);
+      });
+    }
+    let waiting;
+    table?.addEventListener("filtered", () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(() => view?.data("rows", rows()).runAsync(), 60);
+    });
+    await show(Object.keys(chart.views)[0]);
+  };
+
+  const held = document.getElementById("charts");
+  const charts = held ? JSON.parse(held.textContent) : {};
+  const drawn = Object.entries(charts).map(([name, chart]) => draw(document.getElementById(name), chart));
+  Promise.all(drawn).then(() => {
+    document.documentElement.dataset.drawn = String(drawn.length);
+  });
+
+  // On paper everything is open.
+  addEventListener("beforeprint", () => all("details").forEach((each) => (each.open = true)));
+})();

@@ -1,0 +1,156 @@
+"""A report as one HTML file: no network, every text escaped, the same bytes for the same report."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from modelkit.report import comparison, inspection, state
+from modelkit.report.html import comparing, inspecting, runtime, summing, transforming
+from modelkit.report.html.parts import Block, Chart, Page, Table
+from modelkit.report.report import Report, finite
+from modelkit.report.summary import Summary
+from modelkit.report.text import safe
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+# A page stays below 1.5 MB: the runtime takes 0.9 MB of that, and rows of tables this much at most.
+ROWS_BYTES = 480_000
+_CELL_BYTES = 24  # the markup around a text
+
+_MAKERS = {
+    inspection.SCHEMA: inspecting.model_page,
+    state.SCHEMA: inspecting.state_page,
+    comparison.SCHEMA: comparing.page,
+}
+
+
+def render(found: Report | Summary | Mapping[str, Any]) -> bytes:
+    """Return the page of a report.
+
+    Args:
+        found: The report of a transform, the summary of a folder, or what ``inspect`` or ``evaluate`` returned.
+    """
+    page = _page_of(found)
+    _cut(page)
+    style, code = _asset("page.css"), _asset("page.js")
+    vega = runtime.script() if any(isinstance(block, Chart) for block in _blocks(page)) else ""
+    text = _template().render(
+        page=page,
+        style=style,
+        runtime=vega,
+        code=code,
+        charts=_json(_charts(page)),
+        hashes=[_hash(script) for script in (vega, code) if script],
+    )
+    # Names of files may hold bytes that are no UTF-8; they are spelled out.
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _page_of(found: Report | Summary | Mapping[str, Any]) -> Page:
+    if isinstance(found, Report):
+        return transforming.page(found)
+    if isinstance(found, Summary):
+        return summing.page(found)
+    return _MAKERS[str(found["schema"])](found)
+
+
+def _blocks(page: Page) -> Iterator[Block]:
+    for section in page.sections:
+        yield from section.blocks
+
+
+def _cut(page: Page) -> None:
+    """Leave out rows that would make the page too large: of each table those that weigh least."""
+    tables = [block for block in _blocks(page) if isinstance(block, Table)]
+    sizes = {id(table): [_row_bytes(row) for row in table.rows] for table in tables}
+    left = ROWS_BYTES
+    # Small tables are whole; what they leave is shared by the large ones.
+    ordered = sorted(tables, key=lambda table: sum(sizes[id(table)]))
+    for index, table in enumerate(ordered):
+        allowed = left // (len(ordered) - index)
+        left -= _keep(table, sizes[id(table)], allowed)
+
+
+def _keep(table: Table, sizes: list[int], allowed: int) -> int:
+    """Cut one table; returns the bytes of what stays."""
+    if sum(sizes) <= allowed:
+        return sum(sizes)
+    index = next((i for i, column in enumerate(table.columns) if column.key == table.weights), None)
+    order = list(range(len(table.rows)))
+    if index is not None:
+        order.sort(key=lambda row: (-_number(table.rows[row][index].value), row))
+    kept, used = [], 0
+    for row in order:
+        if used + sizes[row] > allowed:
+            break
+        kept.append(row)
+        used += sizes[row]
+    kept.sort()
+    table.left_out = len(table.rows) - len(kept)
+    table.marked = frozenset(new for new, row in enumerate(kept) if row in table.marked)
+    table.rows = [table.rows[row] for row in kept]
+    return used
+
+
+def _row_bytes(row: list[Any]) -> int:
+    return sum(len(safe(cell.text).encode("utf-8", "backslashreplace")) + _CELL_BYTES for cell in row)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _charts(page: Page) -> dict[str, Any]:
+    """What the page's script needs to draw: specifications and rows that no table holds."""
+    return {
+        block.name: {"views": block.views, "table": block.table, "rows": _shown(list(block.rows))}
+        for block in _blocks(page)
+        if isinstance(block, Chart)
+    }
+
+
+def _shown(value: Any) -> Any:
+    """Texts of rows made fit to be read."""
+    if isinstance(value, str):
+        return safe(value)
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _shown(item) for key, item in value.items()}
+    return value
+
+
+def _json(value: Any) -> str:
+    """JSON that cannot end the element that holds it, nor begin another."""
+    text = json.dumps(finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def _hash(script: str) -> str:
+    """What a content security policy calls a script by; no other may run."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+@cache
+def _asset(name: str) -> str:
+    return (resources.files("modelkit.report.html") / "assets" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import BaseLoader, Environment, StrictUndefined
+
+    environment = Environment(
+        loader=BaseLoader(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["safe_text"] = safe
+    return environment.from_string(_asset("page.html"))
