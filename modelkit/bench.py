@@ -157,6 +157,7 @@ class Bench:
             fidelity=fidelity,
             gates=checks,
             candidates=[_entry(item) for item in trials],
+            selection_quality=self._quality,
             decisions=trial.decisions,
             layers=paired(self._layers, trial.layers),
             history=trial.history,

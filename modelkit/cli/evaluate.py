@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from modelkit.cli import flags as f
+from modelkit.cli import page
 from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag, progress, show, show_json
 from modelkit.cli.folder import FolderFlags, any_folder, no_results, run_folder
 
@@ -52,6 +53,7 @@ def command(
     timeout: f.TimeoutOption = None,
     memory: f.MemoryOption = None,
     resume: f.ResumeFlag = False,
+    html: f.HtmlFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -95,12 +97,14 @@ def command(
             config=options,
             loading=f.loading(arch, inputs, trust),
             force=force,
+            html=html,
             as_json=as_json,
             quiet=quiet,
             verbose=verbose,
         )
         return
-    no_results(output)
+    no_results(output, html=html)
+    target = page.place(html, output, models, "comparison", force=force)
     with progress(quiet=quiet, verbose=verbose) as listener:
         found = api.evaluate(
             models, data=data, config=options, loading=f.loading(arch, inputs, trust), progress=listener
@@ -109,3 +113,4 @@ def command(
         show_json(found)
     elif not quiet:
         show(comparison.render(found))
+    page.write(found, target, quiet=quiet or as_json)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from modelkit.cli import flags as f
+from modelkit.cli import page
 from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, show, show_json
 from modelkit.cli.folder import FolderFlags, is_folder, no_results, run_folder
 
@@ -28,6 +29,7 @@ def command(
     timeout: f.TimeoutOption = None,
     memory: f.MemoryOption = None,
     resume: f.ResumeFlag = False,
+    html: f.HtmlFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     debug: DebugFlag = False,
@@ -42,6 +44,8 @@ def command(
 
         modelkit inspect model.onnx --json
 
+        modelkit inspect model.onnx --html
+
         modelkit inspect models/
     """
     many = FolderFlags(match, skip, workers, timeout, memory, resume)
@@ -53,11 +57,13 @@ def command(
             output=output,
             loading=f.loading(arch, inputs, trust),
             force=force,
+            html=html,
             as_json=as_json,
             quiet=quiet,
         )
         return
-    no_results(output)
+    no_results(output, html=html)
+    target = page.place(html, output, [model], "inspection", force=force)
     from modelkit.api import inspect
     from modelkit.report import inspection
 
@@ -69,3 +75,4 @@ def command(
 
         render = state.render if found["schema"] == state.SCHEMA else inspection.render
         show(render(found, layers=layers))
+    page.write(found, target, quiet=quiet or as_json)

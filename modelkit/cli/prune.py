@@ -92,6 +92,7 @@ def command(
     dry_run: f.DryRunFlag = False,
     explain: f.ExplainFlag = False,
     seed: f.SeedOption = None,
+    html: f.HtmlFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -141,5 +142,5 @@ def command(
         },
     )
     loading = f.loading(arch, inputs, trust)
-    given = Given(output, data, test, loading, force, dry_run, explain, as_json, quiet, verbose)
+    given = Given(output, data, test, loading, force, html, dry_run, explain, as_json, quiet, verbose)
     transform("prune", model, options, folder, given)

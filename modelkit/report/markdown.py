@@ -102,6 +102,10 @@ def _provenance(report: Report) -> list[str]:
     if report.status == "done":
         lines += [f"- artifact: {code(after['name'])} sha256 {code(after['sha256'])}"]
     lines += [f"- seed: {report.seed}"]
-    lines += [f"- {escape(key.replace('_', ' '))}: {escape(rows.plain(value))}" for key, value in report.machine.items()]
-    options = [(key, rows.plain(value), report.origins.get(key, "default")) for key, value in rows.flat(report.config)]
+    lines += [
+        f"- {escape(key.replace('_', ' '))}: {escape(rows.plain(value))}" for key, value in report.machine.items()
+    ]
+    options = [
+        (key, rows.plain(value), report.origins.get(key, "default")) for key, value in rows.flat(report.config)
+    ]
     return [*lines, "", "## Options", "", *table(["option", "value", "from"], options)]

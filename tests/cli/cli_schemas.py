@@ -127,6 +127,7 @@ REPORT = record(
             latency=maybe(TIMED),
         )
     ),
+    selection_quality=maybe(QUALITY),
     decisions=listed(DECISION),
     layers=listed(record(name=TEXT, op=TEXT, weights=listed(TEXT), before=maybe(LAYER), after=maybe(LAYER))),
     history=listed(HISTORY),

@@ -58,7 +58,7 @@ def _tips(fields: Sequence[tuple[str, str]]) -> list[Spec]:
 
 
 def _spec(**parts: Any) -> Spec:
-    return {"width": "container", "autosize": {"type": "fit", "contains": "padding"}, **parts, "config": _CONFIG}
+    return {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}, **parts, "config": _CONFIG}
 
 
 def pareto(x: tuple[str, str, str], y: tuple[str, str, str], *, lower: bool, tips: Sequence[tuple[str, str]]) -> Spec:
@@ -170,7 +170,6 @@ def bars(
         names = {"field": "name", "type": "nominal", "sort": {"field": "index"}, "axis": labels}
         return _spec(
             height={"step": 26},
-            autosize={"type": "fit-x", "contains": "padding"},
             data={"name": "rows"},
             encoding={"y": names},
             layer=layers,

@@ -32,7 +32,9 @@ def page(found: Mapping[str, Any]) -> Page:
         verdict=_verdict(models, metric, data),
         tiles=_tiles(reference, metric, data) if count == 1 else [_tile(model, metric) for model in models[1:5]],
         sections=[
-            Section("comparison", "Comparison" if count > 1 else "Figures", blocks, count=str(count) if count > 1 else ""),
+            Section(
+                "comparison", "Comparison" if count > 1 else "Figures", blocks, count=str(count) if count > 1 else ""
+            ),
             sections.options(found.get("config", {}), found.get("origins", {})),
             sections.provenance([*files, *sections.data({"evaluation": data})], found["machine"], found["seed"]),
         ],
@@ -65,7 +67,12 @@ def _tiles(model: Mapping[str, Any], metric: str, data: Mapping[str, Any]) -> li
     size, latency = model["size"], model["latency"]
     tiles = [
         Tile("File size", units.size(size["file_bytes"]), "", f"{units.size(size['deflated_bytes'])} deflated"),
-        Tile("Latency, median", units.milliseconds(latency["median_ms"]), "", f"p95 {units.milliseconds(latency['p95_ms'])}"),
+        Tile(
+            "Latency, median",
+            units.milliseconds(latency["median_ms"]),
+            "",
+            f"p95 {units.milliseconds(latency['p95_ms'])}",
+        ),
     ]
     if metric:
         label = rows.label(metric)
@@ -88,17 +95,21 @@ def _tile(model: Mapping[str, Any], metric: str) -> Tile:
 
 def _chart(models: Sequence[Mapping[str, Any]], metric: str) -> Chart:
     points = [_point(model, metric, first=number == 0) for number, model in enumerate(models)]
-    y = [(metric, rows.label(metric), "share" if units.metric(metric, 0.5).endswith("%") else "number")] if metric else []
-    y += [("agreement", "same prediction", "share"), ("sqnr_db", "output SQNR", "decibel")]
+    y = (
+        [(metric, rows.label(metric), "share" if units.metric(metric, 0.5).endswith("%") else "number")]
+        if metric
+        else []
+    )
+    y += [("agreement", "agreement", "share"), ("sqnr_db", "output SQNR", "decibel")]
     known = [axis for axis in y if any(point.get(axis[0]) is not None for point in points[1:])][:2]
     tips = [("name", "model"), ("bytes_text", "size"), ("latency_text", "latency")]
     tips += [("metric_text", rows.label(metric))] if metric else []
     tips += [("agreement_text", "same prediction"), ("sqnr_text", "output SQNR")]
     views = {}
-    for up, along in product(known, [("bytes", "file size", "bytes"), ("latency", "median latency", "ms")]):
+    for up, along in product(known, [("bytes", "size", "bytes"), ("latency", "latency", "ms")]):
         lower = up[0] in LOWER
         mark_front(points, along[0], up[0], lower=lower)
-        views[f"{up[1]} by {along[1]}"] = charts.pareto(along, up, lower=lower, tips=tips)
+        views[f"{up[1]} · {along[1]}"] = charts.pareto(along, up, lower=lower, tips=tips)
     return Chart(
         "models",
         views,
@@ -143,7 +154,11 @@ def _table(models: Sequence[Mapping[str, Any]]) -> Table:
         *([Column("same prediction", "agreement", "number"), Column("SQNR", "sqnr", "number")] if many else []),
         Column("latency", "latency", "number"),
         Column("p95", "p95", "number", wide=True),
-        *([Column("speed", "speed", "number"), Column("95 % interval", "interval", "number", wide=True)] if many else []),
+        *(
+            [Column("speed", "speed", "number"), Column("95 % interval", "interval", "number", wide=True)]
+            if many
+            else []
+        ),
     ]
     body = [_row(model, metrics, many=many) for model in models]
     return Table(columns, body, name="models-table", tools=many, what="models", marked=frozenset({0} if many else ()))

@@ -155,7 +155,13 @@ def state_page(found: Mapping[str, Any]) -> Page:
         ]
         for index, each in enumerate(tensors)
     ]
-    tips = [("name", "tensor"), ("shape", "shape"), ("dtype", "type"), ("bytes_text", "bytes"), ("zeros_text", "zeros")]
+    tips = [
+        ("name", "tensor"),
+        ("shape", "shape"),
+        ("dtype", "type"),
+        ("bytes_text", "bytes"),
+        ("zeros_text", "zeros"),
+    ]
     views = {
         "bytes": charts.bars(len(tensors), whole=None, part=("bytes", "bytes"), kind="bytes", tips=tips),
         "zeros": charts.bars(len(tensors), whole=None, part=("zeros", "share of zeros"), kind="share", tips=tips),

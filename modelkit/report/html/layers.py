@@ -51,7 +51,7 @@ def section(layers: Sequence[Mapping[str, Any]], decisions: Sequence[Decision]) 
         label="Bytes of each layer before and after",
         legend=legend,
     )
-    lead = "Bytes of the weights of each layer. Point at a bar to see what was done and why; the filter applies to both."
+    lead = "Point at a bar to see what was done and why; the filter below applies to the chart too."
     return Section("layers", "Layers", [chart, table], lead, count=str(len(layers))), others
 
 
@@ -99,7 +99,9 @@ def _row(
         Cell(" → ".join(types)),
         Cell(units.size(old), old or 0),
         Cell(units.size(new), new or 0),
-        Cell(times(ratio) if ratio else "-", ratio or 0, "dim" if ratio is not None and abs(ratio - 1) < 0.005 else ""),
+        Cell(
+            times(ratio) if ratio else "-", ratio or 0, "dim" if ratio is not None and abs(ratio - 1) < 0.005 else ""
+        ),
         *([_figure(decisions, "zeros")] if zeros else []),
         *([_figure(decisions, sensitivity)] if sensitivity else []),
         Cell(did, tone="dim" if did.startswith("kept") or did == "unchanged" else ""),

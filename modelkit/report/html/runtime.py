@@ -21,5 +21,7 @@ def script() -> str:
 
     text = vl_convert.javascript_bundle(_SNIPPET)
     if "</script" in text.lower() or "<!--" in text:
-        raise ResourceError("the charts' runtime cannot be put into a page", "install the versions of constraints.txt")
+        raise ResourceError(
+            "the charts' runtime cannot be put into a page", "install the versions of constraints.txt"
+        )
     return text

@@ -12,7 +12,13 @@ from modelkit.report.html.headline import times
 from modelkit.report.html.parts import Cell, Column, Page, Section, Table, Tile, Tone
 from modelkit.report.summary import DONE, MISSED, Row, Summary
 
-_KEYS = {"size": "bytes", "original": "before_bytes", "artifact": "after_bytes", "latency": "latency_ms", "MACs": "macs"}
+_KEYS = {
+    "size": "bytes",
+    "original": "before_bytes",
+    "artifact": "after_bytes",
+    "latency": "latency_ms",
+    "MACs": "macs",
+}
 
 
 def page(found: Summary) -> Page:

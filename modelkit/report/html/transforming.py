@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -47,13 +48,24 @@ def page(report: Report) -> Page:
 
 
 def _before_after(report: Report) -> Section:
-    columns = [Column("", "what"), *(Column(n, n, "number") for n in ("original", "artifact")), Column("change", "change")]
-    body = [[Cell(text.replace("x ", "\N{MULTIPLICATION SIGN} ")) if i == 3 else Cell(text) for i, text in enumerate(row)]
-            for row in rows.before_after(report)]  # fmt: skip
+    columns = [
+        Column("", "what"),
+        *(Column(n, n, "number") for n in ("original", "artifact")),
+        Column("change", "change"),
+    ]
+    body = [
+        [Cell(what), Cell(old), Cell(new), Cell(_signs(change))]
+        for what, old, new, change in rows.before_after(report)
+    ]
     blocks: list[Block] = [Table(columns, body, name="before-after")]
     if report.gates:
         gates = [
-            [Cell(g.name), Cell(g.asked), Cell(g.got), Cell("met" if g.ok else "missed", tone="good" if g.ok else "bad")]
+            [
+                Cell(g.name),
+                Cell(g.asked),
+                Cell(g.got),
+                Cell("met" if g.ok else "missed", tone="good" if g.ok else "bad"),
+            ]
             for g in report.gates
         ]
         heads = [Column("budget", "name"), Column("asked", "asked", "number"), Column("got", "got", "number")]
@@ -61,53 +73,61 @@ def _before_after(report: Report) -> Section:
     return Section("before-after", "Before and after", blocks)
 
 
+def _signs(text: str) -> str:
+    """The signs of arithmetic instead of letters that look like them."""
+    return re.sub(r"(?<=\d)x(?= )", "\N{MULTIPLICATION SIGN}", text).replace("-", "\N{MINUS SIGN}")
+
+
 def _tried(report: Report) -> Section:
     points = _points(report)
     metric = headline.primary(report)[0] or ""
     y = [(metric, rows.label(metric), _kind(metric))] if metric else []
-    y += [("agreement", "same prediction", "share"), ("sqnr_db", "output SQNR", "decibel")]
-    x = [("bytes", "file size", "bytes"), ("latency", "median latency", "ms")]
-    views, tips = {}, _tips(metric)
+    y += [("agreement", "agreement", "share"), ("sqnr_db", "output SQNR", "decibel")]
+    x = [("bytes", "size", "bytes"), ("latency", "latency", "ms")]
+    views, tips, best = {}, _tips(metric), []
     candidates = [point for point in points if point["status"] != "original"]
     known = [axis for axis in y if any(point.get(axis[0]) is not None for point in candidates)][:2]
     across = [axis for axis in x if any(point.get(axis[0]) is not None for point in candidates)]
     for up, along in product(known, across):
         lower = up[0] in headline.LOWER
         mark_front(points, along[0], up[0], lower=lower)
-        views[f"{up[1]} by {along[1]}"] = charts.pareto(along, up, lower=lower, tips=tips)
+        views[f"{up[1]} · {along[1]}"] = charts.pareto(along, up, lower=lower, tips=tips)
+        best.append(any(p["status"] == "chosen" and p.get(f"front:{along[0]}:{up[0]}") for p in points))
     blocks: list[Block] = []
     if views and len(candidates) > 1:
+        # The view that shows why the chosen one was chosen comes first.
+        first = list(views)[best.index(True) if True in best else 0]
+        views = {first: views[first], **views}
         legend = [("diamond", "original"), ("dot accent", "chosen"), ("dot point", "tried"), ("ring", "rejected")]
         caption = "Up and to the left is better; the line joins what nothing else beats."
-        blocks.append(
-            Chart("pareto", views, rows=points, label="What was tried", caption=caption, legend=legend)
-        )
+        blocks.append(Chart("pareto", views, rows=points, label="What was tried", caption=caption, legend=legend))
     blocks.append(_candidates(report, metric))
     count = len(report.candidates)
     lead = rows.tried_title(report).partition("(")[2].rstrip(")")
-    return Section("tried", "What was tried", blocks, lead[:1].upper() + lead[1:] + "." if lead else "", count=str(count))
+    return Section(
+        "tried", "What was tried", blocks, lead[:1].upper() + lead[1:] + "." if lead else "", count=str(count)
+    )
 
 
 def _points(report: Report) -> list[dict[str, Any]]:
     """The original and every candidate that was measured, as points of a chart."""
     metric = headline.primary(report)[0] or ""
     before = report.before
-    measured = report.candidates
-    # The original's quality on the samples that the candidates were compared on is not kept: on the test samples it is.
-    same = "test" not in report.data
     points = [
         {
             "name": "original",
             "label": "original",
             "status": "original",
             "reason": "",
-            **_figures(before.size, before.latency, before.quality if same else None, {"top1_agreement": 1.0}, metric),
+            **_figures(before.size, before.latency, report.selection_quality, {"top1_agreement": 1.0}, metric),
         }
     ]
-    for entry in measured:
+    for entry in report.candidates:
         if entry["status"] != "failed":
             figures = _figures(entry["size"], entry["latency"], entry["quality"], entry["fidelity"] or {}, metric)
-            points.append({**{key: entry[key] for key in ("name", "status", "reason")}, "label": entry["name"], **figures})
+            points.append(
+                {**{key: entry[key] for key in ("name", "status", "reason")}, "label": entry["name"], **figures}
+            )
     return points
 
 
@@ -177,9 +197,7 @@ def _candidates(report: Report, metric: str) -> Table:
                 Cell(str(entry["reason"])),
             ]
         )
-    return Table(
-        columns, body, name="candidates", tools=len(body) > 1, what="candidates", marked=frozenset(marked)
-    )
+    return Table(columns, body, name="candidates", tools=len(body) > 1, what="candidates", marked=frozenset(marked))
 
 
 def _audit(audit: Mapping[str, Any]) -> Section:
@@ -191,13 +209,19 @@ def _audit(audit: Mapping[str, Any]) -> Section:
     kernels = [[Cell(op), Cell(str(count), count)] for op, count in audit["kernels"].items()]
     blocks: list[Block] = [Share(parts)]
     if audit["unfused"]:
-        columns = [Column("layer", "node", "name"), Column("operator", "op"), Column("why it runs in float", "why", "prose")]
+        columns = [
+            Column("layer", "node", "name"),
+            Column("operator", "op"),
+            Column("why it runs in float", "why", "prose"),
+        ]
         unfused = [[Cell(e["node"]), Cell(e["op"]), Cell(e["reason"])] for e in audit["unfused"]]
         blocks.append(Table(columns, unfused, name="unfused", tools=True, what="layers in float"))
     if kernels:
         heads = [Column("kernel", "op"), Column("nodes", "count", "number")]
         blocks.append(Table(heads, kernels, name="kernels", tools=True, what="kernels"))
-    return Section("kernels", "Fusion audit", blocks, f"How onnxruntime runs the artifact: {rows.kernels(dict(audit))}.")
+    return Section(
+        "kernels", "Fusion audit", blocks, f"How onnxruntime runs the artifact: {rows.kernels(dict(audit))}."
+    )
 
 
 def _more(name: str, title: str, found: Sequence[Any]) -> Section | None:
@@ -212,5 +236,3 @@ def _sources(report: Report) -> list[tuple[str, str, bool]]:
     if report.status == "done":
         found += sections.file_facts("artifact", report.after.file)
     return [*found, *sections.data(report.data)]
-
-

@@ -71,7 +71,7 @@
   }
 
   const tooltip = { disableDefaultStyle: true, formatTooltip: undefined };
-  const options = { actions: false, renderer: "svg", ast: true, defaultStyle: false, tooltip };
+  const options = { actions: false, renderer: "svg", ast: true, logLevel: 1, defaultStyle: false, tooltip };
   const draw = async (figure, chart) => {
     const plot = figure.querySelector(".plot");
     const table = chart.table ? document.querySelector(`#${chart.table} table`) : null;
