@@ -42,7 +42,7 @@ _LABELS = {
     "format(datum.value,'~f')+' B'",
     "ms": "datum.value >= 1000 ? format(datum.value/1000,'.3~f')+' s' : datum.value >= 1 ? "
     "format(datum.value,'.3~f')+' ms' : format(datum.value*1000,'.3~f')+' µs'",
-    "share": "format(datum.value*100,'.4~f')+' %'",
+    "share": "format(datum.value*100,'.2~f')+' %'",
     "count": "format(datum.value,'~s')",
     "decibel": "format(datum.value,'~f')+' dB'",
     "number": "format(datum.value,'.4~g')",
@@ -74,7 +74,7 @@ def pareto(x: tuple[str, str, str], y: tuple[str, str, str], *, lower: bool, tip
         "field": x[0],
         "type": "quantitative",
         "title": f"{x[1]} →",
-        "scale": {"zero": False, "padding": 28, "nice": True},
+        "scale": {"zero": False, "padding": 44, "nice": True},
         "axis": _axis(x[2], grid=False, domain=True, domainColor=GRID),
     }
     up = {
@@ -169,7 +169,7 @@ def bars(
         labels = {"labelExpr": "datum.label", "labelFont": "var(--mono)", "grid": False, "title": None}
         names = {"field": "name", "type": "nominal", "sort": {"field": "index"}, "axis": labels}
         return _spec(
-            height={"step": 26},
+            usermeta={"step": 26},  # page.js makes a height of it, by the rows that are shown
             data={"name": "rows"},
             encoding={"y": names},
             layer=layers,

@@ -8,7 +8,7 @@ from typing import Any
 
 from modelkit.report import rows, units
 from modelkit.report.html import charts, sections
-from modelkit.report.html.front import mark_front
+from modelkit.report.html.front import mark_front, thinned
 from modelkit.report.html.headline import LOWER, times
 from modelkit.report.html.parts import Block, Cell, Chart, Column, Page, Section, Table, Tile, Tone
 
@@ -113,7 +113,7 @@ def _chart(models: Sequence[Mapping[str, Any]], metric: str) -> Chart:
     return Chart(
         "models",
         views,
-        rows=points,
+        rows=thinned(points),
         label="Quality against size and latency",
         caption="Up and to the left is better; the line joins what nothing else beats.",
         legend=[("diamond", "reference"), ("dot accent", "others")],

@@ -6,6 +6,23 @@ from collections.abc import Sequence
 from typing import Any
 
 
+# More points than this are a cloud.
+_POINTS = 300
+
+
+def thinned(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As many of the points as a chart can show: the original, the chosen one and those that nothing beats first."""
+    if len(points) <= _POINTS:
+        return list(points)
+    ranked = sorted(points, key=lambda p: (p["status"] == "tried" or p["status"] == "rejected", not _on_front(p)))
+    kept = {id(point) for point in ranked[:_POINTS]}
+    return [point for point in points if id(point) in kept]
+
+
+def _on_front(point: dict[str, Any]) -> bool:
+    return any(value is True for key, value in point.items() if key.startswith("front:"))
+
+
 def mark_front(points: Sequence[dict[str, Any]], x: str, y: str, *, lower: bool) -> None:
     """Put ``front:x:y`` into the points: whether no other is at least as good in both figures and better in one.
 

@@ -25,25 +25,37 @@ def tiles(report: Report) -> list[Tile]:
 
 def verdict(report: Report) -> str:
     """What was gained and lost, in one sentence."""
-    gains = [_size_words(report.size_ratio)]
-    speed = report.speedup
-    if speed:
-        faster, slower = speed["low"] > 1, speed["high"] < 1
-        gains.append(
-            f"{times(speed['value'])} faster"
-            if faster
-            else f"{times(1 / speed['value'])} slower"
-            if slower
-            else "no faster or slower"
-        )
-    said = f"The artifact is {' and '.join(gains)}"
+    parts = [f"is {_size_words(report.size_ratio)}"]
+    parts += [words] if (words := _weights_words(report)) else []
+    if report.speedup:
+        # "is smaller and faster", but "is smaller, has fewer weights and is faster"
+        parts.append(f"{'is ' if len(parts) > 1 else ''}{_speed_words(report.speedup)}")
+    said = f"The artifact {', '.join(parts[:-1])}{' and ' if len(parts) > 1 else ''}{parts[-1]}"
     return f"{said}; {loss}." if (loss := _loss_words(report)) else f"{said}."
+
+
+def _speed_words(speed: dict[str, float]) -> str:
+    if speed["low"] > 1:
+        return f"{times(speed['value'])} faster"
+    return f"{times(1 / speed['value'])} slower" if speed["high"] < 1 else "no faster or slower"
 
 
 def _size_words(ratio: float) -> str:
     if abs(ratio - 1) < _SAME:
         return "as large as the original"
     return f"{times(1 / ratio)} smaller" if ratio < 1 else f"{times(ratio)} larger"
+
+
+def _weights_words(report: Report) -> str:
+    """How many weights pruning took out or set to zero."""
+    before, after = report.before.size, report.after.size
+    if report.command == "quantize" or not before["nonzero_parameters"]:
+        return ""
+    fewer = 1 - after["parameters"] / before["parameters"]
+    if fewer > 0.01:
+        return f"has {units.percent(fewer, 1)} fewer weights"
+    zeros = 1 - after["nonzero_parameters"] / max(after["parameters"], 1)
+    return f"has {units.percent(zeros, 1)} of its weights at zero" if zeros > 0.01 else ""
 
 
 def _loss_words(report: Report) -> str:

@@ -81,7 +81,7 @@ def _layers(layers: Sequence[Mapping[str, Any]]) -> Section:
         shape = max(layer["weight_shapes"], key=math.prod, default=())
         body.append(
             [
-                Cell(str(index + 1), index + 1, "dim"),
+                Cell(str(index + 1), tone="dim"),
                 Cell(layer["name"]),
                 Cell(layer["op"]),
                 Cell(_TIMES.join(str(n) for n in shape)),
@@ -146,7 +146,7 @@ def state_page(found: Mapping[str, Any]) -> Page:
     ]
     body = [
         [
-            Cell(str(index + 1), index + 1, "dim"),
+            Cell(str(index + 1), tone="dim"),
             Cell(each["name"]),
             Cell(_TIMES.join(str(n) for n in each["shape"]) or "scalar"),
             Cell(each["dtype"]),

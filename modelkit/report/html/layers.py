@@ -92,7 +92,7 @@ def _row(
     actions = list(dict.fromkeys(d.action for d in ordered))
     did = actions[0] if actions else "unchanged"
     return [
-        Cell(str(index + 1), index + 1, "dim"),
+        Cell(str(index + 1), tone="dim"),
         Cell(layer["name"]),
         Cell(layer["op"]),
         Cell("\N{MULTIPLICATION SIGN}".join(str(n) for n in either.get("shape", ()))),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelkit.report import comparison, inspection, state
 from modelkit.report.html import comparing, inspecting, runtime, summing, transforming
-from modelkit.report.html.parts import Block, Chart, Page, Table
+from modelkit.report.html.parts import Block, Cell, Chart, Column, Facts, Page, Table
 from modelkit.report.report import Report, finite
 from modelkit.report.summary import Summary
 from modelkit.report.text import safe
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 # A page stays below 1.5 MB: the runtime takes 0.9 MB of that, and rows of tables this much at most.
-ROWS_BYTES = 480_000
-_CELL_BYTES = 24  # the markup around a text
+ROWS_BYTES = 490_000
+_NOTES, _FACTS = 50, 200
 
 _MAKERS = {
     inspection.SCHEMA: inspecting.model_page,
@@ -67,9 +67,17 @@ def _blocks(page: Page) -> Iterator[Block]:
 
 
 def _cut(page: Page) -> None:
-    """Leave out rows that would make the page too large: of each table those that weigh least."""
+    """Leave out what would make the page too large: of each table the rows that weigh least."""
+    if len(page.notes) > _NOTES:
+        page.notes = [*page.notes[:_NOTES], f"{len(page.notes) - _NOTES} more notes are in the JSON report"]
+    for block in _blocks(page):
+        if isinstance(block, Facts) and len(block.rows) > _FACTS:
+            block.rows = [
+                *block.rows[:_FACTS],
+                ("", f"{len(block.rows) - _FACTS} more are in the JSON report", False),
+            ]
     tables = [block for block in _blocks(page) if isinstance(block, Table)]
-    sizes = {id(table): [_row_bytes(row) for row in table.rows] for table in tables}
+    sizes = {id(table): [_row_bytes(table, row) for row in table.rows] for table in tables}
     left = ROWS_BYTES
     # Small tables are whole; what they leave is shared by the large ones.
     ordered = sorted(tables, key=lambda table: sum(sizes[id(table)]))
@@ -99,8 +107,25 @@ def _keep(table: Table, sizes: list[int], allowed: int) -> int:
     return used
 
 
-def _row_bytes(row: list[Any]) -> int:
-    return sum(len(safe(cell.text).encode("utf-8", "backslashreplace")) + _CELL_BYTES for cell in row)
+def _row_bytes(table: Table, row: list[Cell]) -> int:
+    """How large a row is on the page."""
+    return len("<tr class=marked>..\n") + sum(map(_cell_bytes, row, table.columns))
+
+
+def _cell_bytes(cell: Cell, column: Column) -> int:
+    from markupsafe import escape
+
+    size = len(escape(safe(cell.text)).encode("utf-8", "backslashreplace")) + len("<td>")
+    size += len(f' class="{column.look} {cell.tone}"')
+    size += len(f' data-v="{_figure(cell.value)}"') if cell.value is not None else 0
+    size += len('<b class="badge "></b>') if column.kind == "badge" else 0
+    size += len("<div></div>") if column.kind == "prose" else 0
+    return size + (len(f'<a href="{escape(cell.href)}"></a>') if cell.href else 0)
+
+
+def _figure(value: float | int | str) -> str:
+    """What a cell is sorted by, in few characters."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _number(value: object) -> float:
@@ -153,4 +178,5 @@ def _template() -> Template:
         loader=BaseLoader(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["safe_text"] = safe
+    environment.filters["figure"] = _figure
     return environment.from_string(_asset("page.html"))

@@ -42,6 +42,12 @@ class Column:
     kind: Literal["text", "number", "name", "badge", "prose"] = "text"
     wide: bool = False
 
+    @property
+    def look(self) -> str:
+        """Classes of its cells; short ones, since there are thousands of them."""
+        kind = {"number": "n", "name": "c", "prose": "p"}.get(self.kind, "")
+        return f"{kind}{' w' if self.wide else ''}".strip()
+
 
 @dataclass
 class Table:

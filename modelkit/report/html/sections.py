@@ -10,6 +10,9 @@ from modelkit.report import rows, units
 from modelkit.report.html import charts
 from modelkit.report.html.parts import Block, Cell, Chart, Column, Facts, Section, Table
 
+# Epochs of one curve.
+_EPOCHS = 300
+
 
 def options(config: dict[str, Any], origins: Mapping[str, str]) -> Section:
     """Every option, its value and where that came from; what was not left as it is stands out."""
@@ -76,7 +79,7 @@ def decisions(found: Sequence[Decision], name: str) -> Table:
 def training(history: Sequence[Mapping[str, Any]]) -> Section:
     """Loss and quality of each epoch."""
     metric = next((str(run["metric"]) for run in history if run["metric"]), "")
-    points = [_point(run, number, epoch, metric) for number, run in enumerate(history, 1) for epoch in run["epochs"]]
+    points = [_point(run, number, epoch, metric) for number, run in enumerate(history, 1) for epoch in _thinned(run)]
     legend = [("accent", "training"), ("accent-2", "validation")]
     series = [("train_loss", "training loss", charts.ACCENT), ("loss", "validation loss", charts.ACCENT_2)]
     blocks: list[Block] = [
@@ -118,6 +121,13 @@ def training(history: Sequence[Mapping[str, Any]]) -> Section:
         facts += [("samples", samples, False), ("end", f"{kept}; {seconds:.1f} s", False)]
         facts += [("note", str(note), False) for note in run["notes"]]
     return Section("training", "Training", [*blocks, Facts(facts)])
+
+
+def _thinned(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """As many epochs as a curve can show, and the one that was kept."""
+    epochs = run["epochs"]
+    step = -(-len(epochs) // _EPOCHS) if epochs else 1
+    return [epoch for index, epoch in enumerate(epochs) if index % step == 0 or epoch["number"] == run["best"]]
 
 
 def _point(run: Mapping[str, Any], number: int, epoch: Mapping[str, Any], metric: str) -> dict[str, Any]:

@@ -126,8 +126,8 @@ def _cells(row: Row) -> dict[str, str]:
 def _value(name: str, figures: dict[str, Any]) -> float | int | None:
     """What a figure is sorted by."""
     if name == "smaller":
-        before, after = figures["before_bytes"], figures["after_bytes"]
-        return float(before / after) if after else None
+        before, after = figures.get("before_bytes"), figures.get("after_bytes")
+        return float(before / after) if before and after else None
     if name == "speed":
         return (figures.get("speedup") or {}).get("value")
     if name == "quality":

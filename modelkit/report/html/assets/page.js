@@ -5,8 +5,8 @@
 
   // What a cell is sorted by: its value where it has one, else its text.
   const valueOf = (cell) => {
-    const found = number(cell.dataset.v);
-    return Number.isNaN(found) ? cell.dataset.v ?? cell.textContent : found;
+    const found = number(cell.dataset.v ?? cell.textContent);
+    return Number.isNaN(found) ? cell.textContent : found;
   };
   const before = (a, b) => {
     if (typeof a === typeof b) return typeof a === "number" ? a - b : a.localeCompare(b, "en", { numeric: true });
@@ -36,7 +36,7 @@
       const found = {};
       keys.forEach(([key, kind], index) => {
         const cell = row.cells[index];
-        const figure = number(cell.dataset.v);
+        const figure = number(cell.dataset.v ?? cell.textContent);
         found[key] = kind === "number" ? (Number.isNaN(figure) ? null : figure) : cell.textContent;
         found[`${key}_text`] = cell.textContent;
       });
@@ -70,6 +70,12 @@
     if (output) output.textContent = `${table.tBodies[0].rows.length} ${table.dataset.what}`;
   }
 
+  // Long reasons are cut to two lines; all of it is said under the pointer.
+  document.addEventListener("mouseover", (event) => {
+    const cell = event.target.closest?.("td.p, td.c");
+    if (cell && !cell.title) cell.title = cell.textContent;
+  });
+
   const tooltip = { disableDefaultStyle: true, formatTooltip: undefined };
   const options = { actions: false, renderer: "svg", ast: true, logLevel: 1, defaultStyle: false, tooltip };
   const draw = async (figure, chart) => {
@@ -77,27 +83,32 @@
     const table = chart.table ? document.querySelector(`#${chart.table} table`) : null;
     const rows = () => (table ? rowsOf(table) : chart.rows);
     let view;
+    let current = Object.keys(chart.views)[0];
     let turn = 0;
-    const show = async (name) => {
+    const show = async () => {
       const mine = ++turn;
-      const spec = { ...chart.views[name], datasets: undefined };
-      spec.data = { ...spec.data, values: rows() };
+      const values = rows();
+      const spec = { ...chart.views[current] };
+      spec.data = { ...spec.data, values };
+      if (spec.usermeta) spec.height = spec.usermeta.step * Math.max(values.length, 1);
       const embedded = await vegaEmbed(plot, spec, options);
       if (mine === turn) view = embedded.view;
     };
+    const refresh = () => (chart.views[current].usermeta ? show() : view?.data("rows", rows()).runAsync());
     const buttons = all(".views button", figure);
     for (const button of buttons) {
       button.addEventListener("click", () => {
         buttons.forEach((each) => each.setAttribute("aria-pressed", String(each === button)));
-        show(button.dataset.view);
+        current = button.dataset.view;
+        show();
       });
     }
     let waiting;
     table?.addEventListener("filtered", () => {
       clearTimeout(waiting);
-      waiting = setTimeout(() => view?.data("rows", rows()).runAsync(), 60);
+      waiting = setTimeout(refresh, 60);
     });
-    await show(Object.keys(chart.views)[0]);
+    await show();
   };
 
   const held = document.getElementById("charts");
