@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-
 # More points than this are a cloud.
-_POINTS = 300
+_POINTS = 200
 
 
 def thinned(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -33,11 +32,11 @@ def mark_front(points: Sequence[dict[str, Any]], x: str, y: str, *, lower: bool)
         lower: Whether less of that is better too.
     """
     known = [point for point in points if point.get(x) is not None and point.get(y) is not None]
-    sign = -1 if lower else 1
+    sign = 1 if lower else -1
+    known.sort(key=lambda point: (point[x], sign * point[y]))
+    best: tuple[float, float] | None = None  # the last that nothing beats: figure x, and y as less is better
     for point in known:
-        point[f"front:{x}:{y}"] = not any(
-            other[x] <= point[x]
-            and sign * other[y] >= sign * point[y]
-            and (other[x] < point[x] or sign * other[y] > sign * point[y])
-            for other in known
-        )
+        found = point[x], sign * point[y]
+        point[f"front:{x}:{y}"] = best is None or found[1] < best[1] or found == best
+        if point[f"front:{x}:{y}"]:
+            best = found

@@ -20,9 +20,11 @@ from modelkit.report.text import safe
 if TYPE_CHECKING:
     from jinja2 import Template
 
-# A page stays below 1.5 MB: the runtime takes 0.9 MB of that, and rows of tables this much at most.
-ROWS_BYTES = 490_000
-_NOTES, _FACTS = 50, 200
+# A page stays below 1.5 MB, of which the runtime takes 0.9 MB; the rest of this is for what filters offer.
+_MOST_BYTES = 1_460_000
+_SURELY_FITS = 100_000  # rows of this size fit beside the most that a page can hold otherwise
+_NOTES, _FACTS = 30, 100
+_TIP = 100  # characters of a text in a chart
 
 _MAKERS = {
     inspection.SCHEMA: inspecting.model_page,
@@ -38,10 +40,16 @@ def render(found: Report | Summary | Mapping[str, Any]) -> bytes:
         found: The report of a transform, the summary of a folder, or what ``inspect`` or ``evaluate`` returned.
     """
     page = _page_of(found)
-    _cut(page)
+    _shorten(page)
+    _fit(page)
+    # Names of files may hold bytes that are no UTF-8; they are spelled out.
+    return _html(page).encode("utf-8", "backslashreplace")
+
+
+def _html(page: Page) -> str:
     style, code = _asset("page.css"), _asset("page.js")
     vega = runtime.script() if any(isinstance(block, Chart) for block in _blocks(page)) else ""
-    text = _template().render(
+    return _template().render(
         page=page,
         style=style,
         runtime=vega,
@@ -49,8 +57,6 @@ def render(found: Report | Summary | Mapping[str, Any]) -> bytes:
         charts=_json(_charts(page)),
         hashes=[_hash(script) for script in (vega, code) if script],
     )
-    # Names of files may hold bytes that are no UTF-8; they are spelled out.
-    return text.encode("utf-8", "backslashreplace")
 
 
 def _page_of(found: Report | Summary | Mapping[str, Any]) -> Page:
@@ -66,8 +72,8 @@ def _blocks(page: Page) -> Iterator[Block]:
         yield from section.blocks
 
 
-def _cut(page: Page) -> None:
-    """Leave out what would make the page too large: of each table the rows that weigh least."""
+def _shorten(page: Page) -> None:
+    """Leave out what nobody reads to its end."""
     if len(page.notes) > _NOTES:
         page.notes = [*page.notes[:_NOTES], f"{len(page.notes) - _NOTES} more notes are in the JSON report"]
     for block in _blocks(page):
@@ -76,14 +82,24 @@ def _cut(page: Page) -> None:
                 *block.rows[:_FACTS],
                 ("", f"{len(block.rows) - _FACTS} more are in the JSON report", False),
             ]
+
+
+def _fit(page: Page) -> None:
+    """Leave out rows that would make the page too large: of each table those that weigh least."""
     tables = [block for block in _blocks(page) if isinstance(block, Table)]
     sizes = {id(table): [_row_bytes(table, row) for row in table.rows] for table in tables}
-    left = ROWS_BYTES
+    if sum(map(sum, sizes.values())) < _SURELY_FITS:
+        return
+    rows = [table.rows for table in tables]
+    for table in tables:
+        table.rows = []
+    left = _MOST_BYTES - len(_html(page).encode("utf-8", "backslashreplace"))
+    for table, mine in zip(tables, rows, strict=True):
+        table.rows = mine
     # Small tables are whole; what they leave is shared by the large ones.
     ordered = sorted(tables, key=lambda table: sum(sizes[id(table)]))
     for index, table in enumerate(ordered):
-        allowed = left // (len(ordered) - index)
-        left -= _keep(table, sizes[id(table)], allowed)
+        left -= _keep(table, sizes[id(table)], left // (len(ordered) - index))
 
 
 def _keep(table: Table, sizes: list[int], allowed: int) -> int:
@@ -91,9 +107,12 @@ def _keep(table: Table, sizes: list[int], allowed: int) -> int:
     if sum(sizes) <= allowed:
         return sum(sizes)
     index = next((i for i, column in enumerate(table.columns) if column.key == table.weights), None)
-    order = list(range(len(table.rows)))
-    if index is not None:
-        order.sort(key=lambda row: (-_number(table.rows[row][index].value), row))
+
+    def rank(row: int) -> tuple[bool, float, int]:
+        weight = _number(table.rows[row][index].value) if index is not None else 0.0
+        return row not in table.marked, -weight, row
+
+    order = sorted(range(len(table.rows)), key=rank)
     kept, used = [], 0
     for row in order:
         if used + sizes[row] > allowed:
@@ -144,7 +163,8 @@ def _charts(page: Page) -> dict[str, Any]:
 def _shown(value: Any) -> Any:
     """Texts of rows made fit to be read."""
     if isinstance(value, str):
-        return safe(value)
+        text = safe(value)
+        return text if len(text) <= _TIP else f"{text[:_TIP]}…"
     if isinstance(value, list):
         return [_shown(item) for item in value]
     if isinstance(value, Mapping):

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+_FACET = 60  # characters of a value that is offered as a filter
+
 Tone = Literal["", "good", "warn", "bad", "dim"]
 
 
@@ -78,13 +80,14 @@ class Table:
 
     @property
     def facets(self) -> list[str]:
-        """The values of the facet's column, most frequent first."""
+        """The values of the facet's column that are short, most frequent first."""
         index = next((i for i, column in enumerate(self.columns) if column.key == self.facet), None)
         if index is None:
             return []
         counts: dict[str, int] = {}
         for row in self.rows:
-            counts[row[index].text] = counts.get(row[index].text, 0) + 1
+            if len(row[index].text) <= _FACET:
+                counts[row[index].text] = counts.get(row[index].text, 0) + 1
         return sorted(counts, key=lambda text: (-counts[text], text))
 
 

@@ -127,7 +127,8 @@ def _thinned(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """As many epochs as a curve can show, and the one that was kept."""
     epochs = run["epochs"]
     step = -(-len(epochs) // _EPOCHS) if epochs else 1
-    return [epoch for index, epoch in enumerate(epochs) if index % step == 0 or epoch["number"] == run["best"]]
+    best = next((index for index, epoch in enumerate(epochs) if epoch["number"] == run["best"]), 0)
+    return [epoch for index, epoch in enumerate(epochs) if index % step == 0 or index == best]
 
 
 def _point(run: Mapping[str, Any], number: int, epoch: Mapping[str, Any], metric: str) -> dict[str, Any]:

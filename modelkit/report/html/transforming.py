@@ -127,9 +127,9 @@ def _points(report: Report) -> list[dict[str, Any]]:
     for entry in report.candidates:
         if entry["status"] != "failed":
             figures = _figures(entry["size"], entry["latency"], entry["quality"], entry["fidelity"] or {}, metric)
-            points.append(
-                {**{key: entry[key] for key in ("name", "status", "reason")}, "label": entry["name"], **figures}
-            )
+            named = {key: entry[key] for key in ("name", "status", "reason")}
+            label = entry["name"] if entry["status"] == "chosen" else ""
+            points.append({**named, "label": label, **figures})
     return points
 
 
