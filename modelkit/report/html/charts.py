@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from modelkit.report.text import safe
+
 Spec = dict[str, Any]
 
 # Names of colours in page.css.
@@ -54,7 +56,7 @@ def _axis(kind: str, **more: Any) -> Spec:
 
 
 def _tips(fields: Sequence[tuple[str, str]]) -> list[Spec]:
-    return [{"field": field, "title": title, "type": "nominal"} for field, title in fields]
+    return [{"field": field, "title": safe(title), "type": "nominal"} for field, title in fields]
 
 
 def _spec(**parts: Any) -> Spec:
@@ -73,14 +75,14 @@ def pareto(x: tuple[str, str, str], y: tuple[str, str, str], *, lower: bool, tip
     across = {
         "field": x[0],
         "type": "quantitative",
-        "title": f"{x[1]} →",
+        "title": f"{safe(x[1])} →",
         "scale": {"zero": False, "padding": 44, "nice": True},
         "axis": _axis(x[2], grid=False, domain=True, domainColor=GRID),
     }
     up = {
         "field": y[0],
         "type": "quantitative",
-        "title": f"↑ {y[1]}{' (lower is better)' if lower else ''}",
+        "title": f"↑ {safe(y[1])}{' (lower is better)' if lower else ''}",
         "scale": {"zero": False, "reverse": lower, "padding": 18},
         "axis": _axis(y[2]),
     }
@@ -214,7 +216,7 @@ def curves(series: Sequence[tuple[str, str, str]], title: str, kind: str, *, bes
         value = {
             "field": field,
             "type": "quantitative",
-            "title": f"↑ {title}",
+            "title": f"↑ {safe(title)}",
             "scale": {"zero": False},
             "axis": _axis(kind),
         }

@@ -96,7 +96,7 @@ def _tile(model: Mapping[str, Any], metric: str) -> Tile:
 def _chart(models: Sequence[Mapping[str, Any]], metric: str) -> Chart:
     points = [_point(model, metric, first=number == 0) for number, model in enumerate(models)]
     y = (
-        [(metric, rows.label(metric), "share" if units.metric(metric, 0.5).endswith("%") else "number")]
+        [("metric", rows.label(metric), "share" if units.metric(metric, 0.5).endswith("%") else "number")]
         if metric
         else []
     )
@@ -107,7 +107,7 @@ def _chart(models: Sequence[Mapping[str, Any]], metric: str) -> Chart:
     tips += [("agreement_text", "same prediction"), ("sqnr_text", "output SQNR")]
     views = {}
     for up, along in product(known, [("bytes", "size", "bytes"), ("latency", "latency", "ms")]):
-        lower = up[0] in LOWER
+        lower = up[0] == "metric" and metric in LOWER
         mark_front(points, along[0], up[0], lower=lower)
         views[f"{up[1]} · {along[1]}"] = charts.pareto(along, up, lower=lower, tips=tips)
     return Chart(
@@ -136,8 +136,8 @@ def _point(model: Mapping[str, Any], metric: str, *, first: bool) -> dict[str, A
         "sqnr_text": units.decibel(fidelity.get("sqnr_db"), bool(fidelity.get("exact"))),
     }
     if metric:
-        found[metric] = (model["quality"] or {}).get(metric)
-        found["metric_text"] = units.metric(metric, found[metric])
+        found["metric"] = (model["quality"] or {}).get(metric)
+        found["metric_text"] = units.metric(metric, found["metric"])
     return found
 
 

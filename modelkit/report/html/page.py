@@ -154,7 +154,11 @@ def _number(value: object) -> float:
 def _charts(page: Page) -> dict[str, Any]:
     """What the page's script needs to draw: specifications and rows that no table holds."""
     return {
-        block.name: {"views": block.views, "table": block.table, "rows": _shown(list(block.rows))}
+        block.name: {
+            "views": {safe(key): spec for key, spec in block.views.items()},
+            "table": block.table,
+            "rows": _shown(list(block.rows)),
+        }
         for block in _blocks(page)
         if isinstance(block, Chart)
     }

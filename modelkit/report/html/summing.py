@@ -96,8 +96,7 @@ def _table(found: Summary) -> Table:
 
 def _row(row: Row, shown: dict[str, str], names: list[str]) -> list[Cell]:
     tone: Tone = "good" if row.status == DONE else "warn" if row.status == MISSED else "bad"
-    # "./" keeps a name from being taken for an address: "javascript:x.onnx" is a file like any other.
-    href = f"./{quote(row.page, errors='surrogateescape')}" if row.page else ""
+    href = _href(row.page) if row.page else ""
     return [
         Cell(row.model, href=href),
         *(Cell(shown.get(name, "-"), _value(name, row.figures)) for name in names),
@@ -105,6 +104,15 @@ def _row(row: Row, shown: dict[str, str], names: list[str]) -> list[Cell]:
         Cell(f"{row.seconds:.1f} s", row.seconds, "dim" if row.resumed else ""),
         Cell(row.reason),
     ]
+
+
+def _href(path: str) -> str:
+    """A relative URL; "./" keeps "javascript:x.onnx" from being taken for more than a file's name."""
+    try:
+        raw = path.encode("utf-8", "surrogateescape")  # bytes of a name that are no UTF-8
+    except UnicodeEncodeError:
+        raw = path.encode("utf-8", "surrogatepass")
+    return f"./{quote(raw)}"
 
 
 def _cells(row: Row) -> dict[str, str]:

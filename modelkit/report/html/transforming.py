@@ -81,7 +81,7 @@ def _signs(text: str) -> str:
 def _tried(report: Report) -> Section:
     points = _points(report)
     metric = headline.primary(report)[0] or ""
-    y = [(metric, rows.label(metric), _kind(metric))] if metric else []
+    y = [("metric", rows.label(metric), _kind(metric))] if metric else []
     y += [("agreement", "agreement", "share"), ("sqnr_db", "output SQNR", "decibel")]
     x = [("bytes", "size", "bytes"), ("latency", "latency", "ms")]
     views, tips, best = {}, _tips(metric), []
@@ -89,7 +89,7 @@ def _tried(report: Report) -> Section:
     known = [axis for axis in y if any(point.get(axis[0]) is not None for point in candidates)][:2]
     across = [axis for axis in x if any(point.get(axis[0]) is not None for point in candidates)]
     for up, along in product(known, across):
-        lower = up[0] in headline.LOWER
+        lower = up[0] == "metric" and metric in headline.LOWER
         mark_front(points, along[0], up[0], lower=lower)
         views[f"{up[1]} · {along[1]}"] = charts.pareto(along, up, lower=lower, tips=tips)
         best.append(any(p["status"] == "chosen" and p.get(f"front:{along[0]}:{up[0]}") for p in points))
@@ -153,8 +153,8 @@ def _figures(
         "sqnr_text": units.decibel(found["sqnr_db"], bool(fidelity.get("exact"))),
     }
     if metric:
-        found[metric] = (quality or {}).get(metric)
-        shown["metric_text"] = units.metric(metric, found[metric])
+        found["metric"] = (quality or {}).get(metric)
+        shown["metric_text"] = units.metric(metric, found["metric"])
     return {**found, **shown}
 
 
@@ -192,7 +192,7 @@ def _candidates(report: Report, metric: str) -> Table:
                 Cell(found["bytes_text"], found["bytes"]),
                 Cell(found["latency_text"], found["latency"]),
                 Cell(headline.times(speed) if speed else "-", speed),
-                *([Cell(found["metric_text"], found[metric])] if metric else []),
+                *([Cell(found["metric_text"], found["metric"])] if metric else []),
                 Cell(found["agreement_text"], found["agreement"]),
                 Cell(found["sqnr_text"], found["sqnr_db"]),
                 Cell(str(entry["status"]), tone=_TONES.get(str(entry["status"]), "")),

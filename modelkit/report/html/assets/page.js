@@ -3,10 +3,13 @@
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
   const number = (text) => (text === undefined || text === "" ? NaN : Number(text));
 
+  // The last cell of a row holds the end of its line too.
+  const textOf = (cell) => cell.textContent.trim();
+
   // What a cell is sorted by: its value where it has one, else its text.
   const valueOf = (cell) => {
-    const found = number(cell.dataset.v ?? cell.textContent);
-    return Number.isNaN(found) ? cell.textContent : found;
+    const found = number(cell.dataset.v ?? textOf(cell));
+    return Number.isNaN(found) ? textOf(cell) : found;
   };
   const before = (a, b) => {
     if (typeof a === typeof b) return typeof a === "number" ? a - b : a.localeCompare(b, "en", { numeric: true });
@@ -36,9 +39,9 @@
       const found = {};
       keys.forEach(([key, kind], index) => {
         const cell = row.cells[index];
-        const figure = number(cell.dataset.v ?? cell.textContent);
-        found[key] = kind === "number" ? (Number.isNaN(figure) ? null : figure) : cell.textContent;
-        found[`${key}_text`] = cell.textContent;
+        const figure = number(cell.dataset.v ?? textOf(cell));
+        found[key] = kind === "number" ? (Number.isNaN(figure) ? null : figure) : textOf(cell);
+        found[`${key}_text`] = textOf(cell);
       });
       return found;
     });
@@ -51,7 +54,7 @@
     let count = 0;
     for (const row of table.tBodies[0].rows) {
       const text = row.textContent.toLowerCase();
-      const fits = words.every((word) => text.includes(word)) && (!wanted || row.cells[facet].textContent === wanted);
+      const fits = words.every((word) => text.includes(word)) && (!wanted || textOf(row.cells[facet]) === wanted);
       row.hidden = !fits;
       count += fits;
     }
@@ -73,10 +76,10 @@
   // Long reasons are cut to two lines; all of it is said under the pointer.
   document.addEventListener("mouseover", (event) => {
     const cell = event.target.closest?.("td.p, td.c");
-    if (cell && !cell.title) cell.title = cell.textContent;
+    if (cell && !cell.title) cell.title = textOf(cell);
   });
 
-  const tooltip = { disableDefaultStyle: true, formatTooltip: undefined };
+  const tooltip = { disableDefaultStyle: true };
   const options = { actions: false, renderer: "svg", ast: true, logLevel: 1, defaultStyle: false, tooltip };
   const draw = async (figure, chart) => {
     const plot = figure.querySelector(".plot");
