@@ -10,6 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ ARGUMENTS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-COUNTS = (100, 1000, 5000)
+COUNTS = (100, 1000, 2000)
 RUNS = 7
 LIMIT_S, LIMIT_BYTES = 2.0, 1_500_000
 
@@ -37,7 +38,7 @@ def chain(path: Path, layers: int) -> Path:
     random = np.random.default_rng(0)
     widths = [16 * (1 + index % 4) for index in range(layers)] + [16]
     weights, nodes, value = [], [], "x"
-    for index, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+    for index, (inputs, outputs) in enumerate(pairwise(widths)):
         array = (random.standard_normal((inputs, outputs)) / inputs**0.5).astype("f4")
         weights.append(numpy_helper.from_array(array, f"model.layers.{index}.weight"))
         name = f"/model/layers.{index}/MatMul"

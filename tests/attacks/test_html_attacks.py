@@ -182,7 +182,7 @@ def test_browser_obeys_nothing(browse: Callable[..., Any], tmp_path: Path, name:
     opened = browse(path)
     page = opened.page
     page.locator("#layers tbody tr").first.hover()
-    page.locator("#layer-chart svg path[aria-roledescription='bar']").first.hover(force=True)
+    page.locator("#layer-chart .mark-rect.role-mark path").first.hover(force=True)
     page.wait_for_selector("#vg-tooltip-element.visible", timeout=3000)
     page.locator("#layers th button").nth(1).click()
     page.fill("#layers input", PAYLOADS[name].replace("\x00", "").replace("\ud800", "")[:9])

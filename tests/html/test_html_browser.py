@@ -12,8 +12,8 @@ from html_reports import comparison, inspection, report, weights
 from modelkit.report.html.page import render
 
 Browse = Callable[..., Any]
-BARS = "#layer-chart svg path[aria-roledescription='bar']"
-POINTS = "#pareto svg path[aria-roledescription='point']"
+BARS = "#layer-chart .mark-rect.role-mark path"
+POINTS = "#pareto .mark-symbol.role-mark path"
 
 
 @pytest.fixture
@@ -147,9 +147,7 @@ def test_what_was_tried_can_be_seen_from_all_sides(browse: Browse, written: Call
     for number in range(4):
         views.nth(number).click()
         assert views.nth(number).get_attribute("aria-pressed") == "true"
-        page.wait_for_function(
-            'document.querySelectorAll("#pareto svg path[aria-roledescription=point]").length === 4'
-        )
+        drawn(page, POINTS, 4)
         assert "static mse" in page.text_content("#pareto svg")
     page.locator(POINTS).nth(1).hover(force=True)
     page.wait_for_selector("#vg-tooltip-element.visible", timeout=3000)

@@ -81,10 +81,18 @@
 
   const tooltip = { disableDefaultStyle: true };
   const options = { actions: false, renderer: "svg", ast: true, logLevel: 1, defaultStyle: false, tooltip };
+  // What is said of a row under the pointer. Vega would make an image of "image", and a heading of "title".
+  const tipOf = (row, tips) => {
+    const said = tips.map(([field, name]) => [name === "image" || name === "title" ? `${name} ` : name, row[field]]);
+    return Object.fromEntries(said.filter(([, text]) => text !== undefined && text !== null && text !== ""));
+  };
   const draw = async (figure, chart) => {
     const plot = figure.querySelector(".plot");
     const table = chart.table ? document.querySelector(`#${chart.table} table`) : null;
-    const rows = () => (table ? rowsOf(table) : chart.rows);
+    const rows = () => {
+      const { tips } = chart.views[current].usermeta;
+      return (table ? rowsOf(table) : chart.rows).map((row) => ({ ...row, tip: tipOf(row, tips) }));
+    };
     let view;
     let current = Object.keys(chart.views)[0];
     let turn = 0;
@@ -93,11 +101,11 @@
       const values = rows();
       const spec = { ...chart.views[current] };
       spec.data = { ...spec.data, values };
-      if (spec.usermeta) spec.height = spec.usermeta.step * Math.max(values.length, 1);
+      if (spec.usermeta.step) spec.height = spec.usermeta.step * Math.max(values.length, 1);
       const embedded = await vegaEmbed(plot, spec, options);
       if (mine === turn) view = embedded.view;
     };
-    const refresh = () => (chart.views[current].usermeta ? show() : view?.data("rows", rows()).runAsync());
+    const refresh = () => (chart.views[current].usermeta.step ? show() : view?.data("rows", rows()).runAsync());
     const buttons = all(".views button", figure);
     for (const button of buttons) {
       button.addEventListener("click", () => {
