@@ -162,7 +162,11 @@ def bars(
     figure = {"type": "quantitative", "stack": None, "axis": _axis(kind), "title": title}
     figure["scale"] = {"type": "symlog", "constant": 100} if log else {"nice": True}
     named = count <= NAMED
-    thick, thin = ({"height": {"band": 0.72}}, {"height": {"band": 0.34}}) if named else ({"width": {"band": 1}},) * 2
+    thick, thin = (
+        ({"height": {"band": 0.72}}, {"height": {"band": 0.34}})
+        if named
+        else ({"width": {"band": 1 if count > 200 else 0.8}},) * 2
+    )
     layers = []
     if whole is not None:
         layers.append(_bar(whole[0], figure, {**thick, "color": PALE, "cornerRadiusEnd": 2}, named))

@@ -30,7 +30,8 @@ def verdict(report: Report) -> str:
     if report.speedup:
         # "is smaller and faster", but "is smaller, has fewer weights and is faster"
         parts.append(f"{'is ' if len(parts) > 1 else ''}{_speed_words(report.speedup)}")
-    said = f"The artifact {', '.join(parts[:-1])}{' and ' if len(parts) > 1 else ''}{parts[-1]}"
+    subject = "The artifact" if report.status == "done" else "The best that was found"
+    said = f"{subject} {', '.join(parts[:-1])}{' and ' if len(parts) > 1 else ''}{parts[-1]}"
     return f"{said}; {loss}." if (loss := _loss_words(report)) else f"{said}."
 
 

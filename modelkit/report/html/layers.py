@@ -97,8 +97,8 @@ def _row(
         Cell(layer["op"]),
         Cell("\N{MULTIPLICATION SIGN}".join(str(n) for n in either.get("shape", ()))),
         Cell(" → ".join(types)),
-        Cell(units.size(old), old or 0),
-        Cell(units.size(new), new or 0),
+        Cell(units.size(old or None), old or 0),
+        Cell(units.size(new or None), new or 0),
         Cell(
             times(ratio) if ratio else "-", ratio or 0, "dim" if ratio is not None and abs(ratio - 1) < 0.005 else ""
         ),
