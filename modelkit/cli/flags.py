@@ -37,6 +37,9 @@ ResultsOption = Annotated[
         help="For a folder of models: where results are kept as JSON. For one model with --html: the page.",
     ),
 ]
+PageOption = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="PATH", help="With --html: where the page goes.")
+]
 DataOption = Annotated[
     Path | None,
     typer.Option(
@@ -93,15 +96,15 @@ MaxDropOption = Annotated[
 ]
 MinRatioOption = Annotated[
     str | None,
-    typer.Option("--min-ratio", metavar="X", help="At least this many times smaller."),
+    typer.Option("--min-ratio", metavar="X", help="At least this many times smaller: 3.5x."),
 ]
 MinSpeedupOption = Annotated[
     str | None,
-    typer.Option("--min-speedup", metavar="X", help="At least this many times faster."),
+    typer.Option("--min-speedup", metavar="X", help="At least this many times faster: 2x."),
 ]
 MaxLatencyOption = Annotated[
     str | None,
-    typer.Option("--max-latency", metavar="TIME", help="Longest median latency: 5ms."),
+    typer.Option("--max-latency", metavar="TIME", help="Longest median latency of a batch: 5ms."),
 ]
 ThreadsOption = Annotated[
     str | None,

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from modelkit.cli import ci
 from modelkit.cli import flags as f
+from modelkit.cli.ci import GithubFlag, JunitOption
 from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag
 from modelkit.cli.folder import FolderFlags
 from modelkit.cli.transform import Given, transform
@@ -91,6 +93,8 @@ def command(
     resume: f.ResumeFlag = False,
     dry_run: f.DryRunFlag = False,
     explain: f.ExplainFlag = False,
+    junit: JunitOption = None,
+    github: GithubFlag = False,
     seed: f.SeedOption = None,
     html: f.HtmlFlag = False,
     as_json: JsonFlag = False,
@@ -121,6 +125,7 @@ def command(
 
         modelkit prune models/ --sparsity 0.5 -o small/ --workers 2
     """
+    ci.begin("prune", model, junit=junit, github=github, files=(output, data, test, config))
     from modelkit.prune.config import PruneConfig
 
     folder = FolderFlags(match, skip, workers, timeout, memory, resume)

@@ -22,6 +22,9 @@ def page(found: Mapping[str, Any]) -> Page:
     if len(models) > 1:
         blocks.append(_chart(models, metric))
     blocks.append(_table(models))
+    gates = [(model["name"], gate) for model in models for gate in model.get("gates") or ()]
+    missed = sum(not gate["ok"] for _, gate in gates)
+    blocks += [_gates(gates)] if gates else []
     files = [fact for model in models for fact in sections.file_facts("model", model["file"])]
     data = found["data"]
     count = len(models)
@@ -38,10 +41,28 @@ def page(found: Mapping[str, Any]) -> Page:
             sections.options(found.get("config", {}), found.get("origins", {})),
             sections.provenance([*files, *sections.data({"evaluation": data})], found["machine"], found["seed"]),
         ],
-        status=f"{count} models" if count > 1 else "measured",
+        status="budget not met" if missed else f"{count} models" if count > 1 else "measured",
+        tone="bad" if missed else "",
+        alert=f"{missed} of {len(gates)} gates missed." if missed else "",
         notes=found["notes"],
         version=str((found["machine"].get("versions") or {}).get("modelkit", "")),
     )
+
+
+def _gates(gates: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+    columns = [Column("model", "name", "name"), Column("gate", "gate")]
+    columns += [Column("asked", "asked", "number"), Column("got", "got", "number"), Column("", "ok", "badge")]
+    body = [
+        [
+            Cell(str(name)),
+            Cell(str(gate["name"])),
+            Cell(str(gate["asked"])),
+            Cell(str(gate["got"])),
+            Cell("met" if gate["ok"] else "missed", tone="good" if gate["ok"] else "bad"),
+        ]
+        for name, gate in gates
+    ]
+    return Table(columns, body, name="gates", what="gates")
 
 
 def _others(models: Sequence[Mapping[str, Any]]) -> str:
