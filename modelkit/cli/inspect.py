@@ -79,6 +79,8 @@ def command(
     many = FolderFlags(match, skip, workers, timeout, memory, resume)
     loading = f.loading(arch, inputs, trust)
     if check:
+        if html:
+            raise UsageError("--html is not for --check", "--junit FILE keeps what is said")
         _check(models, many, loading, output=output, as_json=as_json, quiet=quiet)
         return
     folder = any_folder(models, many)
