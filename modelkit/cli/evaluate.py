@@ -60,7 +60,10 @@ def command(
     force: f.ForceFlag = False,
     match: f.MatchOption = None,
     skip: f.SkipOption = None,
+    on: f.OnOption = None,
     workers: f.WorkersOption = None,
+    cpus: f.CpusOption = None,
+    gpus: f.GpusOption = None,
     timeout: f.TimeoutOption = None,
     memory: f.MemoryOption = None,
     resume: f.ResumeFlag = False,
@@ -91,7 +94,7 @@ def command(
     ci.begin("evaluate", models[0], junit=junit, github=github, files=(*models[1:], data, config))
     from modelkit import api
 
-    many = FolderFlags(match, skip, workers, timeout, memory, resume)
+    many = FolderFlags(match, skip, on, workers, cpus, gpus, timeout, memory, resume)
     folder = any_folder(models, many)
     options = f.resolve_config(
         "evaluate",

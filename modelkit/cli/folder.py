@@ -30,7 +30,10 @@ class FolderFlags:
 
     match: list[str] | None = None
     skip: list[str] | None = None
+    on: str | None = None
     workers: str | None = None
+    cpus: str | None = None
+    gpus: str | None = None
     timeout: str | None = None
     memory: str | None = None
     resume: bool = False

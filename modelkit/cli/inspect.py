@@ -43,7 +43,10 @@ def command(
     force: f.ForceFlag = False,
     match: f.MatchOption = None,
     skip: f.SkipOption = None,
+    on: f.OnOption = None,
     workers: f.WorkersOption = None,
+    cpus: f.CpusOption = None,
+    gpus: f.GpusOption = None,
     timeout: f.TimeoutOption = None,
     memory: f.MemoryOption = None,
     resume: f.ResumeFlag = False,
@@ -76,7 +79,7 @@ def command(
         modelkit inspect --check models/ --junit models.xml
     """
     ci.begin("inspect", models[0], junit=junit, github=github, files=models[1:])
-    many = FolderFlags(match, skip, workers, timeout, memory, resume)
+    many = FolderFlags(match, skip, on, workers, cpus, gpus, timeout, memory, resume)
     loading = f.loading(arch, inputs, trust)
     if check:
         if html:

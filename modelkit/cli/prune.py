@@ -87,7 +87,10 @@ def command(
     sets: f.SetOption = None,
     match: f.MatchOption = None,
     skip: f.SkipOption = None,
+    on: f.OnOption = None,
     workers: f.WorkersOption = None,
+    cpus: f.CpusOption = None,
+    gpus: f.GpusOption = None,
     timeout: f.TimeoutOption = None,
     memory: f.MemoryOption = None,
     resume: f.ResumeFlag = False,
@@ -128,7 +131,7 @@ def command(
     ci.begin("prune", model, junit=junit, github=github, files=(output, data, test, config))
     from modelkit.prune.config import PruneConfig
 
-    folder = FolderFlags(match, skip, workers, timeout, memory, resume)
+    folder = FolderFlags(match, skip, on, workers, cpus, gpus, timeout, memory, resume)
     options = f.resolve_config(
         "prune",
         PruneConfig,

@@ -56,7 +56,10 @@ def command(
     sets: f.SetOption = None,
     match: f.MatchOption = None,
     skip: f.SkipOption = None,
+    on: f.OnOption = None,
     workers: f.WorkersOption = None,
+    cpus: f.CpusOption = None,
+    gpus: f.GpusOption = None,
     timeout: f.TimeoutOption = None,
     memory: f.MemoryOption = None,
     resume: f.ResumeFlag = False,
@@ -97,7 +100,7 @@ def command(
     ci.begin("quantize", model, junit=junit, github=github, files=(output, data, test, config))
     from modelkit.quantize.config import QuantizeConfig
 
-    folder = FolderFlags(match, skip, workers, timeout, memory, resume)
+    folder = FolderFlags(match, skip, on, workers, cpus, gpus, timeout, memory, resume)
     options = f.resolve_config(
         "quantize",
         QuantizeConfig,
