@@ -37,6 +37,7 @@ def quantize(
     test: str | Path | None = None,
     config: Resolved[QuantizeConfig] | Mapping[str, Any] | None = None,
     force: bool = False,
+    html: bool = False,
     loading: Loading = Loading(),  # noqa: B008 - frozen
     progress: Progress = silent,
 ) -> Report:
@@ -49,6 +50,7 @@ def quantize(
         test: Labelled inputs for the final figures only.
         config: Options as dotted keys (``{"bits": 4, "weights.scale": "mse"}``), or already resolved.
         force: Whether to overwrite an artifact that exists.
+        html: Whether to write the report as a page for the browser too.
         loading: For a checkpoint its architecture, inputs and trust (see docs/checkpoints.md).
         progress: Told how far the work is.
 
@@ -65,7 +67,15 @@ def quantize(
         0.26
     """
     job = make_job(
-        "quantize", model, output=output, data=data, test=test, config=config, force=force, loading=loading
+        "quantize",
+        model,
+        output=output,
+        data=data,
+        test=test,
+        config=config,
+        force=force,
+        html=html,
+        loading=loading,
     )
     return run(job, progress)
 
@@ -78,6 +88,7 @@ def prune(
     test: str | Path | None = None,
     config: Resolved[PruneConfig] | Mapping[str, Any] | None = None,
     force: bool = False,
+    html: bool = False,
     loading: Loading = Loading(),  # noqa: B008 - frozen
     progress: Progress = silent,
 ) -> Report:
@@ -90,6 +101,7 @@ def prune(
         test: Labelled inputs for the final figures only.
         config: Options as dotted keys (``{"sparsity": 0.5}``, ``{"channels": 0.3}``), or already resolved.
         force: Whether to overwrite an artifact that exists.
+        html: Whether to write the report as a page for the browser too.
         loading: For a checkpoint its architecture, inputs and trust (see docs/checkpoints.md).
         progress: Told how far the work is.
 
@@ -99,7 +111,17 @@ def prune(
     Raises:
         ModelkitError: With a message, a hint and an exit code; see modelkit.errors.
     """
-    job = make_job("prune", model, output=output, data=data, test=test, config=config, force=force, loading=loading)
+    job = make_job(
+        "prune",
+        model,
+        output=output,
+        data=data,
+        test=test,
+        config=config,
+        force=force,
+        html=html,
+        loading=loading,
+    )
     return run(job, progress)
 
 
@@ -160,6 +182,7 @@ def folder_request(
     loading: Loading = Loading(),  # noqa: B008 - frozen
     resume: bool = False,
     force: bool = False,
+    html: bool = False,
 ) -> Request:
     """Describe a run over a folder without starting it.
 
@@ -175,6 +198,7 @@ def folder_request(
         loading: For checkpoints their architecture, inputs and trust; the same for all of them.
         resume: Whether to leave alone what is done and unchanged.
         force: Whether to replace what is there.
+        html: Whether to write a page for the browser for each model, and an index.
 
     Raises:
         UsageError: The command takes no folder, or needs an output.
@@ -202,6 +226,7 @@ def folder_request(
             "data": None if data is None else Path(data),
             "test": None if test is None else Path(test),
             "loading": None if loading == Loading() else loading,
+            "html": html or None,
         },
         options=options.value,
         artifact_name=name,

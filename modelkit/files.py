@@ -160,14 +160,19 @@ def sha256(path: Path) -> str:
     return str(file_record(path)["sha256"])
 
 
-def outputs_of(output: Path) -> list[Path]:
-    """Every file that a transform may write for an artifact: its data, itself, its reports in JSON and Markdown."""
+def outputs_of(output: Path, *, html: bool = False) -> list[Path]:
+    """Every file that a transform may write for an artifact: its data, itself, its reports in JSON and Markdown.
+
+    Args:
+        output: The artifact.
+        html: Whether the report is written as a page for the browser too.
+    """
     stem = output.name.removesuffix(".onnx")
+    ends = ("report.json", "report.md", *(["report.html"] if html else []))
     return [
         output.with_name(f"{output.name}.data"),
         output,
-        output.with_name(f"{stem}.report.json"),
-        output.with_name(f"{stem}.report.md"),
+        *(output.with_name(f"{stem}.{end}") for end in ends),
     ]
 
 

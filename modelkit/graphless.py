@@ -14,16 +14,16 @@ from modelkit.checkpoint.container import Container, read
 from modelkit.checkpoint.tell import is_state
 from modelkit.decision import Decision
 from modelkit.errors import BudgetError, ModelError, UsageError
-from modelkit.files import Staging, check_outputs, file_record, json_bytes, require_file, sniff, write_json
+from modelkit.files import Staging, check_outputs, file_record, require_file, sniff, write_json
 from modelkit.graph.edit import Namer, add_initializer, make_node
 from modelkit.job import Job
 from modelkit.measure.machine import machine_facts
 from modelkit.progress import Progress, silent
 from modelkit.prune.config import PruneConfig
 from modelkit.prune.weights.sparse import prune_by_magnitude
-from modelkit.report import markdown
 from modelkit.report.plan import Plan
 from modelkit.report.report import Report, Side
+from modelkit.report.write import write_report
 
 _FLOATS = ("float16", "float32", "float64", "bfloat16")
 _CHUNK = 1 << 20
@@ -52,7 +52,8 @@ def prune_weights(job: Job, progress: Progress = silent) -> Report:
     held = read(require_file(job.model), sniff(job.model), trust=job.loading.trust)
     output = output_of(job)
     stem = output.stem
-    files = [output, *(output.with_name(f"{stem}.{end}") for end in ("plan.json", "report.json", "report.md"))]
+    ends = ("plan.json", "report.json", "report.md", *(["report.html"] if job.html else []))
+    files = [output, *(output.with_name(f"{stem}.{end}") for end in ends)]
     check_outputs(files, [job.model], force=job.force)
     progress("pruning weights", 0, 1)
     carrier = _carrier(held)
@@ -82,8 +83,7 @@ def prune_weights(job: Job, progress: Progress = silent) -> Report:
             seed=config.seed,
             machine=machine_facts(),
         )
-        stage.path(files[2].name).write_bytes(json_bytes(report.to_dict()))
-        stage.path(files[3].name).write_text(markdown.render(report), encoding="utf-8")
+        write_report(report, stage, [path.name for path in files[2:]])
         wanted = files if report.status == "done" else files[2:]
         stage.publish([path.name for path in wanted], force=job.force)
     if report.status != "done":

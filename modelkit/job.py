@@ -72,6 +72,7 @@ class Job:
         test: Data set apart for the final figures.
         preprocess: How images become inputs.
         force: Whether to overwrite an artifact that exists.
+        html: Whether to write the report as a page for the browser too.
         training: Whether the algorithm trains, and so gets most of the data.
         writes_back: Whether a state dict that the model came from is written back too.
         loading: How a checkpoint is read.
@@ -87,6 +88,7 @@ class Job:
     test: Path | None = None
     preprocess: Preprocess | None = None
     force: bool = False
+    html: bool = False
     training: bool = False
     writes_back: bool = False
     loading: Loading = Loading()  # noqa: RUF009 - frozen
@@ -143,7 +145,9 @@ def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:
     loaded = load(job.model)
     inputs = [job.named, job.model, *loaded.external, *(p for p in (job.data, job.test) if p is not None)]
     beside = names_beside(job.source, job.output) if job.source is not None and job.writes_back else []
-    check_outputs([*outputs_of(job.output), *beside], inputs, force=job.force or only_failed(job.output))
+    check_outputs(
+        [*outputs_of(job.output, html=job.html), *beside], inputs, force=job.force or only_failed(job.output)
+    )
     if job.data is not None and job.test is not None and os.path.realpath(job.data) == os.path.realpath(job.test):
         raise UsageError(
             f"'{shown(job.test)}' is named both to work with and to test on",

@@ -11,10 +11,11 @@ from modelkit.batch.facts import facts_of
 from modelkit.checkpoint.open import is_checkpoint
 from modelkit.commands import COMMANDS, make_job
 from modelkit.errors import BudgetError
-from modelkit.files import check_outputs, write_json
+from modelkit.files import check_outputs, outputs_of
 from modelkit.progress import Progress
 from modelkit.report.report import Report
 from modelkit.report.summary import DONE, figures_of, subject_of
+from modelkit.report.write import write_document
 
 
 def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
@@ -27,19 +28,22 @@ def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
 
     Returns:
         ``status`` ("done" or "budget not met") with ``reason`` and ``hint``; ``output``, the path of the result,
-        whose ending may be the model's, or None; ``figures`` (see modelkit.report.summary); ``facts``, the hashes for
-        the journal; ``document``, the whole result where it was not written to a file.
+        whose ending may be the model's, or None; ``page``, the path of its page, or None; ``figures`` (see
+        modelkit.report.summary); ``facts``, the hashes for the journal; ``document``, the whole result where it was
+        not written to a file.
 
     Raises:
         ModelkitError: Whatever is wrong with this model.
     """
     command, model, output = payload["command"], Path(payload["model"]), payload["output"]
+    page: Path | None = None
     arguments, reason, hint = dict(payload["arguments"]), "", None
     if not is_checkpoint(model):  # of a folder that holds both
         arguments.pop("loading", None)
     if command in COMMANDS:
         try:
             job = make_job(command, model, output=output, force=payload["force"], **arguments)
+            page = outputs_of(job.output, html=True)[-1] if job.html else None
             found = api.run(job, progress)
         except BudgetError as error:
             assert isinstance(error.report, Report)
@@ -47,15 +51,17 @@ def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         # Weights without an architecture keep their format, and so their ending.
         document, output = found.to_dict(), output.with_name(found.after.file["name"])
     else:
-        if output is not None:
-            check_outputs([output], [model], force=payload["force"])
+        html = bool(arguments.pop("html", False))
+        page = output.with_suffix(".html") if html and output is not None else None
+        files = [path for path in (output, page) if path is not None]
+        check_outputs(files, [model], force=payload["force"])
         try:
             document = _look(command, model, arguments, progress)
         except BudgetError as error:
             assert isinstance(error.report, dict)
             document, reason, hint = error.report, error.message, error.hint
         if output is not None:
-            write_json(output, document)
+            write_document(document, output, page)
     status = str(document.get("status", DONE))
     outputs = dict.fromkeys([*payload["outputs"], *([output] if output is not None else [])])
     # What missed its budget leaves no artifact; a document about a model is always written.
@@ -67,6 +73,7 @@ def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         "hint": hint,
         "output": output if kept else None,
         "figures": figures_of(document),
+        "page": page if page is not None and page.is_file() else None,
         "facts": facts_of(model, _external(model, document), written),
         "document": document if output is None else None,
     }

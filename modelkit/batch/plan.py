@@ -31,6 +31,7 @@ class Request:
         config: The resolved options as plain values, for the summary and to tell runs apart.
         name_of: The file name of a model's result, from the model's path.
         outputs_of: Every file that may be written for a result, from the result's path.
+        html: Whether a page is written for each model, and an index.
         transforms: Whether the command makes artifacts: then it leaves alone what modelkit made.
         kinds: Formats that count as models.
         match: Globs of models to take.
@@ -53,6 +54,7 @@ class Request:
     outputs_of: Callable[[Path], list[Path]]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    html: bool = False
     transforms: bool = True
     kinds: frozenset[Kind] = MODELS
     match: Sequence[str] = ()

@@ -59,6 +59,8 @@ def make_request(
         raise UsageError(f"'{shown(command)}' takes no folder", f"commands that do: {', '.join(_WARM)}")
     _check_folders(models, output, needed=artifact_name is not None or resume)
     arguments = {key: value for key, value in given.items() if value is not None}
+    if arguments.get("html") and output is None:
+        raise UsageError("--html needs a folder for the pages", "name one with -o")
     for value in arguments.values():
         if isinstance(value, Path) and not os.path.lexists(value):
             raise UsageError(f"'{shown(value)}' does not exist")
@@ -68,8 +70,9 @@ def make_request(
         models=models,
         output=output,
         entry=ENTRY,
+        html=bool(arguments.get("html")),
         name_of=artifact_name or partial(_document_name, _DOCUMENTS.get(command, "")),
-        outputs_of=outputs_of if artifact_name is not None else _alone,
+        outputs_of=partial(outputs_of if artifact_name is not None else _documents, html=bool(arguments.get("html"))),
         arguments=arguments,
         config=config.value.model_dump(mode="json") if isinstance(config, Resolved) else {},
         transforms=artifact_name is not None,
@@ -110,5 +113,5 @@ def _document_name(kind: str, model: Path) -> str:
     return f"{model.stem}.{kind}.json"
 
 
-def _alone(output: Path) -> list[Path]:
-    return [output]
+def _documents(output: Path, *, html: bool) -> list[Path]:
+    return [output, *([output.with_suffix(".html")] if html else [])]

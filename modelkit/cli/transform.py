@@ -26,6 +26,7 @@ class Given:
     test: Path | None
     loading: Loading
     force: bool
+    html: bool
     dry_run: bool
     explain: bool
     as_json: bool
@@ -54,6 +55,7 @@ def transform(command: str, model: Path, options: Resolved[Any], folder: FolderF
         test=given.test,
         config=options,
         force=given.force,
+        html=given.html,
         loading=given.loading,
     )
     _run(job, given)

@@ -110,26 +110,10 @@ def _provenance(report: Report) -> list[str]:
     if report.status == "done":
         lines += [f"- artifact: {code(after['name'])} sha256 {code(after['sha256'])}"]
     lines += [f"- seed: {report.seed}"]
-    lines += [f"- {escape(key.replace('_', ' '))}: {escape(_plain(value))}" for key, value in report.machine.items()]
-    options = [(key, _plain(value), report.origins.get(key, "default")) for key, value in _flat(report.config)]
+    lines += [
+        f"- {escape(key.replace('_', ' '))}: {escape(rows.plain(value))}" for key, value in report.machine.items()
+    ]
+    options = [
+        (key, rows.plain(value), report.origins.get(key, "default")) for key, value in rows.flat(report.config)
+    ]
     return [*lines, "", "## Options", "", *table(["option", "value", "from"], options)]
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(str(item) for item in value) or "none"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items()) or "none"
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "yes", False: "no"}[value]
-    return str(value)
-
-
-def _flat(config: dict[str, object], prefix: str = "") -> list[tuple[str, object]]:
-    found: list[tuple[str, object]] = []
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            found += _flat(value, f"{prefix}{key}.")
-        else:
-            found.append((f"{prefix}{key}", value))
-    return found

@@ -80,6 +80,30 @@ MACHINE = record(
     python=TEXT,
     versions=mapping(TEXT),
 )
+LAYER = record(shape=listed(COUNT), dtype=TEXT, bytes=COUNT, parameters=COUNT, macs=maybe(COUNT))
+EPOCH = record(
+    number=COUNT,
+    rate=NUMBER,
+    train_loss=maybe(NUMBER),
+    loss=maybe(NUMBER),
+    quality=maybe(NUMBER),
+    seconds=NUMBER,
+)
+HISTORY = record(
+    epochs=listed(EPOCH),
+    best=COUNT,
+    rate=NUMBER,
+    trials=listed(listed(maybe(NUMBER))),
+    batch=COUNT,
+    steps=COUNT,
+    task=TEXT,
+    metric=TEXT,
+    loss=TEXT,
+    stopped=TEXT,
+    device=TEXT,
+    samples=listed(COUNT),
+    notes=listed(TEXT),
+)
 SIDE = record(file=FILE, size=SIZE, latency=maybe(LATENCY), quality=maybe(QUALITY))
 
 GATE = record(name=TEXT, asked=TEXT, got=TEXT, ok=FLAG, option=TEXT, by=TEXT)
@@ -105,7 +129,10 @@ REPORT = record(
             latency=maybe(TIMED),
         )
     ),
+    selection_quality=maybe(QUALITY),
     decisions=listed(DECISION),
+    layers=listed(record(name=TEXT, op=TEXT, weights=listed(TEXT), before=maybe(LAYER), after=maybe(LAYER))),
+    history=listed(HISTORY),
     normalisation=listed(DECISION),
     audit=maybe(
         record(
@@ -162,6 +189,7 @@ INSPECTION = record(
                 op=TEXT,
                 input_shapes=listed(maybe(_SIZES)),
                 output_shape=maybe(_SIZES),
+                weights=listed(TEXT),
                 weight_shapes=listed(_SIZES),
                 parameters=COUNT,
                 bytes=COUNT,
