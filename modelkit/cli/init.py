@@ -18,7 +18,7 @@ CommandArgument = Annotated[
     str,
     typer.Argument(
         metavar="COMMAND",
-        help="The command whose config is wanted: quantize, prune, evaluate or compare.",
+        help="The command whose config is wanted: quantize, prune, evaluate, compare or rules.",
         show_default=False,
     ),
 ]
@@ -62,7 +62,8 @@ def init(
     target = output if output is not None else Path(f"{command}.yaml")
     templates.write(command, text, schema, target, force=force)
     models = "OLD NEW" if command == "compare" else "MODEL"
-    say(f"wrote {target}; run: modelkit {command} {models} --config {target}")
+    use = f"rules check {target}" if command == "rules" else f"{command} {models} --config {target}"
+    say(f"wrote {target}; run: modelkit {use}")
 
 
 def schema(command: CommandArgument, debug: DebugFlag = False) -> None:
@@ -88,6 +89,10 @@ def _schema_of(command: str) -> type[BaseModel]:
         return COMMANDS[command].schema
     if command in ("evaluate", "compare"):
         return EvaluateConfig if command == "evaluate" else CompareConfig
+    if command == "rules":
+        from modelkit.rules.config import RulesFile
+
+        return RulesFile
     raise UsageError(
-        f"'{shown(command)}' has no config", f"commands with one: {', '.join(COMMANDS)}, evaluate, compare"
+        f"'{shown(command)}' has no config", f"commands with one: {', '.join(COMMANDS)}, evaluate, compare, rules"
     )
