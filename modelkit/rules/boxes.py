@@ -16,6 +16,8 @@ from modelkit.rules.axes import Axis, CategoryAxis, Key
 from modelkit.rules.cubes import MAX_CUBES, Cube, TooComplexError
 
 _BITS = 64
+CELL_BITS = np.uint64(1) << np.arange(_BITS, dtype=np.uint64)
+_LOOK_AT = 96  # boxes by which a cut is chosen
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,11 @@ class Space:
         full = [[_bounds(self.axes[key].domain)] for key in self.spans]
         domains = [self.axes[key].domain for key in self.sets]
         for index, cube in cubes:
-            runs = [list(_runs(cube[key])) if key in cube else full[i] for i, key in enumerate(self.spans)]
+            pieces = [list(runs(cube[key])) if key in cube else full[i] for i, key in enumerate(self.spans)]
             inside = [cube.get(key, domain) for key, domain in zip(self.sets, domains, strict=True)]
-            if np.prod([float(len(run)) for run in runs]) > MAX_CUBES:
+            if np.prod([float(len(run)) for run in pieces]) > MAX_CUBES:
                 raise TooComplexError
-            for choice in product(*runs):
+            for choice in product(*pieces):
                 low.append(tuple(first for first, _ in choice))
                 high.append(tuple(last for _, last in choice))
                 bits.append(inside)
@@ -85,7 +87,7 @@ def _bounds(cells: int) -> tuple[int, int]:
     return (cells & -cells).bit_length() - 1, cells.bit_length() - 1
 
 
-def _runs(cells: int) -> Iterator[tuple[int, int]]:
+def runs(cells: int) -> Iterator[tuple[int, int]]:
     """The spans of neighbouring cells in a set."""
     start = 0
     while cells:
@@ -193,46 +195,53 @@ def halves(boxes: Boxes, region: Region) -> tuple[Region, Region] | None:
     Returns:
         The parts; None where the region is one cell, or no box has a face inside it.
     """
-    best: tuple[float, int, int] | None = None
-    for axis in range(boxes.low.shape[1]):
-        low, high = np.sort(boxes.low[:, axis]), np.sort(boxes.high[:, axis])
-        cuts = np.unique(np.concatenate([low, high + 1]))
-        cuts = cuts[(cuts > region.low[axis]) & (cuts <= region.high[axis])]
-        if not len(cuts):
-            continue
-        left = np.searchsorted(low, cuts, side="left").astype(np.float64)
-        right = len(high) - np.searchsorted(high, cuts, side="left").astype(np.float64)
-        cost = left * left + right * right
-        index = int(cost.argmin())
-        if best is None or cost[index] < best[0]:
-            best = (float(cost[index]), axis, int(cuts[index]))
-    chosen = _best_bit(boxes, region, best)
-    if chosen is not None:
-        axis, bit = chosen
-        inner, outer = region.bits.copy(), region.bits.copy()
-        inner[axis], outer[axis] = bit, region.bits[axis] & ~bit
-        return replace(region, bits=inner), replace(region, bits=outer)
-    if best is None:
+    if len(boxes) > _LOOK_AT:  # a sample shows well enough where to cut
+        boxes = boxes.take(np.linspace(0, len(boxes) - 1, _LOOK_AT).astype(np.int64))
+    cost, axis, cut = _best_cut(boxes, region)
+    bit_cost, bit_axis, bit = _best_bit(boxes, region)
+    if min(cost, bit_cost) == np.inf:
         return None
-    _, axis, cut = best
+    if bit_cost < cost:
+        inner, outer = region.bits.copy(), region.bits.copy()
+        inner[bit_axis], outer[bit_axis] = bit, region.bits[bit_axis] & ~bit
+        return replace(region, bits=inner), replace(region, bits=outer)
     high, low = region.high.copy(), region.low.copy()
     high[axis], low[axis] = cut - 1, cut
     return replace(region, high=high), replace(region, low=low)
 
 
-def _best_bit(boxes: Boxes, region: Region, best: tuple[float, int, int] | None) -> tuple[int, np.uint64] | None:
-    """A value of a set axis that is better to cut off than the best cut of the span axes."""
-    cost, chosen = (np.inf if best is None else best[0]), None
+def _best_cut(boxes: Boxes, region: Region) -> tuple[float, int, int]:
+    """Cost, axis and first cell of the right part of the best cut across a span axis."""
+    best = (np.inf, -1, -1)
+    inner = (boxes.low > region.low).any(axis=0) | (boxes.high < region.high).any(axis=0)
+    axes = np.flatnonzero(inner)
+    lows, highs = np.sort(boxes.low[:, axes], axis=0), np.sort(boxes.high[:, axes], axis=0)
+    for k, axis in enumerate(axes.tolist()):
+        low, high = lows[:, k], highs[:, k]
+        cuts = np.concatenate([low, high + 1])
+        cuts = cuts[(cuts > region.low[axis]) & (cuts <= region.high[axis])]
+        left = low.searchsorted(cuts).astype(np.float64)
+        right = len(high) - high.searchsorted(cuts).astype(np.float64)
+        cost = left * left + right * right
+        index = int(cost.argmin())
+        if cost[index] < best[0]:
+            best = (float(cost[index]), axis, int(cuts[index]))
+    return best
+
+
+def _best_bit(boxes: Boxes, region: Region) -> tuple[float, int, np.uint64]:
+    """Cost, axis and bit of the best cell to part from the others of a set axis."""
+    best = (np.inf, -1, np.uint64(0))
     for axis in range(boxes.bits.shape[1]):
-        inside = boxes.bits[:, axis] & region.bits[axis]
-        if (inside == region.bits[axis]).all():
+        mask = region.bits[axis]
+        inside = boxes.bits[:, axis] & mask
+        if (inside == mask).all():
             continue
-        for cell in range(_BITS):
-            bit = np.uint64(1 << cell)
-            rest = region.bits[axis] & ~bit
-            if not region.bits[axis] & bit or not rest:
-                continue
-            left, right = float(((inside & bit) != 0).sum()), float(((inside & rest) != 0).sum())
-            if left + right < 2 * len(boxes) and left * left + right * right < cost:
-                cost, chosen = left * left + right * right, (axis, bit)
-    return chosen
+        cells = CELL_BITS[(CELL_BITS & mask) != 0]
+        left = ((inside[:, None] & cells) != 0).sum(axis=0).astype(np.float64)
+        right = ((inside[:, None] & (mask & ~cells)) != 0).sum(axis=0).astype(np.float64)
+        cost = np.where(left + right < 2 * len(boxes), left * left + right * right, np.inf)
+        index = int(cost.argmin())
+        if cost[index] < best[0]:
+            best = (float(cost[index]), axis, cells[index])
+    return best

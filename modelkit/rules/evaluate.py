@@ -51,6 +51,7 @@ from modelkit.rules.conditions import (
     IsMissing,
     Linear,
     Not,
+    Operator,
     Or,
     columns_of,
 )
@@ -59,7 +60,10 @@ from modelkit.rules.model import LinearScore, Number, Outcome, Policy, RuleSet
 Table = Mapping[str, np.ndarray]
 """Columns of the same length: float64 with NaN, or object arrays of str with "" (see `modelkit.rules.table`)."""
 
-_CELLS = 1 << 22  # rows times rules looked at together
+Cache = dict[object, np.ndarray]
+"""What was computed for a table already: comparisons, and the codes of text columns."""
+
+_CELLS = 1 << 25  # rows times rules looked at together
 
 
 @dataclass(frozen=True)
@@ -118,14 +122,14 @@ def _joined(parts: list[Evaluation]) -> Evaluation:
 def fires(rules: RuleSet, table: Table) -> np.ndarray:
     """Which rules fire where: bool [N, R], in the order of the file."""
     count = len(next(iter(table.values())))
-    cache: dict[Atom, np.ndarray] = {}
+    cache: Cache = {}
     found = np.empty((count, len(rules.rules)), bool, order="F")
     for i, rule in enumerate(rules.rules):
         found[:, i] = holds(rule.when, table, cache)
     return found
 
 
-def holds(condition: Condition, table: Table, cache: dict[Atom, np.ndarray] | None = None) -> np.ndarray:
+def holds(condition: Condition, table: Table, cache: Cache | None = None) -> np.ndarray:
     """Where a condition holds: bool [N].
 
     Args:
@@ -144,32 +148,46 @@ def holds(condition: Condition, table: Table, cache: dict[Atom, np.ndarray] | No
     if isinstance(condition, Not):
         return ~holds(condition.term, table, cache)
     if condition not in cache:
-        cache[condition] = _atom(condition, table)
+        cache[condition] = _atom(condition, table, cache)
     return cache[condition]
 
 
-def _atom(atom: Atom, table: Table) -> np.ndarray:
+def _atom(atom: Atom, table: Table, cache: Cache) -> np.ndarray:
     if isinstance(atom, Linear):
         found: np.ndarray = atom.op.function(weighted_sum(atom.terms, table), atom.bound)
         return found & ~missing_any(columns_of(atom), table)
     values = table[atom.column]
-    missing = is_missing(values)
+    if values.dtype == object:
+        return _text_atom(atom, values, cache)
+    # NaN makes all comparisons false but "not equal", as IEEE 754 has it.
     if isinstance(atom, IsMissing):
-        return missing
+        return np.isnan(values)
     if isinstance(atom, Compare):
         found = np.asarray(atom.op.function(values, atom.value), bool)
-    elif isinstance(atom, Between):
-        found = (values >= atom.low) & (values <= atom.high)
+        return found & ~np.isnan(values) if atom.op is Operator.NE else found
+    if isinstance(atom, Between):
+        return np.asarray((values >= atom.low) & (values <= atom.high), bool)
+    found = np.isin(values, np.array(atom.values, np.float64))
+    return ~found & ~np.isnan(values) if atom.negated else found
+
+
+def _text_atom(atom: Compare | Between | In | IsMissing, values: np.ndarray, cache: Cache) -> np.ndarray:
+    """A comparison of text: made once for each different text, which are few."""
+    if atom.column not in cache:
+        known: dict[str, int] = {}
+        codes = np.fromiter((known.setdefault(value, len(known)) for value in values), np.int64, len(values))
+        cache[atom.column] = codes
+        cache[atom.column, "texts"] = np.array([*known, ""], object)[:-1]
+    texts: list[str] = cache[atom.column, "texts"].tolist()
+    if isinstance(atom, IsMissing):
+        marks = [not text for text in texts]
+    elif isinstance(atom, Compare):
+        marks = [bool(text) and bool(atom.op.function(text, atom.value)) for text in texts]
     else:
-        found = _is_in(values, atom) != atom.negated
-    return found & ~missing
-
-
-def _is_in(values: np.ndarray, atom: In) -> np.ndarray:
-    if values.dtype == object:
-        wanted = frozenset(atom.values)
-        return np.fromiter((value in wanted for value in values), bool, len(values))
-    return np.isin(values, np.array(atom.values, np.float64))
+        assert isinstance(atom, In)
+        marks = [bool(text) and (text in atom.values) != atom.negated for text in texts]
+    found: np.ndarray = np.array([*marks, False], bool)[cache[atom.column]]
+    return found
 
 
 def is_missing(values: np.ndarray) -> np.ndarray:

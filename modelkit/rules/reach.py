@@ -7,13 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from modelkit.rules.analysis import Analysis
-from modelkit.rules.boxes import Boxes, Region
 from modelkit.rules.budget import Budget
 from modelkit.rules.evaluate import fires
 from modelkit.rules.search import OUT_OF_TIME, PROVED, State, Verdict, uncovered
 from modelkit.rules.table import table_of
-
-_POINTS = 48
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,6 @@ def find_shadowed(analysis: Analysis, budget: Budget) -> tuple[list[Shadow], Ver
     """
     boxes, found = analysis.boxes, []
     unknown: Verdict | None = None
-    rng = np.random.default_rng(0)
     starts = np.flatnonzero(np.diff(boxes.owner, prepend=-1))
     ends = np.append(starts[1:], len(boxes))
     for start, end in zip(starts, ends, strict=True):
@@ -69,9 +65,6 @@ def find_shadowed(analysis: Analysis, budget: Budget) -> tuple[list[Shadow], Ver
             region = boxes.region(index)
             before = boxes.take(np.arange(start))
             before = before.take(before.touching(region))
-            if not len(before) or (not analysis.rows.lacks_solver and _some_point_is_free(before, region, rng, analysis)):
-                worst = Verdict(State.REFUTED)
-                break
             by |= set(before.owner.tolist())
             verdict = uncovered(before, region, analysis.rows, budget)
             worst = verdict if verdict.state is not State.PROVED else worst
@@ -84,30 +77,6 @@ def find_shadowed(analysis: Analysis, budget: Budget) -> tuple[list[Shadow], Ver
     if analysis.complex and unknown is None:
         unknown = Verdict(State.UNKNOWN, reason="some conditions are too complex to be taken apart")
     return found, unknown or PROVED
-
-
-def _some_point_is_free(before: Boxes, region: Region, rng: np.random.Generator, analysis: Analysis) -> bool:
-    """Whether a random cell of a region lies in none of the boxes; says nothing where linear conditions play a part."""
-    if any(not isinstance(key, str) for key in analysis.space.spans):
-        return False
-    shape = (_POINTS, len(region.low))
-    points = region.low + (rng.random(shape) * (region.high - region.low + 1)).astype(np.int32)
-    covered = np.zeros(_POINTS, bool)
-    bits = [_random_bits(int(mask), rng) for mask in region.bits]
-    for point in range(0, len(before), 4096):
-        part = before.take(np.arange(point, min(point + 4096, len(before))))
-        inside = ((part.low[None] <= points[:, None]) & (part.high[None] >= points[:, None])).all(axis=2)
-        for axis, chosen in enumerate(bits):
-            inside &= (part.bits[None, :, axis] & chosen[:, None]) != 0
-        covered |= inside.any(axis=1)
-        if covered.all():
-            return False
-    return True
-
-
-def _random_bits(mask: int, rng: np.random.Generator) -> np.ndarray:
-    cells = np.array([1 << cell for cell in range(mask.bit_length()) if mask >> cell & 1], np.uint64)
-    return cells[rng.integers(len(cells), size=_POINTS)]
 
 
 def _least(analysis: Analysis, start: int, end: int, by: set[int]) -> tuple[int, ...]:

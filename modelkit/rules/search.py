@@ -10,6 +10,7 @@ import numpy as np
 
 from modelkit.rules.boxes import Boxes, Region, halves
 from modelkit.rules.budget import Budget
+from modelkit.rules.dive import free_region
 from modelkit.rules.solver import Found, RowMaker
 from modelkit.rules.table import Row
 
@@ -87,6 +88,12 @@ def explore(boxes: Boxes, region: Region, budget: Budget, judge: Judge, *, order
 
 def uncovered(boxes: Boxes, region: Region, rows: RowMaker, budget: Budget) -> Verdict:
     """Whether boxes cover all of a region; a row that lies in none of them refutes it."""
+
+    free = free_region(boxes, region)
+    if free is not None:
+        verdict = at_row(free, rows)
+        if verdict.state is State.REFUTED:
+            return verdict
 
     def judge(part: Region, near: Boxes, inside: np.ndarray) -> Verdict | None:
         if inside.any():
