@@ -47,14 +47,19 @@ def to_dmn(rules: RuleSet) -> str:
     require_encodable(rules, "dmn", "\ufffe\uffff")
     _refuse(rules)
     rows = list(_rows(rules))
+    if not rows:
+        raise ExportError("dmn", "no rule can ever fire, and a table needs a row")
     used = {key for _, cube in rows for key in cube}
     inputs = [column for column in rules.columns if column.name in used]
-    axes = _axes(rules)
+    axes, names = _axes(rules), feel.names([column.name for column in rules.columns])
     root = ET.Element("definitions", {"xmlns": NAMESPACE, "id": "definitions", "name": one_line(rules.name)})
     root.set("namespace", "urn:modelkit:rules")
     for index, column in enumerate(inputs):
-        data = xml.child(root, "inputData", id=f"data_{index}", name=one_line(column.name))
-        xml.child(data, "variable", name=one_line(column.name), typeRef=_type(column))
+        data = xml.child(root, "inputData", id=f"data_{index}", name=names[column.name])
+        about = "; ".join(part for part in (column.unit, column.description) if part)
+        if about:
+            xml.child(data, "description", one_line(about))
+        xml.child(data, "variable", name=names[column.name], typeRef=_type(column))
     decision = xml.child(root, "decision", id="decision", name=one_line(rules.name))
     for index in range(len(inputs)):
         needed = xml.child(decision, "informationRequirement", id=f"needs_{index}")
@@ -63,9 +68,9 @@ def to_dmn(rules: RuleSet) -> str:
     if rules.policy is Policy.SCORE:
         table.set("aggregation", "SUM")
     for index, column in enumerate(inputs):
-        clause = xml.child(table, "input", id=f"input_{index}", label=one_line(_about(column)))
+        clause = xml.child(table, "input", id=f"input_{index}", label=column.name)
         expression = xml.child(clause, "inputExpression", id=f"expression_{index}", typeRef=_type(column))
-        xml.child(expression, "text", column.name)
+        xml.child(expression, "text", names[column.name])
     _outputs(table, rules)
     xml.child(table, "annotation", name="rule")
     for number, (index, cube) in enumerate(rows):
@@ -94,9 +99,6 @@ def _refuse(rules: RuleSet) -> None:
     for rule in rules.rules:
         if any(isinstance(atom, Linear) for atom in atoms(rule.when)):
             raise ExportError("dmn", f"rule '{one_line(rule.name)}' has a sum, which FEEL's decimals round otherwise")
-    for column in rules.columns:
-        if column.name != column.name.strip() or "  " in column.name:
-            raise ExportError("dmn", f"FEEL ignores spaces like those of the name '{one_line(column.name)}'")
     numbers = [outcome.value for outcome in rules.outcomes if isinstance(outcome, Number)]
     if rules.policy is Policy.SCORE and not sums_are_exact(numbers):
         raise ExportError("dmn", "FEEL adds decimals; these numbers' sums would differ from those of doubles")
@@ -127,18 +129,16 @@ def _type(column: Column) -> str:
     return _TYPES.get(column.type, "number")
 
 
-def _about(column: Column) -> str:
-    return f"{column.name} ({column.unit})" if column.unit else column.name
-
-
 def _outputs(table: ET.Element, rules: RuleSet) -> None:
     kind = "string" if not rules.is_numeric and rules.has_text_labels else "number"
     name = "prediction" if rules.is_numeric else "label"
     outputs = [("output_0", name, kind)]
     if rules.policy is not Policy.SCORE:
         outputs.append(("output_1", "rule_id", "number"))
-    entries = None
-    if rules.policy is not Policy.SCORE and rules.default is not None:
+    entries: list[str] | None = None
+    if rules.policy is Policy.SCORE:
+        entries = ["0"] if rules.default is None else None
+    elif rules.default is not None:
         entries = _entries(rules.default, -1, rules)
     for index, (id_, name, type_) in enumerate(outputs):
         output = xml.child(table, "output", id=id_, name=name, typeRef=type_)
@@ -165,10 +165,12 @@ class DecisionTable:
     Attributes:
         rules: Its rows as rules, over the columns that it looks at.
         rule_ids: The rule_id that each row gives; empty where the table gives none.
+        names: What each column is called outside, by its name in the table.
     """
 
     rules: RuleSet
     rule_ids: tuple[int, ...]
+    names: dict[str, str]
 
 
 def from_dmn(text: str | bytes) -> DecisionTable:
@@ -207,7 +209,8 @@ def _read(root: ET.Element) -> DecisionTable:
     made = [Rule(f"row {i}", when, _outcome(entries[0], kind)) for i, (when, entries) in enumerate(rows)]
     ids = tuple(int(entries[1]) for _, entries in rows) if len(outputs) > 1 else ()
     listed = tuple(columns) or (Column("none", ColumnType.NUMBER, missing=True),)
-    return DecisionTable(RuleSet(listed, tuple(made), policy, default), ids)
+    outside = {name: clause.get("label", name) for (name, _), clause in zip(names, table.findall("input"), strict=True)}
+    return DecisionTable(RuleSet(listed, tuple(made), policy, default), ids, outside)
 
 
 def _text(element: ET.Element, path: str) -> str:

@@ -9,16 +9,29 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
 from modelkit.rules.axes import CategoryAxis, NumberAxis
 from modelkit.rules.columns import Column, ColumnType, date_number, date_text
 from modelkit.rules.conditions import ALWAYS, And, Compare, Condition, In, IsMissing, Not, Operator, Or
 from modelkit.rules.export.errors import ExportError
+from modelkit.rules.export.names import variables
 
 ANY = "-"
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?: [A-Za-z0-9_]+)*\Z")
+_WORDS = frozenset(
+    ("and", "or", "not", "in", "between", "if", "then", "else", "for", "return", "some", "every", "satisfies")
+    + ("instance", "of", "function", "external", "true", "false", "null", "date", "time", "duration", "is")
+)
 _DATES = {ColumnType.DATE: "date", ColumnType.DATETIME: "date and time"}
+
+
+def names(given: Sequence[str]) -> dict[str, str]:
+    """For each name one that FEEL takes: itself, where it is made of words that mean nothing else."""
+    kept = [name for name in given if _NAME.match(name) and not _WORDS & set(name.lower().split())]
+    made = variables([name for name in given if name not in kept], frozenset({*kept, *_WORDS}))
+    return {name: made.get(name, name) for name in given}
 
 
 def string(text: str) -> str:

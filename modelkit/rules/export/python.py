@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import keyword
-import re
 from collections.abc import Mapping
 
 from modelkit.rules.conditions import And, Between, Compare, Condition, In, IsMissing, Linear, Not, Operator, Or
 from modelkit.rules.export.errors import one_line, require_encodable
+from modelkit.rules.export.names import variables
 from modelkit.rules.export.python_parts import CLAMP, DECIDE, HEAD, TAIL
 from modelkit.rules.model import Action, Label, LinearScore, Number, Outcome, RuleSet
 
@@ -27,22 +27,9 @@ def to_python(rules: RuleSet) -> str:
         ExportError: Some text is no valid Unicode.
     """
     require_encodable(rules, "python")
-    names = variables([column.name for column in rules.columns])
+    names = variables([column.name for column in rules.columns], _TAKEN)
     parts = [HEAD, _about(rules), _columns(rules), _table(rules), _rules(rules, names), _default(rules, names)]
     return "\n\n".join([*parts, _decide(rules, names), TAIL]).replace("\n\n\n\n", "\n\n\n") + "\n"
-
-
-def variables(names: list[str]) -> dict[str, str]:
-    """A Python name of its own for each column, as near to the column's name as may be."""
-    found: dict[str, str] = {}
-    for name in names:
-        plain = re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_")[:60].lower() or "column"
-        plain = f"column_{plain}" if plain[0].isdigit() or plain in _TAKEN else plain
-        unique, number = plain, 2
-        while unique in found.values():
-            unique, number = f"{plain}_{number}", number + 1
-        found[name] = unique
-    return found
 
 
 def number(value: float) -> str:

@@ -11,7 +11,7 @@ from rule_sets import rule_sets
 from modelkit.rules.model import RuleSet
 from modelkit.rules.samples import boundary_rows, random_rows
 
-_SETTINGS = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+_SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def rows(rules: RuleSet, seed: int) -> dict[str, np.ndarray]:
