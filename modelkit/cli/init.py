@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 CommandArgument = Annotated[
     str,
     typer.Argument(
-        metavar="COMMAND", help="The command whose config is wanted: quantize, prune or evaluate.", show_default=False
+        metavar="COMMAND",
+        help="The command whose config is wanted: quantize, prune, evaluate or rules.",
+        show_default=False,
     ),
 ]
 
@@ -59,7 +61,8 @@ def init(
         return
     target = output if output is not None else Path(f"{command}.yaml")
     templates.write(command, text, schema, target, force=force)
-    say(f"wrote {target}; run: modelkit {command} MODEL --config {target}")
+    use = f"rules check {target}" if command == "rules" else f"{command} MODEL --config {target}"
+    say(f"wrote {target}; run: modelkit {use}")
 
 
 def schema(command: CommandArgument, debug: DebugFlag = False) -> None:
@@ -85,4 +88,10 @@ def _schema_of(command: str) -> type[BaseModel]:
         return COMMANDS[command].schema
     if command == "evaluate":
         return EvaluateConfig
-    raise UsageError(f"'{shown(command)}' has no config", f"commands with one: {', '.join(COMMANDS)}, evaluate")
+    if command == "rules":
+        from modelkit.rules.config import RulesFile
+
+        return RulesFile
+    raise UsageError(
+        f"'{shown(command)}' has no config", f"commands with one: {', '.join(COMMANDS)}, evaluate, rules"
+    )

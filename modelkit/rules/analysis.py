@@ -45,7 +45,7 @@ class Analysis:
 
     def __post_init__(self) -> None:
         rules = self.rules
-        maker = CubeMaker(make_axes(rules.columns, all_atoms(rules), exact=False))  # type: ignore[arg-type]
+        maker = CubeMaker(make_axes(rules.columns, all_atoms(rules), exact=False))
         cubes: list[tuple[int, Cube]] = []
         for index in rules.order:
             found = _cubes(maker, rules.rules[index].when)
@@ -55,11 +55,12 @@ class Analysis:
                 cubes += [(index, cube) for cube in found]
                 if not found:
                     self.dead.append(index)
-        claims = [
-            _cubes(maker, claim.when) if isinstance(claim, Forbid | Require | Bound) else [{}] for claim in rules.claims
+        claims: list[list[Cube] | None] = [
+            _cubes(maker, claim.when) if isinstance(claim, Forbid | Require | Bound) else [{}]
+            for claim in rules.claims
         ]
         every = [cube for _, cube in cubes] + [cube for found in claims for cube in found or ()]
-        kept = [{claim.column: 0} for claim in rules.claims if isinstance(claim, Monotone)]
+        kept: list[Cube] = [{claim.column: 0} for claim in rules.claims if isinstance(claim, Monotone)]
         self.space = Space.of(maker.axes, [*every, *kept])
         self.boxes, awkward = _boxes(self.space, cubes)
         self.complex += awkward

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modelkit.rules.columns import Column, Value
-from modelkit.rules.conditions import Atom, Between, Compare, In, IsMissing, Linear, Operator
+from modelkit.rules.columns import Column, ColumnType, Value
+from modelkit.rules.conditions import Atom, Between, Compare, Condition, In, IsMissing, Linear, Operator
 
 MISSING_CELL = 0
 
 
 def after(value: float) -> float:
-    """The next double: x <= value is x < after(value)."""
+    """Return the next double: x is at most a value where it is less than the value after."""
     return math.nextafter(value, math.inf)
 
 
@@ -105,15 +105,21 @@ class NumberAxis:
         """A value in a cell, with as few digits as possible; NaN for missing."""
         if cell == MISSING_CELL:
             return math.nan
-        low = self.cuts[cell - 2] if cell > 1 else self.low
-        high = math.nextafter(self.cuts[cell - 1], -math.inf) if cell <= len(self.cuts) else self.high
+        low, high = self.edges(cell)
+        if self.column.type in (ColumnType.DATE, ColumnType.DATETIME) and math.isfinite(low):
+            return low  # few digits make no simple date
         return simple_between(low, high, whole=self.whole)
 
     def edges(self, cell: int) -> tuple[float, float]:
         """Smallest and largest double in a cell (infinite where it has no end)."""
         low = self.cuts[cell - 2] if cell > 1 else self.low
         high = math.nextafter(self.cuts[cell - 1], -math.inf) if cell <= len(self.cuts) else self.high
-        return (math.ceil(low), math.floor(high)) if self.whole and math.isfinite(low + high) else (low, high)
+        if self.whole:
+            low, high = (
+                (math.ceil(low) if math.isfinite(low) else low),
+                (math.floor(high) if math.isfinite(high) else high),
+            )
+        return float(low), float(high)
 
     def locate(self, values: np.ndarray) -> np.ndarray:
         """The cell of each value: int64 [N]."""
@@ -172,8 +178,8 @@ class LinearAxis:
 
 
 Axis = NumberAxis | CategoryAxis | LinearAxis
-Key = str | Linear
-"""What names an axis: a column, or a linear condition."""
+Key = str | Condition
+"""What names an axis: a column, or a condition that is an axis of its own (those that are linear)."""
 
 
 def make_axes(columns: Iterable[Column], found: Iterable[Atom], *, exact: bool) -> dict[Key, Axis]:
@@ -193,7 +199,7 @@ def make_axes(columns: Iterable[Column], found: Iterable[Atom], *, exact: bool) 
             linear.setdefault(atom, LinearAxis(atom))
         elif not isinstance(atom, IsMissing) and atom.column not in texts:
             cuts.setdefault(atom.column, set()).update(cuts_of(atom))
-    axes = {column.name: _axis(column, cuts.get(column.name, set()), exact) for column in columns}
+    axes: dict[Key, Axis] = {column.name: _axis(column, cuts.get(column.name, set()), exact) for column in columns}
     return {**axes, **linear}
 
 
@@ -205,16 +211,13 @@ def _axis(column: Column, cuts: set[float], exact: bool) -> Axis:
         return CategoryAxis(column, domain)
     low, high, whole = -math.inf, math.inf, False
     if not exact:
-        low, high, whole = (-math.inf if column.low is None else column.low), column.high, column.type.is_whole
-        high = math.inf if high is None else high
-        if column.type == "boolean":
-            low, high = 0.0, 1.0
-        if whole:
-            cuts = {float(math.ceil(cut)) if math.isfinite(cut) else cut for cut in cuts}
-            low, high = (
-                (float(math.ceil(low)) if low > -math.inf else low),
-                (math.floor(high) if high < math.inf else high),
-            )
+        whole = column.type.is_whole
+        low = 0.0 if column.type is ColumnType.BOOLEAN else -math.inf if column.low is None else column.low
+        high = 1.0 if column.type is ColumnType.BOOLEAN else math.inf if column.high is None else column.high
+    if whole:
+        cuts = {float(math.ceil(cut)) if math.isfinite(cut) else cut for cut in cuts}
+        low = float(math.ceil(low)) if math.isfinite(low) else low
+        high = float(math.floor(high)) if math.isfinite(high) else high
     inside = tuple(sorted(cut for cut in cuts if low < cut <= high and (exact or cut < math.inf)))
     domain = (1 << (len(inside) + 2)) - 1
     return NumberAxis(column, inside, low, high, whole, domain if exact or column.missing else domain & ~1)

@@ -160,7 +160,9 @@ class Boxes:
         Axes are asked in the order of how many pairs they part; after a few, the pairs that are left are so few
         that they are looked at one by one.
         """
-        order = np.argsort((self.high - self.low + 1).astype(np.float64).mean(axis=0)) if len(self) else []
+        if not len(self):
+            return
+        order = np.argsort((self.high - self.low + 1).astype(np.float64).mean(axis=0))
         axes = [axis for axis in order if not self._is_full(int(axis))]
         low, high = np.ascontiguousarray(self.low.T), np.ascontiguousarray(self.high.T)
         for start in range(0, len(self), block):

@@ -76,6 +76,8 @@ def _overlaps(report: CheckReport, analysis: Analysis, budget: Budget, limit: in
     report.overlaps, report.conflicts, report.at_least = found.count, found.conflicts, found.at_least
     report.disjoint, report.consistent = found.disjoint, found.consistent
     rules = report.rules.rules
+    if report.rules.policy in (Policy.VOTE, Policy.SCORE, Policy.COLLECT):
+        return  # there rules are meant to fire together
     for left, right, row in found.shown:
         conflict = rules[left].then != rules[right].then
         names = (rules[left].name, rules[right].name)
@@ -106,7 +108,7 @@ def _shadow_finding(rules: RuleSet, shadow: Shadow) -> Finding:
     names = [rules.rules[index].name for index in (shadow.rule, *shadow.by)]
     by = ", ".join(f"'{name}'" for name in names[1:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
     text = f"'{names[0]}' never decides: {by} {'covers' if len(names) == 2 else 'cover'} all of it"
-    return Finding(Kind.SHADOWED, Level.ERROR, tuple(names), text)
+    return Finding(Kind.SHADOWED, Level.ERROR, tuple(names), text, (shadow.row,))
 
 
 def _gaps(report: CheckReport, analysis: Analysis, budget: Budget) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 
 from modelkit.rules.analysis import Analysis
@@ -90,7 +89,10 @@ def prove(analysis: Analysis, index: int, budget: Budget) -> Verdict:
 def _by_sampling(rules: RuleSet, claim: Claim) -> Verdict | None:
     """A refutation that is found on random and boundary rows."""
     rng = np.random.default_rng(0)
-    tables = (random_rows(rules, _SAMPLES, rng, declared=True), boundary_rows(rules, rng, declared=True, limit=_SAMPLES))
+    tables = (
+        random_rows(rules, _SAMPLES, rng, declared=True),
+        boundary_rows(rules, rng, declared=True, limit=_SAMPLES),
+    )
     for table in tables:
         if isinstance(claim, Monotone):
             pair = turning_pair(rules, claim, table, rng)
@@ -118,7 +120,9 @@ def _prove_in(analysis: Analysis, claim: Forbid | Require | Bound, region: Regio
         answer = rows.row(part)
         if answer.found is not Found.ROW or answer.row is None:
             return at_row(part, rows)
-        table = {name: np.array([value], object if isinstance(value, str) else float) for name, value in answer.row.items()}
+        table = {
+            name: np.array([value], object if isinstance(value, str) else float) for name, value in answer.row.items()
+        }
         if not claim_holds(claim, rules, table)[0]:
             return Verdict(State.REFUTED, (answer.row,))
         return PROVED if outlook.decided else None
@@ -129,7 +133,9 @@ def _prove_in(analysis: Analysis, claim: Forbid | Require | Bound, region: Regio
         if answer.row is None:
             return at_row(part, rows)
         for row in _ends(analysis, part, answer.row):
-            table = {name: np.array([value], object if isinstance(value, str) else float) for name, value in row.items()}
+            table = {
+                name: np.array([value], object if isinstance(value, str) else float) for name, value in row.items()
+            }
             if not claim_holds(claim, rules, table)[0]:
                 return Verdict(State.REFUTED, (row,))
         return None
@@ -149,7 +155,9 @@ def _ends(analysis: Analysis, part: Region, row: dict[str, float | str]) -> list
             assert isinstance(axis, NumberAxis)
             i = where.get(name)
             first, last = (0, axis.size - 1) if i is None else (int(part.low[i]), int(part.high[i]))
-            choices = [edge for edge in (axis.edges(max(first, 1))[0], axis.edges(max(last, 1))[1]) if np.isfinite(edge)]
+            choices = [
+                edge for edge in (axis.edges(max(first, 1))[0], axis.edges(max(last, 1))[1]) if np.isfinite(edge)
+            ]
             if first == 0 and axis.domain & 1:
                 choices.append(float("nan"))
             if choices:
@@ -174,5 +182,3 @@ def _kept(claim: Forbid | Require | Bound, outlook: Outlook, rules: RuleSet) -> 
     if isinstance(claim, Forbid):
         never, always = always, never
     return True if always else False if never else None
-
-

@@ -75,7 +75,7 @@ class CubeMaker:
         return self._united(found)
 
     def _united(self, cubes: list[Cube]) -> list[Cube]:
-        """The same union with fewer cubes: those over one and the same axis alone are merged, repeated ones dropped."""
+        """The same union with fewer cubes: those over one axis alone are merged, repeated ones dropped."""
         if len(cubes) < 2:
             return cubes
         single: dict[Key, int] = {}

@@ -15,7 +15,7 @@ from modelkit.rules.evaluate import Evaluation, Table, evaluate, fires, holds
 from modelkit.rules.load import load
 from modelkit.rules.model import Policy, RuleSet
 from modelkit.rules.onnx_build import rules_of
-from modelkit.rules.table import read_table, row_of, row_text, shown_value
+from modelkit.rules.table import read_table, row_of, row_text
 from modelkit.rules.text import condition_text
 from modelkit.rules.verify import first_difference, run_rules
 from modelkit.runtime import make_session
@@ -122,7 +122,9 @@ def explanations(rules: RuleSet, table: Table, result: Evaluation, first: int = 
 
 def _because(rules: RuleSet, rule_id: int, firing: int) -> str:
     if rule_id < 0:
-        return "no rule fires, so the default decides" if not firing else "the base scores outweigh the rules that fire"
+        return (
+            "no rule fires, so the default decides" if not firing else "the base scores outweigh the rules that fire"
+        )
     rule = rules.rules[rule_id]
     text = f"'{rule.name}' holds: {condition_text(rule.when, rules.column)}"
     if firing < 2:
@@ -141,11 +143,11 @@ def _because(rules: RuleSet, rule_id: int, firing: int) -> str:
 def _literals(rules: RuleSet, rule_id: int, table: Table) -> tuple[tuple[str, bool], ...]:
     if rule_id < 0:
         return ()
-    found = []
+    row, found = row_of(table, 0), []
     for atom in dict.fromkeys(atoms(rules.rules[rule_id].when)):
         given = []
         for name in columns_of(atom):
-            value = shown_value(rules.column[name], row_of(table, 0)[name])
-            given.append(f"{name} is {'missing' if value is None else str(value).lower() if value is True or value is False else value}")
+            text = row_text(rules, row, [name])
+            given.append(text if text.endswith(" missing") else text.replace(" = ", " is ", 1))
         found.append((f"{condition_text(atom, rules.column)}  ({', '.join(given)})", bool(holds(atom, table)[0])))
     return tuple(found)

@@ -73,7 +73,9 @@ def fit(rules: RuleSet, table: Table, labels: np.ndarray | None) -> Fit:
         covered += fired.sum(axis=0)
         if truth is not None:
             right += (fired & truth[start : start + _BLOCK]).sum(axis=0)
-    decided = np.bincount(np.where(result.rule_id < 0, len(rules.rules), result.rule_id), minlength=len(rules.rules) + 1)
+    decided = np.bincount(
+        np.where(result.rule_id < 0, len(rules.rules), result.rule_id), minlength=len(rules.rules) + 1
+    )
     names = [*(rule.name for rule in rules.rules), "default"]
     base = None if truth is None else truth.mean(axis=0)
     found = []
@@ -113,5 +115,3 @@ def _quality(rules: RuleSet, result: Evaluation, labels: np.ndarray | None) -> d
         "mae": float(np.mean(np.abs(error))),
         "r2": 1.0 - float(np.mean(error**2)) / spread if spread else None,
     }
-
-

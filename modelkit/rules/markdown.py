@@ -52,11 +52,19 @@ def _rules(report: BuildReport) -> list[str]:
         head += ["fires", "decides", *(["RMSE"] if rules.is_numeric else ["precision", "lift"])]
     body: list[list[object]] = []
     for i, rule in enumerate(rules.rules[:_MOST]):
-        row: list[object] = [rule.name, condition_text(rule.when, rules.column), getattr(rule.then, "value", rule.then)]
+        row: list[object] = [
+            rule.name,
+            condition_text(rule.when, rules.column),
+            getattr(rule.then, "value", rule.then),
+        ]
         if fit is not None:
             one = fit.rules[i]
             row += [units.percent(one.coverage), units.percent(one.decides)]
-            quality = [units.metric("rmse", one.error)] if rules.is_numeric else [units.percent(one.precision), units.factor(one.lift)]
+            quality = (
+                [units.metric("rmse", one.error)]
+                if rules.is_numeric
+                else [units.percent(one.precision), units.factor(one.lift)]
+            )
             row += quality
         body.append(row)
     lines = table(head, body, names=1)

@@ -16,6 +16,7 @@ from modelkit.rules.outlook import Forecaster, Outlook
 from modelkit.rules.samples import boundary_values
 from modelkit.rules.search import OUT_OF_TIME, PROVED, State, Verdict
 from modelkit.rules.solver import Found
+from modelkit.rules.steps import Steps
 from modelkit.rules.table import Row, row_of, table_of
 
 
@@ -52,7 +53,9 @@ def turns(rules: RuleSet, claim: Monotone, low: Table, high: Table) -> np.ndarra
     if claim.label is None:
         assert before.prediction is not None and after.prediction is not None
         with np.errstate(invalid="ignore"):
-            kept = after.prediction >= before.prediction if claim.increasing else after.prediction <= before.prediction
+            kept = (
+                after.prediction >= before.prediction if claim.increasing else after.prediction <= before.prediction
+            )
         return ~kept
     left, right = before.result == claim.label, after.result == claim.label
     return np.asarray(left & ~right if claim.increasing else right & ~left, bool)
@@ -86,6 +89,7 @@ def _turns_inside(outcome: LinearScore, claim: Monotone) -> bool:
 
 def _explore(analysis: Analysis, claim: Monotone, axis: int, region: Region, budget: Budget) -> Verdict:
     forecaster = Forecaster(analysis.rules, analysis.space)
+    steps = Steps(analysis, claim, axis)
     unknown: Verdict | None = None
     stack = [(region, analysis.boxes)]
     while stack:
@@ -99,6 +103,9 @@ def _explore(analysis: Analysis, claim: Monotone, axis: int, region: Region, bud
         before, after = (forecaster.look(side, *boxes) for side, boxes in zip((left, right), sides, strict=True))
         kept = _kept(claim, before, after)
         if kept is True:
+            continue
+        nan = before.may_be_nan or after.may_be_nan
+        if kept is None and not nan and steps.rise(left, right, sides[0], sides[1]):
             continue
         if kept is False or (before.decided and after.decided):
             verdict = _at_pair(analysis, claim, axis, left, right)
@@ -132,7 +139,9 @@ def _near(boxes: Boxes, region: Region, ordered: bool) -> tuple[Boxes, np.ndarra
     return near, inside
 
 
-def _split(left: Region, right: Region, axis: int, sides: list[tuple[Boxes, np.ndarray]]) -> tuple[Region, ...] | None:
+def _split(
+    left: Region, right: Region, axis: int, sides: list[tuple[Boxes, np.ndarray]]
+) -> tuple[Region, ...] | None:
     for back, region, (near, inside) in ((0, left, sides[0]), (-1, right, sides[1])):
         parts = halves(near.take(~inside), region)
         if parts is not None:

@@ -44,7 +44,7 @@ def to_onnx(rules: RuleSet) -> onnx.ModelProto:
         raise UsageError(f"a column is called '{taken[0]}', as an output of the ONNX file is", "rename the column")
     nodes = Nodes([column.name for column in rules.columns])
     axes = exact_axes(rules)
-    inputs = Inputs(rules, axes, nodes)  # type: ignore[arg-type]
+    inputs = Inputs(rules, axes, nodes)
     Outputs(rules, inputs, Matcher(rules, axes, inputs, nodes), nodes).make()
     given = [
         helper.make_tensor_value_info(c.name, TensorProto.STRING if c.type.is_text else TensorProto.DOUBLE, ["N"])
@@ -79,7 +79,7 @@ def rules_of(path: Path) -> RuleSet:
         ConfigError: What it holds is no valid rule set.
     """
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         model = onnx.load(require_file(path), load_external_data=False)

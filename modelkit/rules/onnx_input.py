@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 
-from modelkit.rules.axes import Axis, CategoryAxis, LinearAxis, NumberAxis
-from modelkit.rules.conditions import And, Condition, In, IsMissing, Linear, Not, Operator, Or
+from modelkit.rules.axes import Axis, CategoryAxis, Key, LinearAxis, NumberAxis
+from modelkit.rules.conditions import And, Condition, Linear, Not, Operator, Or
 from modelkit.rules.model import RuleSet
 from modelkit.rules.onnx_nodes import Nodes
 
@@ -36,7 +37,7 @@ class Inputs:
         matrix: double [N, number of them]; empty where there are none.
     """
 
-    def __init__(self, rules: RuleSet, axes: Mapping[object, Axis], nodes: Nodes) -> None:
+    def __init__(self, rules: RuleSet, axes: Mapping[Key, Axis], nodes: Nodes) -> None:
         self._rules, self._axes, self._nodes = rules, axes, nodes
         self.numbers = [column.name for column in rules.columns if not column.type.is_text]
         self.matrix = nodes.join([nodes.column(name) for name in self.numbers]) if self.numbers else ""
@@ -76,7 +77,9 @@ class Inputs:
         nodes = self._nodes
         values = nodes.columns(self.matrix, [self.numbers.index(name) for name in names])
         axes = [self._axes[name] for name in names]
-        found = nodes.add("TreeEnsemble", values, domain=_ML, **_ensemble([a for a in axes if isinstance(a, NumberAxis)]))
+        found = nodes.add(
+            "TreeEnsemble", values, domain=_ML, **_ensemble([a for a in axes if isinstance(a, NumberAxis)])
+        )
         zero = nodes.constant(np.float64(0.0))
         cells = nodes.cast(nodes.add("Where", nodes.add("IsNaN", values), zero, found), "INT64")
         parts = [cells] if len(names) == 1 else self._split(cells, len(names))
@@ -110,9 +113,15 @@ class Inputs:
             if not condition.terms:
                 fill = nodes.constant(np.array([isinstance(condition, And)]))
                 return nodes.add("Expand", fill, self.count())
-            op, parts = ("And" if isinstance(condition, And) else "Or"), [self.holds(term) for term in condition.terms]
+            op, parts = (
+                ("And" if isinstance(condition, And) else "Or"),
+                [self.holds(term) for term in condition.terms],
+            )
             while len(parts) > 1:  # a balanced tree: as deep as the logarithm
-                parts = [nodes.add(op, *parts[i : i + 2]) if i + 1 < len(parts) else parts[i] for i in range(0, len(parts), 2)]
+                parts = [
+                    nodes.add(op, *parts[i : i + 2]) if i + 1 < len(parts) else parts[i]
+                    for i in range(0, len(parts), 2)
+                ]
             return parts[0]
         if isinstance(condition, Linear):
             self.linear([condition])
@@ -159,8 +168,7 @@ class Inputs:
         return nodes.add(_OPS[op], total, bounds)
 
 
-
-def _ensemble(axes: list[NumberAxis]) -> dict[str, object]:
+def _ensemble(axes: list[NumberAxis]) -> dict[str, Any]:
     """Attributes of a TreeEnsemble with a binary search tree for each axis."""
     from onnx import numpy_helper
 

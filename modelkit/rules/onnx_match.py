@@ -1,4 +1,4 @@
-"""Which rules fire, as bits: each axis's cell looks up the rules that it allows, and all axes' bits are joined by AND.
+"""Which rules fire, as bits: each axis's cell looks up the rules that it allows, and AND joins the axes.
 
 This is the bit vector method of packet classification (Lakshman and Stiliadis, SIGCOMM 1998). A rule's condition is
 a union of boxes; the first box of each rule makes up plane 0, the second ones plane 1, and planes are joined by OR.
@@ -46,13 +46,13 @@ class Matcher:
     def words(self, order: Sequence[int]) -> str:
         """Bits of all rules: int64 [N, words]; bit b of word w is the rule ``order[w * BITS + b]``."""
         maker = CubeMaker(self._axes)
-        planes: list[dict[int, Mapping[object, int]]] = [{}]
+        planes: list[dict[int, Cube]] = [{}]
         for position, index in enumerate(order):
             condition = self._rules.rules[index].when
-            for plane, cube in enumerate(_cubes(maker, condition)):
-                if plane == len(planes):
+            for number, cube in enumerate(_cubes(maker, condition)):
+                if number == len(planes):
                     planes.append({})
-                planes[plane][position] = cube
+                planes[number][position] = cube
         self._prepare(cube for plane in planes for cube in plane.values())
         count = -(-len(order) // BITS)
         total = ""
@@ -61,19 +61,19 @@ class Matcher:
             total = self._nodes.add("BitwiseOr", total, bits) if total else bits
         return total
 
-    def _prepare(self, cubes: Iterable[Mapping[object, int]]) -> None:
+    def _prepare(self, cubes: Iterable[Cube]) -> None:
         keys = {key: None for cube in cubes for key in cube}
-        looked = {key for key in keys if isinstance(key, str)}
+        looked: set[Key] = {key for key in keys if isinstance(key, str)}
         linear = [key for key in keys if isinstance(key, Linear)]
         for key in keys:
             if not isinstance(key, str | Linear):  # a condition that is computed by operators
-                found = list(atoms(key))  # type: ignore[arg-type]
+                found = list(atoms(key))
                 linear += [atom for atom in found if isinstance(atom, Linear)]
                 looked |= {atom.column for atom in found if not isinstance(atom, Linear)}
-        self._inputs.locate([name for name in self._axes if name in looked])  # type: ignore[misc]
+        self._inputs.locate([name for name in self._axes if isinstance(name, str) and name in looked])
         self._inputs.linear(linear)
 
-    def _plane(self, plane: dict[int, Mapping[object, int]], count: int) -> str:
+    def _plane(self, plane: dict[int, Cube], count: int) -> str:
         """One box of each rule: int64 [N, count]."""
         nodes = self._nodes
         used = sorted({position // BITS for position in plane})
@@ -95,10 +95,12 @@ class Matcher:
 
     def _constant(self, row: np.ndarray) -> str:
         """The same row for all rows of the input."""
-        shape = self._nodes.add("Concat", self._inputs.count(), self._nodes.constant([row.shape[1]], np.int64), axis=0)
+        shape = self._nodes.add(
+            "Concat", self._inputs.count(), self._nodes.constant([row.shape[1]], np.int64), axis=0
+        )
         return self._nodes.add("Expand", self._nodes.constant(row), shape)
 
-    def _group(self, group: dict[int, Mapping[object, int]], words: int) -> str:
+    def _group(self, group: dict[int, Cube], words: int) -> str:
         """Bits of up to GROUP words: for each axis a look-up, all joined by AND."""
         nodes = self._nodes
         keys = list({key: None for cube in group.values() for key in cube})
@@ -108,10 +110,10 @@ class Matcher:
             return self._constant(_packed(bits))
         total = ""
         for key in keys:
-            size = self._axes[key].size if key in self._axes else 2  # type: ignore[index]
+            size = self._axes[key].size if key in self._axes else 2
             sets = {bit: cube[key] for bit, cube in group.items() if key in cube}
             table, cells = _table(sets, list(group), size, words * BITS)
-            index = self._inputs.cells(key) if isinstance(key, str) else nodes.cast(self._inputs.holds(key), "INT64")  # type: ignore[arg-type]
+            index = self._inputs.cells(key) if isinstance(key, str) else nodes.cast(self._inputs.holds(key), "INT64")
             if len(table) < size:
                 index = nodes.pick(cells.astype(np.int32), index)
             found = nodes.pick(_packed(table), index)
@@ -119,18 +121,17 @@ class Matcher:
         return total
 
 
-def _cubes(maker: CubeMaker, condition: Condition) -> list[Mapping[object, int]]:
+def _cubes(maker: CubeMaker, condition: Condition) -> list[Cube]:
     """A condition's boxes; itself as an axis of its own where there are too many."""
     try:
-        cubes: list[Cube] = maker.cubes(condition)
+        cubes = maker.cubes(condition)
     except TooComplexError:
-        cubes = []
         return [{condition: 2}]
-    return [{condition: 2}] if len(cubes) > _MOST_PLANES else list(cubes)  # type: ignore[list-item]
+    return [{condition: 2}] if len(cubes) > _MOST_PLANES else cubes
 
 
 def _table(sets: Mapping[int, int], present: list[int], size: int, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each piece of an axis the bits that it allows: bool [pieces, bits]; and the piece of each cell, int64 [size].
+    """For each piece of an axis the bits that it allows: bool [pieces, bits]; and the piece of each cell [size].
 
     Neighbouring cells that allow the same bits are one piece.
     """

@@ -31,7 +31,7 @@ class Nodes:
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._count = 0
 
-    def constant(self, value: np.ndarray | float | int | list[int], dtype: Any = None) -> str:
+    def constant(self, value: np.ndarray | np.generic | float | int | list[int], dtype: Any = None) -> str:
         """A constant's name; texts are given as object arrays."""
         from onnx import numpy_helper
 

@@ -68,7 +68,9 @@ class Outputs:
 
     def _rule_id(self, position: str, order: Sequence[int]) -> str:
         """The output rule_id out of a position in an order."""
-        return self._nodes.add("Gather", self._nodes.constant(np.array([*order, -1])), position, axis=0, name="rule_id")
+        return self._nodes.add(
+            "Gather", self._nodes.constant(np.array([*order, -1])), position, axis=0, name="rule_id"
+        )
 
     def _labels(self, chosen: str) -> None:
         """The output label out of indices into the classes, -1 for none (int64 [N])."""
@@ -128,7 +130,7 @@ class Outputs:
         return value
 
     def _add_up(self, fired: str, values: str | np.ndarray, start: str | float) -> str:
-        """start + the values of the rules that fire, in their order: double [N, 1].
+        """Start + the values of the rules that fire, in their order: double [N, 1].
 
         Args:
             fired: bool [N, R].
@@ -216,14 +218,14 @@ class Outputs:
         fired = self._fired(self._matcher.words(order), len(outcomes))
         if any(isinstance(outcome, LinearScore) for outcome in outcomes):
             matrix = self._linear_values(outcomes)
-            size: np.ndarray | str = nodes.add("Abs", matrix)
+            size = nodes.add("Abs", matrix)
             size = nodes.add("Where", nodes.add("IsNaN", size), nodes.constant(np.float64(0.0)), size)
             total = self._add_up(fired, matrix, start)
+            self._largest(fired, size, order)
         else:
             values = np.array([_start(outcome) for outcome in outcomes])
-            size = np.abs(values)
             total = self._add_up(fired, values, start)
-        self._largest(fired, size, order)
+            self._largest(fired, np.abs(values), order)
         self._predict(nodes.flat(total))
 
     def _zeros(self) -> str:

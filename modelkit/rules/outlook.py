@@ -9,7 +9,7 @@ import numpy as np
 
 from modelkit.rules.axes import NumberAxis
 from modelkit.rules.boxes import Boxes, Region, Space
-from modelkit.rules.model import LinearScore, Number, Outcome, Policy, RuleSet
+from modelkit.rules.model import Action, Label, LinearScore, Number, Outcome, Policy, RuleSet
 
 _SLACK = 1e-12  # relative; sums here are added in another order than the evaluator's
 
@@ -74,12 +74,16 @@ class Forecaster:
         if not sure:
             outcomes.append(rules.default)
         if not rules.is_numeric:
-            labels = frozenset(self._none if o is None else o.value for o in outcomes)  # type: ignore[union-attr]
+            labels = frozenset(self._label(outcome) for outcome in outcomes)
             return Outlook(labels, decided=len(labels) == 1)
-        ranges = [self._range(outcome, region) for outcome in outcomes]
+        ranges = [self.range(outcome, region) for outcome in outcomes]
         constant = all(isinstance(outcome, Number) for outcome in outcomes)
         same = constant and len({low for low, _, _ in ranges}) == 1
         return self._clamped(ranges, same)
+
+    def _label(self, outcome: Outcome | None) -> str | int:
+        """The label of an outcome, or what stands for none."""
+        return outcome.value if isinstance(outcome, Label | Action) else self._none
 
     def _clamped(self, ranges: list[tuple[float, float, bool]], decided: bool) -> Outlook:
         low, high = min(low for low, _, _ in ranges), max(high for _, high, _ in ranges)
@@ -90,7 +94,7 @@ class Forecaster:
             low, high = min(low, clamp.high), min(high, clamp.high)
         return Outlook(low=low, high=high, decided=decided, may_be_nan=any(nan for _, _, nan in ranges))
 
-    def _range(self, outcome: Outcome | None, region: Region) -> tuple[float, float, bool]:
+    def range(self, outcome: Outcome | None, region: Region) -> tuple[float, float, bool]:
         """Least and largest value of an outcome in a region, and whether it may be NaN."""
         if isinstance(outcome, Number):
             return outcome.value, outcome.value, False
@@ -119,8 +123,8 @@ class Forecaster:
 
     def _sum(self, region: Region, sure: set[int], maybe: list[int]) -> Outlook:
         rules = self._rules
-        base = (0.0, 0.0, False) if rules.default is None else self._range(rules.default, region)
-        ranges = {i: self._range(rules.rules[i].then, region) for i in (*sorted(sure), *maybe)}
+        base = (0.0, 0.0, False) if rules.default is None else self.range(rules.default, region)
+        ranges = {i: self.range(rules.rules[i].then, region) for i in (*sorted(sure), *maybe)}
         outcomes = [rules.default, *(rules.rules[i].then for i in sure)]
         decided = not maybe and not any(isinstance(outcome, LinearScore) for outcome in outcomes)
         low = base[0] + sum(ranges[i][0] for i in sorted(sure)) + sum(min(0.0, ranges[i][0]) for i in maybe)
@@ -136,23 +140,23 @@ class Forecaster:
         high = dict(low)
         size = sum(map(abs, low.values()))
         for i in (*sorted(sure), *maybe):
-            label, weight = rules.rules[i].then.value, rules.rules[i].weight  # type: ignore[union-attr]
+            label, weight = self._label(rules.rules[i].then), rules.rules[i].weight
             size += abs(weight)
-            low[label] += weight if i in sure else min(0.0, weight)  # type: ignore[index]
-            high[label] += weight if i in sure else max(0.0, weight)  # type: ignore[index]
+            low[label] += weight if i in sure else min(0.0, weight)
+            high[label] += weight if i in sure else max(0.0, weight)
         least = max(low.values()) - _SLACK * size
         labels = {label for label in rules.classes if high[label] >= least}
         if not sure and not rules.base:
-            default = self._none if rules.default is None else rules.default.value  # type: ignore[union-attr]
+            default = self._label(rules.default)
             labels = labels | {default} if maybe else {default}
         return Outlook(frozenset(labels), decided=not maybe or len(labels) == 1)
 
     def _collected(self, sure: set[int], maybe: list[int]) -> Outlook:
         rules = self._rules
-        surely = {rules.rules[i].then.value for i in sure}  # type: ignore[union-attr]
-        labels = surely | {rules.rules[i].then.value for i in maybe}  # type: ignore[union-attr]
+        surely = {self._label(rules.rules[i].then) for i in sure}
+        labels = surely | {self._label(rules.rules[i].then) for i in maybe}
         if not sure and rules.default is not None:
-            labels.add(rules.default.value)  # type: ignore[union-attr]
+            labels.add(self._label(rules.default))
             if not maybe:
                 surely = set(labels)
         return Outlook(frozenset(labels), decided=not maybe, surely=frozenset(surely))

@@ -46,11 +46,13 @@ def find_overlaps(analysis: Analysis, budget: Budget, limit: int) -> Overlaps:
         budget: How long it may take.
         limit: Pairs to show of each kind, conflicts and others.
     """
-    left, right, first, second, complete = _pairs(analysis, budget)
+    linear = any(not isinstance(key, str) for key in analysis.space.spans)
+    # Where linear conditions restrict boxes, one pair of boxes of two rules may be empty and another not.
+    left, right, first, second, complete = _pairs(analysis, budget, once=not linear)
     kinds = _kinds(analysis)
     conflict = kinds[left] != kinds[right]
     found = Overlaps(at_least=not complete or bool(analysis.complex))
-    if not any(not isinstance(key, str) for key in analysis.space.spans):
+    if not linear:
         found.count, found.conflicts = len(left), int(conflict.sum())
         chosen = [*np.flatnonzero(conflict)[:limit], *np.flatnonzero(~conflict)[:limit]]
         for k in chosen:
@@ -71,22 +73,30 @@ def _with_solver(
 ) -> Overlaps:
     """Pairs of boxes may have no row in common where linear conditions restrict them."""
     left, right, first, second, conflict = pairs
-    doubts, shown = 0, {True: 0, False: 0}
+    shown = {True: 0, False: 0}
+    known: set[tuple[int, int]] = set()
+    doubted: set[tuple[int, int]] = set()
     for k in [*np.flatnonzero(conflict), *np.flatnonzero(~conflict)]:
         if budget.is_spent:
             complete, found.at_least = False, True
             break
+        pair = (int(left[k]), int(right[k]))
+        if pair in known:
+            continue
         answer = analysis.rows.row(analysis.boxes.meet(int(first[k]), int(second[k])))
-        doubts += answer.found is Found.UNKNOWN
+        if answer.found is Found.UNKNOWN:
+            doubted.add(pair)
         if answer.row is None:
             continue
+        known.add(pair)
         found.count += 1
         found.conflicts += bool(conflict[k])
         if shown[bool(conflict[k])] < limit:
             shown[bool(conflict[k])] += 1
-            found.shown.append((int(left[k]), int(right[k]), answer.row))
-    found.at_least |= bool(doubts)
-    return _judged(found, analysis, complete, doubts)
+            found.shown.append((*pair, answer.row))
+    doubted -= known
+    found.at_least |= bool(doubted)
+    return _judged(found, analysis, complete, len(doubted))
 
 
 def _judged(found: Overlaps, analysis: Analysis, complete: bool, doubts: int) -> Overlaps:
@@ -95,7 +105,7 @@ def _judged(found: Overlaps, analysis: Analysis, complete: bool, doubts: int) ->
     if analysis.complex:
         complete, why = False, "some conditions are too complex to be taken apart"
     if doubts:
-        complete, why = False, f"{doubts} pairs with linear conditions could not be decided"
+        complete, why = False, f"{doubts} pairs with linear conditions are open: {analysis.rows.why_not}"
     unknown = Verdict(State.UNKNOWN, reason=why)
     conflicts = [row for i, j, row in found.shown if _outcome(rules[i]) != _outcome(rules[j])]
     found.consistent = Verdict(State.REFUTED, (conflicts[0],)) if conflicts else Verdict(State.PROVED)
@@ -116,8 +126,13 @@ def _kinds(analysis: Analysis) -> np.ndarray:
     return np.array([known.setdefault(_outcome(rule), len(known)) for rule in analysis.rules.rules])
 
 
-def _pairs(analysis: Analysis, budget: Budget) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool]:
-    """Pairs of rules whose boxes meet: rule indices (smaller first), a pair of boxes for each, whether all."""
+def _pairs(
+    analysis: Analysis, budget: Budget, *, once: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool]:
+    """Pairs of rules whose boxes meet: rule indices (smaller first), a pair of boxes for each, whether all.
+
+    With ``once``, of several pairs of boxes of the same two rules only one is given.
+    """
     owner = analysis.boxes.owner
     parts: list[tuple[np.ndarray, np.ndarray]] = []
     total, complete = 0, True
@@ -132,7 +147,7 @@ def _pairs(analysis: Analysis, budget: Budget) -> tuple[np.ndarray, np.ndarray, 
     first = np.concatenate([p[0] for p in parts]) if parts else empty
     second = np.concatenate([p[1] for p in parts]) if parts else empty
     left, right = np.minimum(owner[first], owner[second]), np.maximum(owner[first], owner[second])
-    if len(np.unique(owner)) < len(owner):
+    if once and len(np.unique(owner)) < len(owner):
         _, kept = np.unique(left * len(analysis.rules.rules) + right, return_index=True)
         left, right, first, second = left[kept], right[kept], first[kept], second[kept]
     return left, right, first, second, complete

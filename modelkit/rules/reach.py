@@ -8,9 +8,9 @@ import numpy as np
 
 from modelkit.rules.analysis import Analysis
 from modelkit.rules.budget import Budget
-from modelkit.rules.evaluate import fires
+from modelkit.rules.evaluate import evaluate, fires, holds
 from modelkit.rules.search import OUT_OF_TIME, PROVED, State, Verdict, uncovered
-from modelkit.rules.table import table_of
+from modelkit.rules.table import Row, table_of
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,12 @@ class Shadow:
     Attributes:
         rule: Its index.
         by: Indices of the rules that cover it.
+        row: A row on which its condition holds and another rule decides.
     """
 
     rule: int
     by: tuple[int, ...]
+    row: Row
 
 
 def find_gap(analysis: Analysis, budget: Budget) -> Verdict:
@@ -51,8 +53,8 @@ def find_shadowed(analysis: Analysis, budget: Budget) -> tuple[list[Shadow], Ver
     boxes, found = analysis.boxes, []
     unknown: Verdict | None = None
     starts = np.flatnonzero(np.diff(boxes.owner, prepend=-1))
-    ends = np.append(starts[1:], len(boxes))
-    for start, end in zip(starts, ends, strict=True):
+    ends = np.append(starts[1:], len(boxes))[: len(starts)]
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         if budget.is_spent:
             unknown = unknown or OUT_OF_TIME
             break
@@ -70,13 +72,28 @@ def find_shadowed(analysis: Analysis, budget: Budget) -> tuple[list[Shadow], Ver
             worst = verdict if verdict.state is not State.PROVED else worst
             if worst.state is State.REFUTED:
                 break
-        if worst.state is State.PROVED:
-            found.append(Shadow(rule, _least(analysis, start, end, by)))
+        row = _row(analysis, rule, range(start, end)) if worst.state is State.PROVED else None
+        if row is not None:
+            found.append(Shadow(rule, _least(analysis, start, end, by), row))
         elif worst.state is State.UNKNOWN:
             unknown = worst
     if analysis.complex and unknown is None:
         unknown = Verdict(State.UNKNOWN, reason="some conditions are too complex to be taken apart")
     return found, unknown or PROVED
+
+
+def _row(analysis: Analysis, rule: int, boxes: range) -> Row | None:
+    """A row on which a rule's condition holds though another one decides, verified; None where none was found."""
+    for index in boxes:
+        answer = analysis.rows.row(analysis.boxes.region(index))
+        if answer.row is not None:
+            table = table_of(analysis.rules, [answer.row])
+            if (
+                holds(analysis.rules.rules[rule].when, table)[0]
+                and evaluate(analysis.rules, table).rule_id[0] != rule
+            ):
+                return answer.row
+    return None
 
 
 def _least(analysis: Analysis, start: int, end: int, by: set[int]) -> tuple[int, ...]:

@@ -8,12 +8,12 @@ import numpy as np
 
 from modelkit.rules.axes import CategoryAxis, NumberAxis, make_axes
 from modelkit.rules.columns import Column
-from modelkit.rules.conditions import Linear, atoms
+from modelkit.rules.conditions import Atom, Linear, atoms
 from modelkit.rules.evaluate import Table, weighted_sum
 from modelkit.rules.model import Bound, Forbid, Require, RuleSet
 
 
-def all_atoms(rules: RuleSet) -> Iterator[object]:
+def all_atoms(rules: RuleSet) -> Iterator[Atom]:
     """All comparisons of rules and claims."""
     for rule in rules.rules:
         yield from atoms(rule.when)
@@ -30,7 +30,7 @@ def boundary_values(rules: RuleSet, *, declared: bool) -> dict[str, np.ndarray]:
         declared: Only what columns declare; otherwise also missing values, infinities, values out of range and
             unknown categories, which an evaluator must treat alike all the same.
     """
-    axes = make_axes(rules.columns, all_atoms(rules), exact=not declared)  # type: ignore[arg-type]
+    axes = make_axes(rules.columns, all_atoms(rules), exact=not declared)
     found: dict[str, np.ndarray] = {}
     for column in rules.columns:
         axis = axes[column.name]
@@ -56,7 +56,9 @@ def _numbers(column: Column, axis: NumberAxis, declared: bool) -> np.ndarray:
     return np.unique(np.array(values))
 
 
-def boundary_rows(rules: RuleSet, rng: np.random.Generator, *, declared: bool, limit: int = 200_000) -> dict[str, np.ndarray]:
+def boundary_rows(
+    rules: RuleSet, rng: np.random.Generator, *, declared: bool, limit: int = 200_000
+) -> dict[str, np.ndarray]:
     """Rows in which every boundary value of every column occurs at least once, the others being random ones.
 
     For linear conditions there are rows whose sum is the bound, or as near to it as doubles come.

@@ -88,7 +88,6 @@ def explore(boxes: Boxes, region: Region, budget: Budget, judge: Judge, *, order
 
 def uncovered(boxes: Boxes, region: Region, rows: RowMaker, budget: Budget) -> Verdict:
     """Whether boxes cover all of a region; a row that lies in none of them refutes it."""
-
     free = free_region(boxes, region)
     if free is not None:
         verdict = at_row(free, rows)
@@ -110,10 +109,4 @@ def at_row(part: Region, rows: RowMaker) -> Verdict:
         return Verdict(State.REFUTED, (answer.row,))
     if answer.found is Found.EMPTY:
         return PROVED
-    return Verdict(State.UNKNOWN, reason=_why(rows))
-
-
-def _why(rows: RowMaker) -> str:
-    if rows.lacks_solver:
-        return "linear conditions need z3: pip install 'modelkit[rules]'"
-    return "z3 found no answer for linear conditions in time"
+    return Verdict(State.UNKNOWN, reason=rows.why_not)

@@ -84,7 +84,11 @@ def _fit(fit: Fit, *, numeric: bool) -> RenderableType:
     last = ("RMSE",) if numeric else ("precision", "lift")
     table = new_table("rule", "fires", "decides", *last, numbers=("fires", "decides", *last))
     for rule in fit.rules[:_MOST_RULES]:
-        figures = [units.metric("rmse", rule.error)] if numeric else [units.percent(rule.precision), units.factor(rule.lift)]
+        figures = (
+            [units.metric("rmse", rule.error)]
+            if numeric
+            else [units.percent(rule.precision), units.factor(rule.lift)]
+        )
         add_row(table, rule.rule, units.percent(rule.coverage), units.percent(rule.decides), *figures)
     quality = ", ".join(f"{name} {units.metric(name, value)}" for name, value in fit.quality.items())
     parts: list[RenderableType] = [titled(f"On {fit.rows} rows{': ' if quality else ''}{quality}", table)]

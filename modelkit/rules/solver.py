@@ -67,9 +67,11 @@ class RowMaker:
         self._solver = has_solver() if self._linear else False
 
     @property
-    def lacks_solver(self) -> bool:
-        """Whether linear conditions would need z3, which is not installed."""
-        return bool(self._linear) and not self._solver
+    def why_not(self) -> str:
+        """Why a region with linear conditions may be left undecided."""
+        if self._linear and not self._solver:
+            return "linear conditions need z3: pip install 'modelkit[rules]'"
+        return "z3 found no answer in time"
 
     def row(self, region: Region) -> Answer:
         """A row inside a region, verified, or why there is none."""
@@ -159,7 +161,9 @@ class _Problem:
                     if name not in self._values:
                         index = where.get(name)
                         axis = space.axes[name]
-                        span = (0, axis.size - 1) if index is None else (int(region.low[index]), int(region.high[index]))
+                        span = (
+                            (0, axis.size - 1) if index is None else (int(region.low[index]), int(region.high[index]))
+                        )
                         self._variable(name, span)
                 self._condition(key, bool(region.low[i]))
 
@@ -201,7 +205,7 @@ class _Problem:
         missing = [self._missing[name] for name, _ in condition.terms]
         self._solver.add(z3.And(holds_, *map(z3.Not, missing)) if wanted else z3.Or(holds_, *missing))
 
-    def solve(self, budget: Budget) -> dict[str, float | str] | None | bool:
+    def solve(self, budget: Budget) -> dict[str, float | str] | bool | None:
         """Values of the variables; None where there are none; False where z3 gave up."""
         self._solver.set("timeout", max(1, min(_QUERY_MS, int(budget.left * 1000))))
         result = self._solver.check()

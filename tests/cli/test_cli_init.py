@@ -12,7 +12,8 @@ from cli_models import QUICK, cli, listing, mlp, quantize, samples
 
 Capsys = pytest.CaptureFixture[str]
 CONFIGS = Path(__file__).parents[2] / "configs"
-TEMPLATES = sorted((path.parent.name, path.stem) for path in CONFIGS.glob("*/*.yaml"))
+# Rules files are documents of their own, no configs of a command; tests/rules runs them.
+TEMPLATES = sorted((path.parent.name, path.stem) for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "rules")
 
 
 def test_writes_template_and_schema(capsys: Capsys, folder: Path) -> None:
@@ -76,8 +77,8 @@ def test_list(capsys: Capsys) -> None:
             "there are default, article",
         ),
         (["init", "quantize", "-t", "../evaluate/default"], "has no template '../evaluate/default'", "see --list"),
-        (["init", "prune\x1b[1m"], "'prune\\x1b[1m' has no config", "commands with one: quantize, prune, evaluate"),
-        (["schema", "inspect"], "'inspect' has no config", "commands with one: quantize, prune, evaluate"),
+        (["init", "prune\x1b[1m"], "'prune\\x1b[1m' has no config", "commands with one: quantize, prune, evaluate, rules"),
+        (["schema", "inspect"], "'inspect' has no config", "commands with one: quantize, prune, evaluate, rules"),
     ],
 )
 def test_unknown_names(capsys: Capsys, folder: Path, argv: list[str], error: str, hint: str) -> None:

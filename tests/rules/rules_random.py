@@ -121,7 +121,11 @@ def rule_sets(
         base = tuple((label, draw(st.sampled_from([0.0, 0.25, 0.1]))) for label in classes[:2])
     if kind in ("number", "linear"):
         clamp = draw(st.sampled_from([None, Clamp(0.05, 1.0), Clamp(None, 0.5)]))
-        claims = (Bound(*draw(st.sampled_from([(0.0, None), (None, 1.0), (0.05, 1.0)])), draw(conditions(cols, linear=linear))),)
+        claims = (
+            Bound(
+                *draw(st.sampled_from([(0.0, None), (None, 1.0), (0.05, 1.0)])), draw(conditions(cols, linear=linear))
+            ),
+        )
     elif classes:
         kind_ = draw(st.sampled_from([Forbid, Require]))
         claims = (kind_((classes[0],), draw(conditions(cols, linear=linear))),)

@@ -67,12 +67,16 @@ def many(count: int, policy: Policy, outcome: object, seed: int = 0) -> RuleSet:
 def test_agrees_with_more_rules_than_fit_into_a_group(policy: Policy, outcome: object) -> None:
     rules = many(1300, policy, outcome)
     rng = np.random.default_rng(1)
-    assert_agrees(rules, random_rows(rules, 2000, rng, declared=False), boundary_rows(rules, rng, declared=False, limit=2000))
+    assert_agrees(
+        rules, random_rows(rules, 2000, rng, declared=False), boundary_rows(rules, rng, declared=False, limit=2000)
+    )
 
 
 def test_condition_of_many_boxes_is_computed_by_operators() -> None:
     cols = tuple(Column(f"x{i}", ColumnType.NUMBER) for i in range(12))
-    pairs = [Or((Compare(f"x{i}", Operator.GT, 0.5), Compare(f"x{i + 1}", Operator.LT, 0.2))) for i in range(0, 12, 2)]
+    pairs = [
+        Or((Compare(f"x{i}", Operator.GT, 0.5), Compare(f"x{i + 1}", Operator.LT, 0.2))) for i in range(0, 12, 2)
+    ]
     rules = RuleSet(cols, (Rule("all", And(tuple(pairs)), Label("yes")),), default=Label("no"))
     assert_agrees(rules, random_rows(rules, 5000, np.random.default_rng(0), declared=True))
 

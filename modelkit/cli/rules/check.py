@@ -24,9 +24,7 @@ def command(
     limit: Annotated[
         int, typer.Option("--limit", min=0, metavar="N", help="Overlaps and conflicts to show of each kind.")
     ] = 10,
-    dead: Annotated[
-        Dead, typer.Option("--dead", help="What a rule that can never fire is.")
-    ] = Dead.ERROR,
+    dead: Annotated[Dead, typer.Option("--dead", help="What a rule that can never fire is.")] = Dead.ERROR,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings and on what is unknown, too.")] = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,

@@ -13,7 +13,9 @@ from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, show, show_json
 def command(
     model: Annotated[
         Path,
-        typer.Argument(metavar="MODEL", help="An ONNX file that rules build made, or a rules file.", show_default=False),
+        typer.Argument(
+            metavar="MODEL", help="An ONNX file that rules build made, or a rules file.", show_default=False
+        ),
     ],
     data: Annotated[
         Path, typer.Argument(metavar="ROWS", help="csv or parquet with the columns of the rules.", show_default=False)

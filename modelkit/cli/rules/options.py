@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-RulesArgument = Annotated[
-    Path, typer.Argument(metavar="RULES", help="A rules file in YAML.", show_default=False)
-]
+RulesArgument = Annotated[Path, typer.Argument(metavar="RULES", help="A rules file in YAML.", show_default=False)]
 SecondsOption = Annotated[
     str,
-    typer.Option("--seconds", metavar="S", help="How long the check may take, such as 10 or 2min; what is not done is unknown."),
+    typer.Option(
+        "--seconds", metavar="S", help="How long the check may take, such as 10 or 2min; what is not done is unknown."
+    ),
 ]
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data", metavar="FILE", help="csv or parquet with the columns of the rules, and labels if there are any."),
+    typer.Option(
+        "--data", metavar="FILE", help="csv or parquet with the columns of the rules, and labels if there are any."
+    ),
 ]
 TargetOption = Annotated[
     str | None,
@@ -41,8 +44,6 @@ def seconds(text: str, flag: str = "--seconds") -> float:
         seconds: Seconds = Field(60.0, gt=0, description="how long it may take")
 
     given: object = text
-    try:
+    with contextlib.suppress(ValueError):
         given = float(text)
-    except ValueError:
-        pass
     return resolve(Budget, flags={"seconds": (given, flag)}).value.seconds
