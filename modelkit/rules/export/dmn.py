@@ -29,6 +29,12 @@ _HIT = {
     Policy.COLLECT: "RULE ORDER",
     Policy.SCORE: "COLLECT",
 }
+_POLICIES = {
+    "FIRST": Policy.FIRST,
+    "UNIQUE": Policy.UNIQUE,
+    "RULE ORDER": Policy.COLLECT,
+    "COLLECT SUM": Policy.SCORE,
+}
 _TYPES = {
     ColumnType.CATEGORY: "string",
     ColumnType.BOOLEAN: "boolean",
@@ -190,13 +196,13 @@ def _read(root: ET.Element) -> DecisionTable:
     if root.tag != "definitions" or len(tables) != 1:
         raise ValueError("one decision with one decision table is expected")
     table = tables[0]
-    hit = (table.get("hitPolicy", "UNIQUE"), table.get("aggregation"))
-    policies = {("FIRST", None): Policy.FIRST, ("UNIQUE", None): Policy.UNIQUE}
-    policies |= {("RULE ORDER", None): Policy.COLLECT, ("COLLECT", "SUM"): Policy.SCORE}
-    if hit not in policies:
-        raise ValueError(f"the hit policy {hit!a} is not read")
-    policy = policies[hit]
-    names = [(_text(clause, "inputExpression/text"), clause.find("inputExpression")) for clause in table.findall("input")]
+    hit = " ".join((table.get("hitPolicy", "UNIQUE"), table.get("aggregation", ""))).strip()
+    if hit not in _POLICIES:
+        raise ValueError(f"the hit policy {hit[:40]!a} is not read")
+    policy = _POLICIES[hit]
+    names = [
+        (_text(clause, "inputExpression/text"), clause.find("inputExpression")) for clause in table.findall("input")
+    ]
     outputs = table.findall("output")
     rows = [_row(row, [name for name, _ in names], len(outputs)) for row in table.findall("rule")]
     given = [output.findtext("defaultOutputEntry/text") for output in outputs]
@@ -209,7 +215,9 @@ def _read(root: ET.Element) -> DecisionTable:
     made = [Rule(f"row {i}", when, _outcome(entries[0], kind)) for i, (when, entries) in enumerate(rows)]
     ids = tuple(int(entries[1]) for _, entries in rows) if len(outputs) > 1 else ()
     listed = tuple(columns) or (Column("none", ColumnType.NUMBER, missing=True),)
-    outside = {name: clause.get("label", name) for (name, _), clause in zip(names, table.findall("input"), strict=True)}
+    outside = {
+        name: clause.get("label", name) for (name, _), clause in zip(names, table.findall("input"), strict=True)
+    }
     return DecisionTable(RuleSet(listed, tuple(made), policy, default), ids, outside)
 
 

@@ -21,8 +21,8 @@ from modelkit.rules.export.names import variables
 ANY = "-"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?: [A-Za-z0-9_]+)*\Z")
 _WORDS = frozenset(
-    ("and", "or", "not", "in", "between", "if", "then", "else", "for", "return", "some", "every", "satisfies")
-    + ("instance", "of", "function", "external", "true", "false", "null", "date", "time", "duration", "is")
+    "and or not in between if then else for return some every satisfies instance of function external true false null "
+    "date time duration is".split()
 )
 _DATES = {ColumnType.DATE: "date", ColumnType.DATETIME: "date and time"}
 
@@ -36,7 +36,7 @@ def names(given: Sequence[str]) -> dict[str, str]:
 
 def string(text: str) -> str:
     """A quoted text; JSON's escapes are FEEL's, too."""
-    return json.dumps(text, ensure_ascii=True)
+    return json.dumps(text, ensure_ascii=False)
 
 
 def number(value: float) -> str:

@@ -170,7 +170,9 @@ def _claim(claim: Claim) -> dict[str, Any]:
 
 def _rule_set(found: Mapping[str, Any]) -> RuleSet:
     rules = [
-        Rule(r["name"], _as_condition(r["when"]), _as_outcome(r["then"]), r["priority"], r["weight"], r["description"])
+        Rule(
+            r["name"], _as_condition(r["when"]), _as_outcome(r["then"]), r["priority"], r["weight"], r["description"]
+        )
         for r in found["rules"]
     ]
     return RuleSet(

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from modelkit.rules.columns import ColumnType
 from modelkit.rules.conditions import Operator
-from modelkit.rules.document import SCHEMA
 from modelkit.rules.model import Policy
 
 ValueJson = str | FiniteFloat
@@ -203,13 +202,15 @@ class BaseJson(_Block):
 class RulesJson(_Block):
     """A rule set: typed columns, rules, and the policy that makes one result of them."""
 
-    version: Literal["modelkit.rules/1"] = Field(SCHEMA, alias="schema", description="name and version of this form")
+    version: Literal["modelkit.rules/1"] = Field(alias="schema", description="name and version of this form")
     name: str
     description: str
     columns: tuple[ColumnJson, ...] = Field(min_length=1)
     policy: Policy
     default: OutcomeJson | None
-    labels: tuple[LabelJson, ...] = Field(description="all labels in the order of the scores; empty for that of rules")
+    labels: tuple[LabelJson, ...] = Field(
+        description="all labels in the order of the scores; empty for that of rules"
+    )
     base: tuple[BaseJson, ...]
     clamp: ClampJson | None
     rules: tuple[RuleJson, ...] = Field(min_length=1)

@@ -40,7 +40,9 @@ def to_markdown(rules: RuleSet) -> str:
     if rules.description:
         lines += [escape(rules.description), ""]
     lines += [_POLICIES[rules.policy], "", "## Columns", ""]
-    lines += table(["column", "type", "unit", "values", "missing", "what it is"], map(_column, rules.columns), names=1)
+    lines += table(
+        ["column", "type", "unit", "values", "missing", "what it is"], map(_column, rules.columns), names=1
+    )
     lines += ["", "## Rules", ""]
     for number, index in enumerate(rules.order, 1):
         rule = rules.rules[index]

@@ -58,7 +58,11 @@ def to_pmml(rules: RuleSet) -> str:
     elif rules.is_numeric:
         model = xml.child(root, "TreeModel", modelName=one_line(rules.name), functionName="regression")
         last = "returnNullPrediction" if rules.default is None else "returnLastPrediction"
-        model.attrib |= {"splitCharacteristic": "multiSplit", "missingValueStrategy": "none", "noTrueChildStrategy": last}
+        model.attrib |= {
+            "splitCharacteristic": "multiSplit",
+            "missingValueStrategy": "none",
+            "noTrueChildStrategy": last,
+        }
     else:
         model = xml.child(root, "RuleSetModel", modelName=one_line(rules.name), functionName="classification")
     schema = xml.child(model, "MiningSchema")

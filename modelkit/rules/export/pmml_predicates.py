@@ -1,8 +1,8 @@
 """Conditions as predicates of PMML 4.4, and back.
 
-PMML has no NOT, and a predicate on a missing value is unknown, with which no rule fires. So negations are taken to the
-comparisons, where ``not (x > 3)`` is ``x <= 3 or x is missing``: what is left has AND and OR alone, and with them
-unknown can stand for false.
+PMML has no NOT, and a predicate on a missing value is unknown, with which no rule fires. So negations are taken to
+the comparisons, where ``not (x > 3)`` is ``x <= 3 or x is missing``: what is left has AND and OR alone, and with
+them unknown can stand for false.
 """
 
 from __future__ import annotations
@@ -172,7 +172,10 @@ class PredicateReader:
             return ALWAYS if element.tag == "True" else NEVER
         if element.tag == "CompoundPredicate":
             terms = tuple(self.read(each) for each in element)
-            return {"and": And, "or": Or}[element.attrib["booleanOperator"]](terms)
+            join = element.attrib["booleanOperator"]
+            if join not in ("and", "or"):
+                raise ValueError(f"the operator {join[:40]!a} is not read")
+            return And(terms) if join == "and" else Or(terms)
         if element.tag == "SimpleSetPredicate":
             return self._set(element)
         if element.tag != "SimplePredicate":

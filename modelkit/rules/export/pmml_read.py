@@ -38,7 +38,9 @@ class _Reader:
         if root.tag != "PMML" or len(models) != 1:
             raise ValueError("one RuleSetModel, TreeModel or Scorecard is expected")
         self._model = models[0]
-        targets = [f.attrib["name"] for f in self._model.iterfind("MiningSchema/MiningField") if "usageType" in f.attrib]
+        targets = [
+            f.attrib["name"] for f in self._model.iterfind("MiningSchema/MiningField") if "usageType" in f.attrib
+        ]
         if len(targets) != 1:
             raise ValueError("one target is expected")
         fields = {field.attrib["name"]: field for field in root.iterfind("DataDictionary/DataField")}
@@ -46,14 +48,17 @@ class _Reader:
         self._types = {name: _KINDS[field.attrib["dataType"]] for name, field in fields.items()}
         self._values = {name: [v.attrib["value"] for v in field.iterfind("Value")] for name, field in fields.items()}
         sums = {
-            field.attrib["name"]: _sum(field[0])[1] for field in self._model.iterfind("LocalTransformations/DerivedField")
+            field.attrib["name"]: _sum(field[0])[1]
+            for field in self._model.iterfind("LocalTransformations/DerivedField")
         }
         self._predicates = PredicateReader(self._types, sums)
 
     def rule_set(self) -> tuple[RuleSet, tuple[int, ...]]:
         """The rule set and the ids of its rules."""
         kind = self._model.tag
-        policy, default, found = {"RuleSetModel": self._rules, "TreeModel": self._tree, "Scorecard": self._card}[kind]()
+        policy, default, found = {"RuleSetModel": self._rules, "TreeModel": self._tree, "Scorecard": self._card}[
+            kind
+        ]()
         names = [self._name(element) for element, _, _ in found]
         rules = tuple(
             Rule(name, when, then, weight=float(element.get("weight", "1")))
@@ -114,7 +119,8 @@ class _Reader:
             raise ValueError("the strategy for missing values must be none")
         score = root.get("score")
         leaves: list[tuple[ET.Element, Condition, Outcome]] = [
-            (leaf, self._predicates.first(leaf), Number(float(leaf.attrib["score"]))) for leaf in root.iterfind("Node")
+            (leaf, self._predicates.first(leaf), Number(float(leaf.attrib["score"])))
+            for leaf in root.iterfind("Node")
         ]
         wanted = "returnNullPrediction" if score is None else "returnLastPrediction"
         if self._model.get("noTrueChildStrategy") != wanted:

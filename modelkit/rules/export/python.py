@@ -185,4 +185,3 @@ def _clamp(rules: RuleSet) -> str:
     lower = '-float("inf")' if low is None else number(low)
     upper = 'float("inf")' if high is None else number(high)
     return CLAMP.format(lower, upper)
-

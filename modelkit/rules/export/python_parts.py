@@ -45,7 +45,8 @@ def value_of(value, kind):
         value = datetime.datetime.fromisoformat(value.replace("Z", "+00:00"))
     if isinstance(value, datetime.datetime):
         value = value if value.tzinfo else value.replace(tzinfo=datetime.timezone.utc)
-        seconds = (value - datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)) / datetime.timedelta(seconds=1)
+        epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+        seconds = (value - epoch) / datetime.timedelta(seconds=1)
         return seconds / 86400 if kind == "date" else seconds
     if isinstance(value, datetime.date):
         days = (value - datetime.date(1970, 1, 1)).days
@@ -105,14 +106,14 @@ _DOC = '''def decide(row):
     values = values_of(row)
 '''
 
-_VOTE = '''    scores = dict(SCORES)
+_VOTE = """    scores = dict(SCORES)
     fired = list(rules(*values))
     for rule, label in fired:
         scores[label] += WEIGHTS[rule]
     label = {}
     voters = [rule for rule, voted in fired if voted == label]
     return result(max(voters, key=WEIGHTS.__getitem__) if voters else -1, label, scores)
-'''
+"""
 
 DECIDE = {
     "label": f"""{_LABELS}

@@ -86,8 +86,7 @@ class _Query:
 
     def _step(self, columns: Mapping[str, str]) -> None:
         step = f"step_{len(self._steps) + 1}"
-        body = self._select(columns).replace("\n", "\n  ")
-        self._steps.append(f"{step} AS MATERIALIZED (\n  {body}\n)")
+        self._steps.append(f"{step} AS MATERIALIZED (\n{self._select(columns)}\n)")
         self._source = step
 
     def _select(self, columns: Mapping[str, str]) -> str:

@@ -107,7 +107,7 @@ def literal(value: str | float) -> str:
 
 
 def joined(parts: Sequence[str], word: str) -> str:
-    """Joined by AND, OR or + of whole numbers; many of them in brackets of brackets, as SQLite counts how deep they are."""
+    """Joined by AND, OR or + of whole numbers; many of them in brackets, as SQLite counts how deep they are."""
     if len(parts) <= _BALANCED:
         return word.join(parts)
     size = -(-len(parts) // _BALANCED)

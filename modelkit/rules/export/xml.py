@@ -1,4 +1,4 @@
-"""XML written with everything escaped, and read by expat with nothing of a document type: no entity can be declared."""
+"""XML written with everything escaped, and read by expat without document types, which could declare entities."""
 
 from __future__ import annotations
 

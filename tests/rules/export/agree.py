@@ -26,12 +26,6 @@ def module_of(rules: RuleSet) -> dict[str, Any]:
     return found
 
 
-def same(left: Any, right: Any) -> bool:
-    """Equal, where NaN, None, -1 for a whole label and the empty text are all "none"."""
-    left, right = _none(left), _none(right)
-    return left is right or left == right
-
-
 def _none(value: Any) -> Any:
     return None if value is None or value == "" or value != value else value
 
@@ -56,15 +50,17 @@ def python_differences(rules: RuleSet, table: Row) -> Iterator[str]:
 
 
 def sql_differences(rules: RuleSet, table: Row) -> Iterator[str]:
-    """Rows on which the query differs; it is given NULL, the empty text and whole numbers in turn."""
+    """Rows on which the query differs; missing text is NULL in one row and empty in the next."""
     found = evaluate(rules, table)
     rows = python_rows(table)
     with closing(sqlite3.connect(":memory:")) as base:
         kinds = ", ".join(f"{name(c.name)} {'TEXT' if c.type.is_text else 'REAL'}" for c in rules.columns)
         base.execute(f"CREATE TABLE input ({kinds})")
         marks = ", ".join("?" for _ in rules.columns)
-        values = [[(row[c.name] or None) if c.type.is_text and i % 2 else row[c.name] for c in rules.columns]
-                  for i, row in enumerate(rows)]
+        values = [
+            [(row[c.name] or None) if c.type.is_text and i % 2 else row[c.name] for c in rules.columns]
+            for i, row in enumerate(rows)
+        ]
         base.executemany(f"INSERT INTO input VALUES ({marks})", values)
         cursor = base.execute(to_sql(rules))
         names = [entry[0].lower() for entry in cursor.description]
@@ -86,3 +82,18 @@ def sql_differences(rules: RuleSet, table: Row) -> Iterator[str]:
             assert rules.policy not in (Policy.VOTE, Policy.COLLECT)
         if given != wanted:
             yield f"{rows[index]}: {given}, expected {wanted}"
+
+
+def onnx_differences(rules: RuleSet, table: Row) -> Iterator[str]:
+    """The first row on which the ONNX file differs."""
+    from modelkit.rules.onnx_build import to_onnx
+    from modelkit.rules.verify import first_difference, run_rules
+    from modelkit.runtime import make_session
+
+    found = run_rules(make_session(to_onnx(rules).SerializeToString()), rules, table)
+    index = first_difference(evaluate(rules, table), found)
+    if index is not None:
+        yield f"row {index}"
+
+
+DIFFERENCES = {"ONNX": onnx_differences, "Python": python_differences, "SQL": sql_differences}

@@ -25,8 +25,19 @@ from modelkit.rules.conditions import (
 )
 from modelkit.rules.model import Action, Clamp, Label, LinearScore, Number, Outcome, Policy, Rule, RuleSet
 
-HOSTILE = ("a", "b", "it's", 'say "x"', "'); DROP TABLE t; --", "<&>]]>", "a|b`c\n\t", "\\N{BULLET}", "ä 漢 \u202e", "${x}")
-NAMES = ("age", "Income per year", "t", "rule_id", 'a"b', "x'y", "class", "<z/>", "label", "ünï", "`q`", "1st")
+HOSTILE = (
+    "a",
+    "b",
+    "it's",
+    'say "x"',
+    "'); DROP TABLE t; --",
+    "<&>]]>",
+    "a|b`c\n\t",
+    "\\N{BULLET}",
+    "ä 漢 \u202e",
+    "${x}",
+)
+NAMES = ("age", "Income per year", "t", "RULE_ID", 'a"b', "x'y", "class", "<z/>", "Label", "ünï", "`q`", "1st")
 _NUMBERS = st.one_of(
     st.sampled_from([0.0, -0.0, 0.1, 0.3, 1.0, 2.45, -1.5, 96.059666, 1e-300, 5e-324, 1e300, -7.25, 1 / 3]),
     st.floats(-100, 100),
@@ -47,7 +58,9 @@ def columns(draw: st.DrawFn) -> tuple[Column, ...]:
     found = []
     for name in names:
         type_ = draw(st.sampled_from([*ColumnType, ColumnType.NUMBER]))
-        values = draw(st.lists(st.sampled_from(HOSTILE), min_size=1, max_size=4, unique=True)) if type_.is_text else ()
+        values = (
+            draw(st.lists(st.sampled_from(HOSTILE), min_size=1, max_size=4, unique=True)) if type_.is_text else ()
+        )
         found.append(Column(name, type_, values=tuple(values), other=type_.is_text, missing=draw(st.booleans())))
     return tuple(found)
 
