@@ -100,7 +100,7 @@ def many(policy: Policy, count: int, rng: np.random.Generator) -> RuleSet:
 
 def agreement() -> None:
     """Measure and write the section."""
-    groups = [("made by hypothesis", generated(1500, 50))]
+    groups = [("made by hypothesis", generated(2000, 60))]
     for policy in (Policy.FIRST, Policy.PRIORITY, Policy.VOTE, Policy.SCORE, Policy.COLLECT):
         tally, rng = Tally(), np.random.default_rng(1)
         tally.add(many(policy, 300, rng), 4000, rng)
@@ -113,10 +113,10 @@ def agreement() -> None:
     body.append(("**all**", *total))
     ok = total[2] >= MIN_ROWS and not any(total[3:])
     text = (
-        "Every row is computed by the evaluator, by the rule set read back from its YAML, by onnxruntime from the ONNX "
-        "file, by the exported Python module and by SQLite from the exported query. Rule, label or prediction, and "
-        "scores must be equal to the last bit. Boundary rows hold each value at a threshold, one double below, "
-        "infinities, and missing values.\n\n"
+        "Every row is computed by the evaluator, by the rule set read back from its YAML, by onnxruntime from the "
+        "ONNX file, by the exported Python module and by SQLite from the exported query. Rule, label or prediction, "
+        "and scores must be equal doubles, without a tolerance. Boundary rows hold each value at a threshold, one "
+        "double below, infinities, and missing values.\n\n"
         f"Bar: at least {MIN_ROWS:,} random rows and all boundary rows, no difference: {verdict(ok)}.\n\n"
     )
     head = ["rule sets", "number", "boundary rows", "random rows", *(f"{form} differs" for form in _FORMS)]

@@ -1,8 +1,8 @@
 """A rule set as a DMN 1.3 decision table with FEEL entries, and the strict reading of such a table.
 
-Conditions become boxes, a row each; a rule whose condition is a union of boxes takes several rows. Outputs: the result
-and ``rule_id``. Hit policies: FIRST for `first` and `priority` (in order of priority), UNIQUE for `unique`, RULE ORDER
-for `collect`, COLLECT with sum for `score`.
+Conditions become boxes, a row each; a rule whose condition is a union of boxes takes several rows. Outputs: the
+result and ``rule_id``. Hit policies: FIRST for `first` and `priority` (in order of priority), UNIQUE for `unique`,
+RULE ORDER for `collect`, COLLECT with sum for `score`.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def to_dmn(rules: RuleSet) -> str:
     """Write the decision table.
 
     Raises:
-        ExportError: There is something that a decision table cannot say exactly: a vote, a sum over columns, clamping,
-            numbers whose decimal sum is not that of doubles, a condition of too many boxes.
+        ExportError: There is something that a decision table cannot say exactly: a vote, a sum over columns,
+            clamping, numbers whose decimal sum is not that of doubles, a condition of too many boxes.
     """
     require_encodable(rules, "dmn", "\ufffe\uffff")
     _refuse(rules)

@@ -21,8 +21,8 @@ from modelkit.rules.export.names import variables
 ANY = "-"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?: [A-Za-z0-9_]+)*\Z")
 _WORDS = frozenset(
-    "and or not in between if then else for return some every satisfies instance of function external true false null "
-    "date time duration is".split()
+    {*("and", "or", "not", "in", "between", "if", "then", "else", "for", "return", "some", "every", "satisfies")}
+    | {"instance", "of", "function", "external", "true", "false", "null", "date", "time", "duration", "is"}
 )
 _DATES = {ColumnType.DATE: "date", ColumnType.DATETIME: "date and time"}
 

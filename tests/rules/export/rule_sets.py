@@ -27,7 +27,7 @@ from modelkit.rules.model import Action, Clamp, Label, LinearScore, Number, Outc
 
 HOSTILE = (
     "a",
-    "b",
+    "\nb\r\n",
     "it's",
     'say "x"',
     "'); DROP TABLE t; --",
@@ -91,27 +91,26 @@ def _terms(numbers: list[str]) -> st.SearchStrategy[tuple[tuple[str, float], ...
     return st.lists(st.tuples(st.sampled_from(numbers), _SMALL), min_size=1, max_size=3).map(tuple)
 
 
-def conditions(given: tuple[Column, ...]) -> st.SearchStrategy[Condition]:
-    simple = st.one_of(_atom(given), _atom(given), _atom(given), st.sampled_from([ALWAYS, NEVER]))
-    return st.recursive(
-        simple,
-        lambda inner: st.one_of(
-            st.lists(inner, min_size=1, max_size=3).map(lambda terms: And(tuple(terms))),
-            st.lists(inner, min_size=1, max_size=3).map(lambda terms: Or(tuple(terms))),
-            inner.map(Not),
-        ),
-        max_leaves=6,
-    )
+@st.composite
+def conditions(draw: st.DrawFn, given: tuple[Column, ...], depth: int = 3) -> Condition:
+    kind = draw(st.sampled_from(["atom", "atom", "and", "or", "not"])) if depth else "atom"
+    if kind == "atom":
+        return draw(_atom(given) if draw(st.integers(0, 9)) else st.sampled_from([ALWAYS, NEVER]))
+    inner = conditions(given, depth - 1)
+    if kind == "not":
+        return Not(draw(inner))
+    terms = tuple(draw(inner) for _ in range(draw(st.integers(1, 3))))
+    return And(terms) if kind == "and" else Or(terms)
 
 
 def _outcomes(kind: str, given: tuple[Column, ...]) -> st.SearchStrategy[Outcome]:
     numbers = [column.name for column in given if not column.type.is_text]
     if kind == "text":
-        return st.sampled_from(HOSTILE[:4]).map(Label)
+        return st.sampled_from(HOSTILE).map(Label)
     if kind == "whole":
         return st.integers(0, 4).map(Label)
     if kind == "action":
-        return st.sampled_from(HOSTILE[:4]).map(Action)
+        return st.sampled_from(HOSTILE).map(Action)
     constant = _SMALL.map(Number)
     return st.one_of(constant, st.builds(LinearScore, _SMALL, _terms(numbers))) if numbers else constant
 

@@ -33,7 +33,7 @@ def rows(rules: RuleSet, seed: int) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("form", DIFFERENCES)
 @given(rules=rule_sets(), seed=st.integers(0, 99))
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_agrees(form: str, rules: RuleSet, seed: int) -> None:
     assert not list(DIFFERENCES[form](rules, rows(rules, seed)))[:3]
 
