@@ -19,7 +19,7 @@ venv: $(STAMP) ## Make .venv and install modelkit into it, at the versions of co
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("modelkit needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[dev,samples]"
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[dev,rules,samples]"
 	@touch $@
 
 check: $(STAMP) ## Lint, formatting, types, and the rule that imports go one way

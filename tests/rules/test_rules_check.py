@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise, product
 
 import numpy as np
@@ -22,7 +23,7 @@ from modelkit.rules.samples import boundary_values, random_rows
 from modelkit.rules.search import State
 from modelkit.rules.table import Row, row_of, table_of
 
-SLOW = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def grid(rules: RuleSet) -> Table:
@@ -175,10 +176,11 @@ def random_set(count: int, columns: int, literals: int) -> RuleSet:
 
 
 def test_a_thousand_rules_of_twenty_columns() -> None:
-    report = check(random_set(1000, 20, 6), seconds=60)
+    rules, started = random_set(1000, 20, 6), time.process_time()
+    report = check(rules, seconds=120)
     assert report.overlaps > 1000 and report.complete.state is State.REFUTED
     assert not [finding for finding in report.findings if finding.kind is Kind.UNKNOWN]
-    assert report.seconds < 30  # 3 s on a free core
+    assert time.process_time() - started < 10
     verify_rows(report)
 
 

@@ -19,7 +19,7 @@ from modelkit.rules.table import table_of
 from modelkit.rules.verify import first_difference, run_rules
 from modelkit.runtime import make_session
 
-SLOW = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def assert_agrees(rules: RuleSet, *tables: dict[str, np.ndarray]) -> None:
