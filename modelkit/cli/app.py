@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from modelkit.cli import evaluate, init, inspect, prune, quantize, rules
+from modelkit.cli import ci, compare, evaluate, init, inspect, prune, quantize, rules, verify
 from modelkit.cli.console import drop_stdout, fail, state
 from modelkit.errors import ModelkitError, ResourceError, UsageError, defect, refusal
 from modelkit.version import VERSION
@@ -50,6 +50,8 @@ app.command("prune", short_help="Take weights or whole channels out of a model."
 app.add_typer(rules.app, name="rules", short_help="Write, check and run rule engines.")
 app.command("inspect", short_help="Show what is in a model, and what would stop quantization.")(inspect.command)
 app.command("evaluate", short_help="Compare models: quality, agreement, size and latency.")(evaluate.command)
+app.command("compare", short_help="Hold a new model against the old one: a gate for CI.")(compare.command)
+app.command("verify", short_help="Find out whether what a report says is so.")(verify.command)
 app.command("init", short_help="Write a commented YAML template for a command.")(init.init)
 app.command("schema", short_help="Print the JSON Schema of a command's config.")(init.schema)
 
@@ -78,6 +80,12 @@ def main(argv: list[str] | None = None) -> None:
 def run(argv: list[str]) -> int:
     """Run one command line and return its exit code."""
     state.debug, state.wrote, state.left = "--debug" in argv, False, ""
+    state.error = state.ci = None
+    code = _run(argv)
+    return ci.end(code) if state.ci is not None else code
+
+
+def _run(argv: list[str]) -> int:
     try:
         code = int(app(args=argv, prog_name="modelkit", standalone_mode=False) or 0)
         # typer makes an exit code of Ctrl-C, and ends the program itself where nobody reads its help.

@@ -18,7 +18,7 @@ CommandArgument = Annotated[
     str,
     typer.Argument(
         metavar="COMMAND",
-        help="The command whose config is wanted: quantize, prune, evaluate or rules.",
+        help="The command whose config is wanted: quantize, prune, evaluate, compare or rules.",
         show_default=False,
     ),
 ]
@@ -61,7 +61,8 @@ def init(
         return
     target = output if output is not None else Path(f"{command}.yaml")
     templates.write(command, text, schema, target, force=force)
-    use = f"rules check {target}" if command == "rules" else f"{command} MODEL --config {target}"
+    models = "OLD NEW" if command == "compare" else "MODEL"
+    use = f"rules check {target}" if command == "rules" else f"{command} {models} --config {target}"
     say(f"wrote {target}; run: modelkit {use}")
 
 
@@ -81,17 +82,17 @@ def schema(command: CommandArgument, debug: DebugFlag = False) -> None:
 
 def _schema_of(command: str) -> type[BaseModel]:
     """The config of a command."""
-    from modelkit.api import EvaluateConfig
+    from modelkit.api import CompareConfig, EvaluateConfig
     from modelkit.commands import COMMANDS
 
     if command in COMMANDS:
         return COMMANDS[command].schema
-    if command == "evaluate":
-        return EvaluateConfig
+    if command in ("evaluate", "compare"):
+        return EvaluateConfig if command == "evaluate" else CompareConfig
     if command == "rules":
         from modelkit.rules.config import RulesFile
 
         return RulesFile
     raise UsageError(
-        f"'{shown(command)}' has no config", f"commands with one: {', '.join(COMMANDS)}, evaluate, rules"
+        f"'{shown(command)}' has no config", f"commands with one: {', '.join(COMMANDS)}, evaluate, compare, rules"
     )

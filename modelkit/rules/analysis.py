@@ -16,7 +16,6 @@ from modelkit.rules.model import Bound, Forbid, Monotone, Require, RuleSet
 from modelkit.rules.samples import all_atoms
 from modelkit.rules.solver import Found, RowMaker
 
-
 _MOST_BOXES = 200_000
 
 
