@@ -73,7 +73,7 @@ def test_sql_is_one_statement_that_only_reads(text: str) -> None:
         lambda action, *_: sqlite3.SQLITE_OK if action in (20, 21, 31, 33) else sqlite3.SQLITE_DENY
     )  # read, select, function, recursive
     got = base.execute(to_sql(rules)).fetchall()  # refuses a second statement
-    assert [row[3] for row in got] == [text, "c", "c", "b"]
+    assert [row[0] for row in got] == [text, "c", "c", "b"]
     outside = re.sub(r"--[^\n]*|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"", "", to_sql(rules))
     assert "DROP" not in outside and outside.count(";") == 1
 

@@ -18,7 +18,7 @@ _STEP = 200  # summands of one step; SQLite counts how deep a sum is nested
 
 
 def to_sql(rules: RuleSet, *, table: str = TABLE) -> str:
-    """Write a query that gives all columns of the table, then ``rule_id``, ``label`` or ``prediction``, and scores.
+    """Write a query that gives ``rule_id``, ``label`` or ``prediction``, and scores, then all columns of the table.
 
     The result has NULL for no label and for NaN. Scores are there with the policies `vote` and `collect`, where a
     weight is not 1, and before clamping. A name that a column of the input has already gets an underscore.
@@ -90,7 +90,9 @@ class _Query:
         self._source = step
 
     def _select(self, columns: Mapping[str, str]) -> str:
-        listed = [f"{ROW}.*", *(f"{text} AS {name(each)}" for each, text in columns.items())]
+        # The table may have more columns than the rules. Of equal names SQLite takes the first for the later steps,
+        # so the own ones come first.
+        listed = [*(f"{text} AS {name(each)}" for each, text in columns.items()), f"{ROW}.*"]
         return "SELECT\n  " + ",\n  ".join(listed) + f"\nFROM {self._source} AS {ROW}"
 
     def _chain(self, cases: Iterable[tuple[str, int]]) -> str:

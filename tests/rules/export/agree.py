@@ -67,8 +67,7 @@ def sql_differences(rules: RuleSet, table: Row) -> Iterator[str]:
         got_rows = cursor.fetchall()
     assert len(set(names)) == len(names)
     assert len(got_rows) == len(rows)
-    fresh = {each: i for i, each in enumerate(names) if i >= len(rules.columns)}
-    place = {each.rstrip("_"): i for each, i in fresh.items()}
+    place = {each.rstrip("_"): i for i, each in enumerate(names[: -len(rules.columns)])}
     for index, got in enumerate(got_rows):
         rule_id, result, scores = expected(rules, found, index)
         given = [got[place["rule_id"]], got[place["prediction" if rules.is_numeric else "label"]]]

@@ -19,7 +19,7 @@ from modelkit.rules.export.pmml_read import from_pmml
 from modelkit.rules.model import Policy, RuleSet
 from modelkit.rules.samples import boundary_rows
 
-_SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+_SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 _SCHEMA = jsonschema.Draft202012Validator(schema())
 
 
@@ -50,7 +50,7 @@ def test_json_is_valid_and_gives_an_equal_rule_set(rules: RuleSet) -> None:
 
 
 @given(rule_sets(), st.integers(0, 99))
-@_SETTINGS
+@settings(_SETTINGS, max_examples=150)  # the most are refused
 def test_dmn_means_the_same(rules: RuleSet, seed: int) -> None:
     try:
         text = to_dmn(rules)

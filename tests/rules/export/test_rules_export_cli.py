@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sqlite3
 import subprocess
@@ -92,8 +90,21 @@ def test_the_module_reads_csv_as_a_program(folder: Path) -> None:
 def test_the_query_runs_on_a_table_of_more_columns(folder: Path) -> None:
     assert run(["rules", "export", "rules.yaml", "--to", "sql", "-o", "rules.sql", "--quiet"]) == 0
     base = sqlite3.connect(":memory:")
-    base.execute("CREATE TABLE input (id INTEGER, length REAL, colour TEXT, label TEXT)")
-    rows = csv.reader(io.StringIO("7,1,red,x\n8,3,red,y\n"))
-    base.executemany("INSERT INTO input VALUES (?, ?, ?, ?)", rows)
+    base.execute("CREATE TABLE input (id INTEGER, rule_id INTEGER, length REAL, colour TEXT, label TEXT)")
+    base.executemany("INSERT INTO input VALUES (?, ?, ?, ?, ?)", [(7, 1, 1, "red", "x"), (8, -1, 3, "red", "y")])
     query = (folder / "rules.sql").read_text()
-    assert base.execute(query).fetchall() == [(7, 1.0, "red", "x", 0, "small"), (8, 3.0, "red", "y", 1, "big")]
+    assert [row[:2] for row in base.execute(query)] == [("small", 0), ("big", 1)]
+    names = [entry[0] for entry in base.execute(query).description]
+    assert names == ["label", "rule_id", "id", "rule_id:1", "length", "colour", "label"]
+
+
+@pytest.mark.parametrize("policy", ["vote", "collect"])
+def test_columns_of_the_table_are_not_taken_for_results(policy: str, folder: Path) -> None:
+    (folder / "rules.yaml").write_text(RULES.replace("default: other", f"policy: {policy}"))
+    assert run(["rules", "export", "rules.yaml", "--to", "sql", "-o", "rules.sql", "--quiet"]) == 0
+    base = sqlite3.connect(":memory:")
+    base.execute('CREATE TABLE input (length REAL, colour TEXT, label TEXT, rule_id INT, "score of big" REAL)')
+    base.execute("INSERT INTO input VALUES (1.0, 'blue', 'big', 1, 9.0)")
+    base.row_factory = sqlite3.Row
+    row = base.execute((folder / "rules.sql").read_text()).fetchone()
+    assert (row["label"], row["rule_id"], row["score of big"], row["score of small"]) == ("small", 0, 0.0, 1.0)
