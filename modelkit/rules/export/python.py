@@ -46,11 +46,8 @@ def condition_code(condition: Condition, names: Mapping[str, str]) -> str:
     if isinstance(condition, And | Or):
         if not condition.terms:
             return "True" if isinstance(condition, And) else "False"
-        parts = [condition_code(term, names) for term in condition.terms]
-        if len(parts) == 1:
-            return parts[0]
         word = " and " if isinstance(condition, And) else " or "
-        return word.join(_inner(part, term) for part, term in zip(parts, condition.terms, strict=True))
+        return word.join(_inner(term, names) for term in condition.terms)
     if isinstance(condition, Not):
         return f"not ({condition_code(condition.term, names)})"
     if isinstance(condition, Linear):
@@ -69,8 +66,10 @@ def condition_code(condition: Condition, names: Mapping[str, str]) -> str:
     return f"{name} {sign} {_literal(condition.value)}"
 
 
-def _inner(code: str, condition: Condition) -> str:
-    return f"({code})" if isinstance(condition, And | Or) and len(condition.terms) != 1 else code
+def _inner(condition: Condition, names: Mapping[str, str]) -> str:
+    """A condition among others: in brackets where it joins several; of one alone the inner one has them."""
+    code = condition_code(condition, names)
+    return f"({code})" if isinstance(condition, And | Or) and len(condition.terms) > 1 else code
 
 
 def _literal(value: float | str) -> str:

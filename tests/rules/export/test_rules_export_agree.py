@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import sqlite3
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 from rule_sets import rule_sets
 
 from modelkit.rules.columns import Column, ColumnType
-from modelkit.rules.conditions import And, Compare, Linear, Operator, Or
+from modelkit.rules.conditions import And, Compare, Linear, Not, Operator, Or
 from modelkit.rules.evaluate import evaluate
 from modelkit.rules.export.errors import ExportError
 from modelkit.rules.export.sql import to_sql
@@ -87,6 +90,17 @@ def test_agrees_where_conditions_and_sums_are_long() -> None:
     table = {column.name: np.random.default_rng(i).random(20) for i, column in enumerate(columns)}
     assert not list(python_differences(rules, table))
     assert not list(sql_differences(rules, table))
+
+
+@pytest.mark.parametrize("form", DIFFERENCES)
+@pytest.mark.parametrize(("outer", "middle", "inner"), list(itertools.product((And, Or), repeat=3)))
+def test_brackets_hold_through_conditions_of_one_term(form: str, outer: Any, middle: Any, inner: Any) -> None:
+    columns = tuple(Column(name, ColumnType.BOOLEAN, missing=True) for name in "abc")
+    a, b, c = (Compare(column.name, Operator.EQ, 1.0) for column in columns)
+    condition = outer((middle((inner((a, b)),)), middle((c,))))
+    rules = RuleSet(columns, (Rule("r", condition, Label("x")), Rule("n", Not(condition), Label("y"))))
+    values = [dict(zip("abc", each, strict=True)) for each in itertools.product((0.0, 1.0, math.nan), repeat=3)]
+    assert not list(DIFFERENCES[form](rules, table_of(rules, values)))
 
 
 def test_a_sum_that_sqlite_would_not_parse_is_refused() -> None:
