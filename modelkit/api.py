@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,9 @@ from modelkit.options import Block, Measure, Synthetic
 from modelkit.progress import Progress, silent
 from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
+from modelkit.recipe.config import COMMAND as RUN
+from modelkit.recipe.config import RecipeConfig
+from modelkit.recipe.job import RecipeJob, default_cache, recipe_artifact, recipe_job, step_inputs
 
 if TYPE_CHECKING:
     from modelkit.batch.plan import Request
@@ -103,11 +106,53 @@ def prune(
     return run(job, progress)
 
 
+def run_recipe(
+    recipe: Resolved[RecipeConfig] | Mapping[str, Any] | str | Path,
+    model: str | Path,
+    *,
+    output: str | Path | None = None,
+    data: str | Path | None = None,
+    test: str | Path | None = None,
+    force: bool = False,
+    loading: Loading = Loading(),  # noqa: B008 - frozen
+    cache: str | Path | bool = True,
+    progress: Progress = silent,
+) -> Report:
+    """Run several commands in order on a model, and prove what came of it against the original.
+
+    Args:
+        recipe: A YAML file, its values (``{"steps": [{"command": "prune", "sparsity": 0.5}, ...]}``), or already
+            resolved.
+        model: An ONNX file or a checkpoint.
+        output: Where the artifact goes; by default beside the model, as ``<stem>.pruned.int8.onnx`` or the like.
+        data: Inputs for all steps that name none of their own, with labels or without (see docs/data.md).
+        test: Labelled inputs for the final figures only; a part of ``data`` is set apart for that without.
+        force: Whether to overwrite an artifact that exists.
+        loading: For a checkpoint its architecture, inputs and trust (see docs/checkpoints.md).
+        cache: Folder for what the steps make; True for a hidden one beside the output, False for none.
+        progress: Told how far the work is.
+
+    Returns:
+        The report, with a part for each step; the artifact and the report's files are written.
+
+    Raises:
+        ModelkitError: With a message, a hint and an exit code; see modelkit.errors.
+    """
+    made = recipe_job(
+        model, recipe, output=output, data=data, test=test, force=force, loading=loading, cache=cache
+    )
+    return run(made, progress)
+
+
 def run(job: Job, progress: Progress = silent) -> Report:
-    """Do what a job describes; see ``modelkit.commands.make_job``."""
+    """Do what a job describes; see ``modelkit.commands.make_job`` and ``modelkit.recipe.job.recipe_job``."""
     from modelkit.graphless import is_graphless, prune_weights
     from modelkit.pipeline import transform
 
+    if isinstance(job, RecipeJob):
+        from modelkit.recipe.run import run_recipe as cook
+
+        return cook(job, progress)
     if is_graphless(job):
         return prune_weights(job, progress)
     return transform(job, maker_of(job), progress)
@@ -118,6 +163,10 @@ def dry_run(job: Job, progress: Progress = silent) -> Plan:
     from modelkit.graphless import is_graphless, plan_weights
     from modelkit.pipeline import plan
 
+    if isinstance(job, RecipeJob):
+        from modelkit.recipe.plan import plan_recipe
+
+        return plan_recipe(job, progress)
     if is_graphless(job):
         return plan_weights(job)
     return plan(job, maker_of(job), progress)
@@ -158,21 +207,23 @@ def folder_request(
     config: Resolved[Any] | Mapping[str, Any] | None = None,
     options: Resolved[FolderOptions] | Mapping[str, Any] | None = None,
     loading: Loading = Loading(),  # noqa: B008 - frozen
+    cache: str | Path | bool = True,
     resume: bool = False,
     force: bool = False,
 ) -> Request:
     """Describe a run over a folder without starting it.
 
     Args:
-        command: quantize, prune, inspect or evaluate.
+        command: quantize, prune, run, inspect or evaluate.
         models: The folder of models.
         output: The folder of results, which mirrors that of the models; inspect and evaluate need none.
         data: As the command takes it; the same for every model.
         test: The same.
-        config: The command's options as dotted keys, or already resolved (inspect has none).
+        config: The command's options as dotted keys, or already resolved (inspect has none; of run, the recipe).
         options: Options of the run over the folder (``{"workers": 2, "timeout": "10min"}``), or already resolved;
             see ``modelkit.batch.options.FolderOptions``.
         loading: For checkpoints their architecture, inputs and trust; the same for all of them.
+        cache: Of run, the folder for what steps make; True for a hidden one in the output, False for none.
         resume: Whether to leave alone what is done and unchanged.
         force: Whether to replace what is there.
 
@@ -184,14 +235,17 @@ def folder_request(
 
     schemas: dict[str, type[Block]] = {
         **{name: each.schema for name, each in COMMANDS.items()},
+        RUN: RecipeConfig,
         "evaluate": EvaluateConfig,
     }
     if command in schemas and not isinstance(config, Resolved):
         config = resolve(schemas[command], flags={key: (value, key) for key, value in (config or {}).items()})
     if not isinstance(options, Resolved):
         options = resolve(FolderOptions, flags={key: (value, key) for key, value in (options or {}).items()})
-    name = None
-    if command in COMMANDS and isinstance(config, Resolved):
+    name: Callable[[Path], str] | None = None
+    if command == RUN:
+        name = partial(recipe_artifact, recipe=config)
+    elif command in COMMANDS and isinstance(config, Resolved):
         name = partial(artifact_name, command, config=config.value)
     return make_request(
         command,
@@ -203,11 +257,20 @@ def folder_request(
             "test": None if test is None else Path(test),
             "loading": None if loading == Loading() else loading,
         },
+        aside={"cache": _folder_cache(cache, output)} if command == RUN else {},
+        inputs=step_inputs(config) if command == RUN else {},
         options=options.value,
         artifact_name=name,
         resume=resume,
         force=force,
     )
+
+
+def _folder_cache(cache: str | Path | bool, output: str | Path | None) -> Path | bool:
+    """One cache for all models of a folder."""
+    if cache is True and output is not None:
+        return default_cache(Path(output))
+    return cache if isinstance(cache, bool) else Path(cache)
 
 
 class EvaluateConfig(Block):

@@ -12,7 +12,9 @@ from modelkit.checkpoint.open import is_checkpoint
 from modelkit.commands import COMMANDS, make_job
 from modelkit.errors import BudgetError
 from modelkit.files import check_outputs, write_json
+from modelkit.job import Job
 from modelkit.progress import Progress
+from modelkit.recipe.job import recipe_job
 from modelkit.report.report import Report
 from modelkit.report.summary import DONE, figures_of, subject_of
 
@@ -37,9 +39,9 @@ def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     arguments, reason, hint = dict(payload["arguments"]), "", None
     if not is_checkpoint(model):  # of a folder that holds both
         arguments.pop("loading", None)
-    if command in COMMANDS:
+    if command in COMMANDS or command == api.RUN:
         try:
-            job = make_job(command, model, output=output, force=payload["force"], **arguments)
+            job = _job(command, model, output, arguments, force=payload["force"])
             found = api.run(job, progress)
         except BudgetError as error:
             assert isinstance(error.report, Report)
@@ -64,6 +66,13 @@ def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         "facts": facts_of(model, _external(model, document), written),
         "document": document if output is None else None,
     }
+
+
+def _job(command: str, model: Path, output: Path, arguments: dict[str, Any], *, force: bool) -> Job:
+    """Describe what a command that makes an artifact is to do."""
+    if command == api.RUN:
+        return recipe_job(model, arguments.pop("config"), output=output, force=force, **arguments)
+    return make_job(command, model, output=output, force=force, **arguments)
 
 
 def _look(command: str, model: Path, arguments: Mapping[str, Any], progress: Progress) -> dict[str, Any]:

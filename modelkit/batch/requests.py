@@ -21,6 +21,7 @@ ENTRY = "modelkit.task:perform"
 _WARM = {
     "quantize": ("modelkit.pipeline", "modelkit.quantize.auto", "onnxruntime"),
     "prune": ("modelkit.pipeline", "modelkit.prune.auto", "onnxruntime"),
+    "run": ("modelkit.recipe.run", "onnxruntime"),
     "inspect": ("modelkit.graph.facts", "modelkit.graph.load", "modelkit.measure.size"),
     "evaluate": ("modelkit.compare", "onnxruntime"),
 }
@@ -34,6 +35,8 @@ def make_request(
     *,
     given: Mapping[str, Any],
     options: FolderOptions,
+    aside: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Path] | None = None,
     artifact_name: Callable[[Path], str] | None,
     resume: bool,
     force: bool,
@@ -46,6 +49,8 @@ def make_request(
         output: The folder of results.
         given: Arguments of the command's function; None is left out. A Path is something that results depend on.
         options: Options of the run.
+        aside: Further arguments of the function, which change no result.
+        inputs: What results depend on beside the arguments, by what to call it.
         artifact_name: The name of a model's artifact, for commands that make one.
         resume: Whether to leave alone what is done and unchanged.
         force: Whether to replace what is there.
@@ -59,7 +64,7 @@ def make_request(
         raise UsageError(f"'{shown(command)}' takes no folder", f"commands that do: {', '.join(_WARM)}")
     _check_folders(models, output, needed=artifact_name is not None or resume)
     arguments = {key: value for key, value in given.items() if value is not None}
-    for value in arguments.values():
+    for value in [*arguments.values(), *(inputs or {}).values()]:
         if isinstance(value, Path) and not os.path.lexists(value):
             raise UsageError(f"'{shown(value)}' does not exist")
     config = arguments.get("config")
@@ -71,6 +76,8 @@ def make_request(
         name_of=artifact_name or partial(_document_name, _DOCUMENTS.get(command, "")),
         outputs_of=outputs_of if artifact_name is not None else _alone,
         arguments=arguments,
+        aside=aside or {},
+        inputs=inputs or {},
         config=config.value.model_dump(mode="json") if isinstance(config, Resolved) else {},
         transforms=artifact_name is not None,
         # Weights alone can be looked at; for all else one must know what they belong to.

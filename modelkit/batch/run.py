@@ -138,7 +138,7 @@ class _Run:
                     "output": item.output,
                     "outputs": item.outputs,
                     "force": force,
-                    "arguments": dict(request.arguments),
+                    "arguments": {**request.arguments, **request.aside},
                 },
                 limits=request.limits,
             )

@@ -84,6 +84,7 @@ def run_folder(
     test: Path | None = None,
     config: Resolved[Any] | None = None,
     loading: Loading,
+    cache: Path | bool = True,
     force: bool = False,
     dry_run: bool = False,
     explain: bool = False,
@@ -112,6 +113,7 @@ def run_folder(
         config=config,
         options=_options(flags),
         loading=loading,
+        cache=cache,
         resume=flags.resume,
         force=force,
     )

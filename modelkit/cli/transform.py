@@ -55,10 +55,16 @@ def transform(command: str, model: Path, options: Resolved[Any], folder: FolderF
         force=given.force,
         loading=given.loading,
     )
-    _run(job, given)
+    run_job(job, given)
 
 
-def _run(job: Job, given: Given) -> None:
+def run_job(job: Job, given: Given) -> None:
+    """Do what a job describes, or tell what it would do, and print it.
+
+    Raises:
+        BudgetError: A budget was missed; the report is printed before.
+        ModelkitError: Whatever is wrong.
+    """
     from modelkit import api
     from modelkit.errors import BudgetError
 
