@@ -18,8 +18,7 @@ from modelkit.options import Block, Measure, Synthetic
 from modelkit.progress import Progress, silent
 from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
-from modelkit.recipe.config import COMMAND as RUN
-from modelkit.recipe.config import RecipeConfig
+from modelkit.recipe.config import RUN, RecipeConfig
 from modelkit.recipe.job import RecipeJob, default_cache, recipe_artifact, recipe_job, step_inputs
 
 if TYPE_CHECKING:
@@ -138,9 +137,7 @@ def run_recipe(
     Raises:
         ModelkitError: With a message, a hint and an exit code; see modelkit.errors.
     """
-    made = recipe_job(
-        model, recipe, output=output, data=data, test=test, force=force, loading=loading, cache=cache
-    )
+    made = recipe_job(model, recipe, output=output, data=data, test=test, force=force, loading=loading, cache=cache)
     return run(made, progress)
 
 
@@ -243,8 +240,11 @@ def folder_request(
     if not isinstance(options, Resolved):
         options = resolve(FolderOptions, flags={key: (value, key) for key, value in (options or {}).items()})
     name: Callable[[Path], str] | None = None
-    if command == RUN:
+    aside: dict[str, Any] = {}
+    inputs: dict[str, Path] = {}
+    if command == RUN and isinstance(config, Resolved):
         name = partial(recipe_artifact, recipe=config)
+        aside, inputs = {"cache": _folder_cache(cache, output)}, step_inputs(config)
     elif command in COMMANDS and isinstance(config, Resolved):
         name = partial(artifact_name, command, config=config.value)
     return make_request(
@@ -257,8 +257,8 @@ def folder_request(
             "test": None if test is None else Path(test),
             "loading": None if loading == Loading() else loading,
         },
-        aside={"cache": _folder_cache(cache, output)} if command == RUN else {},
-        inputs=step_inputs(config) if command == RUN else {},
+        aside=aside,
+        inputs=inputs,
         options=options.value,
         artifact_name=name,
         resume=resume,

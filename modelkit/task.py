@@ -14,6 +14,7 @@ from modelkit.errors import BudgetError
 from modelkit.files import check_outputs, write_json
 from modelkit.job import Job
 from modelkit.progress import Progress
+from modelkit.recipe.config import RUN
 from modelkit.recipe.job import recipe_job
 from modelkit.report.report import Report
 from modelkit.report.summary import DONE, figures_of, subject_of
@@ -39,7 +40,7 @@ def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     arguments, reason, hint = dict(payload["arguments"]), "", None
     if not is_checkpoint(model):  # of a folder that holds both
         arguments.pop("loading", None)
-    if command in COMMANDS or command == api.RUN:
+    if command in COMMANDS or command == RUN:
         try:
             job = _job(command, model, output, arguments, force=payload["force"])
             found = api.run(job, progress)
@@ -70,7 +71,7 @@ def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
 
 def _job(command: str, model: Path, output: Path, arguments: dict[str, Any], *, force: bool) -> Job:
     """Describe what a command that makes an artifact is to do."""
-    if command == api.RUN:
+    if command == RUN:
         return recipe_job(model, arguments.pop("config"), output=output, force=force, **arguments)
     return make_job(command, model, output=output, force=force, **arguments)
 

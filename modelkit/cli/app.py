@@ -14,7 +14,8 @@ from typing import Annotated
 
 import typer
 
-from modelkit.cli import evaluate, init, inspect, prune, quantize, run as run_command
+from modelkit.cli import evaluate, init, inspect, prune, quantize
+from modelkit.cli import run as run_command
 from modelkit.cli.console import drop_stdout, fail, state
 from modelkit.errors import ModelkitError, ResourceError, UsageError, defect, refusal
 from modelkit.version import VERSION

@@ -81,9 +81,9 @@ def schema(command: CommandArgument, debug: DebugFlag = False) -> None:
 
 def _schema_of(command: str) -> type[BaseModel]:
     """The config of a command."""
-    from modelkit.api import RUN, EvaluateConfig
+    from modelkit.api import EvaluateConfig
     from modelkit.commands import COMMANDS
-    from modelkit.recipe.config import RecipeConfig
+    from modelkit.recipe.config import RUN, RecipeConfig
 
     schemas: dict[str, type[BaseModel]] = {
         **{name: each.schema for name, each in COMMANDS.items()},

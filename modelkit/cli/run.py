@@ -19,7 +19,9 @@ from modelkit.errors import UsageError
 def command(
     recipe: Annotated[
         Path,
-        typer.Argument(metavar="RECIPE", help="A YAML file with the steps; modelkit init run writes one.", show_default=False),
+        typer.Argument(
+            metavar="RECIPE", help="A YAML file with the steps; modelkit init run writes one.", show_default=False
+        ),
     ],
     model: f.ModelArgument,
     output: f.OutputOption = None,
@@ -108,9 +110,7 @@ def command(
     if is_folder(model, folder):
         run_folder("run", model, folder, config=options, cache=where, **vars(given))
         return
-    job = recipe_job(
-        model, options, output=output, data=data, test=test, force=force, loading=loading, cache=where
-    )
+    job = recipe_job(model, options, output=output, data=data, test=test, force=force, loading=loading, cache=where)
     with _told_what_is_kept():
         run_job(job, given)
 

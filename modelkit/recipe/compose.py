@@ -94,9 +94,7 @@ def _decisions(worked: Iterable[Done], kind: str) -> list[Decision]:
     ]
 
 
-def _notes(
-    job: RecipeJob, inputs: Inputs, done: Sequence[Done], after: Figures, notes: Sequence[str]
-) -> list[str]:
+def _notes(job: RecipeJob, inputs: Inputs, done: Sequence[Done], after: Figures, notes: Sequence[str]) -> list[str]:
     source = job.source
     found = list(source.notes) if source is not None else []
     if source is not None and source.container is not None:

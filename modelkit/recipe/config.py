@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
@@ -16,7 +16,7 @@ from modelkit.data.preprocess import Preprocess
 from modelkit.options import Block, Budget, Measure, Synthetic
 from modelkit.transform_config import TransformConfig
 
-COMMAND = "run"
+RUN = "run"
 _OWN = ("command", "data", "optional")
 _SHARED = ("measure", "synthetic", "preprocess", "seed")
 
@@ -44,10 +44,20 @@ def _step(command: str, schema: type[TransformConfig]) -> type[TransformConfig]:
     return made
 
 
-_STEPS = [_step(name, each.schema) for name, each in COMMANDS.items()]
-# Workers are sent options, and look for their types here.
-globals().update({each.__name__: each for each in _STEPS})
-Step = Annotated[reduce(or_, _STEPS), Field(discriminator="command")]  # type: ignore[arg-type]
+if TYPE_CHECKING:
+
+    class Step(TransformConfig):
+        """A step of any command."""
+
+        command: str
+        data: Path | None
+        optional: bool
+
+else:
+    _STEPS = [_step(name, each.schema) for name, each in COMMANDS.items()]
+    # Workers are sent options, and look for their types here.
+    globals().update({each.__name__: each for each in _STEPS})
+    Step = Annotated[reduce(or_, _STEPS), Field(discriminator="command")]
 
 
 class RecipeBudget(Budget):
@@ -59,7 +69,7 @@ class RecipeBudget(Budget):
 class RecipeConfig(Block):
     """A recipe: steps that are done in order, each on what the one before it made."""
 
-    steps: list[Step] = Field(  # type: ignore[valid-type]
+    steps: list[Step] = Field(
         min_length=1, max_length=100, description="the commands, in order, each with its options"
     )
     budget: RecipeBudget = Field(default_factory=RecipeBudget)
@@ -78,7 +88,7 @@ def step_options(recipe: Resolved[RecipeConfig], index: int) -> Resolved[Transfo
         recipe: The recipe.
         index: Which step, from 0.
     """
-    step: Any = recipe.value.steps[index]
+    step = recipe.value.steps[index]
     above = recipe.value.model_dump(exclude_unset=True, include=set(_SHARED))
     given = step.model_dump(exclude_unset=True, exclude=set(_OWN))
     value = COMMANDS[step.command].schema.model_validate(_over(above, given))

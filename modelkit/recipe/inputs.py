@@ -88,13 +88,19 @@ def prepare(job: RecipeJob) -> Inputs:
     recipe: RecipeConfig = job.options.value
     loaded = load(job.model)
     own = {number: step.data for number, step in enumerate(recipe.steps, 1) if step.data is not None}
-    given = [job.named, job.model, *loaded.external, *own.values(), *(p for p in (job.data, job.test) if p is not None)]
+    given = [
+        job.named,
+        job.model,
+        *loaded.external,
+        *own.values(),
+        *(p for p in (job.data, job.test) if p is not None),
+    ]
     check_outputs(outputs_of(job.output), given, force=job.force or only_failed(job.output))
     for number, path in own.items():
         if not path.exists():
             raise UsageError(f"the data '{shown(path)}' of step {number} does not exist")
-    for path in (job.data, *own.values()):
-        check_separate(path, job.test)
+    for worked_with in (job.data, *own.values()):
+        check_separate(worked_with, job.test)
     judge, apart, notes = _judge(job, loaded)
     return Inputs(loaded, judge, _steps(job, apart), notes)
 

@@ -11,7 +11,7 @@ from modelkit.checkpoint.loading import Loading
 from modelkit.commands import COMMANDS
 from modelkit.config import Resolved, resolve
 from modelkit.job import Job
-from modelkit.recipe.config import COMMAND, RecipeConfig, step_options
+from modelkit.recipe.config import RUN, RecipeConfig, step_options
 
 _CACHE = Path(".modelkit") / "cache"
 
@@ -57,7 +57,7 @@ def recipe_job(
     source, resolved = Path(model), read_recipe(recipe)
     target = Path(output) if output is not None else source.with_name(recipe_artifact(source, resolved))
     return RecipeJob(
-        command=COMMAND,
+        command=RUN,
         model=source,
         output=target,
         options=resolved,

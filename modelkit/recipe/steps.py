@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,9 +131,13 @@ class Chain:
         return telling(self._progress, f"{step.number}/{len(self._inputs.steps)} {step.command}")
 
 
-def telling(progress: Progress, title: str) -> Callable[[str, float, float], None]:
+def telling(progress: Progress, title: str) -> Progress:
     """A listener that says which step it is about."""
-    return lambda stage, done, total: progress(f"{title}: {stage}", done, total)
+
+    def tell(stage: str, done: float, total: float) -> None:
+        progress(f"{title}: {stage}", done, total)
+
+    return tell
 
 
 def step_key(step: Step, given: str) -> str:

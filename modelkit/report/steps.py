@@ -30,7 +30,7 @@ def table(report: Report) -> tuple[list[str], list[list[str]]]:
 
 def _row(step: dict[str, Any], metric: str) -> list[str]:
     speed, fidelity = step["speedup"], rows.fidelity(step["fidelity"])
-    took = "done before" if step["cached"] else units.milliseconds(1000 * step["seconds"])
+    took = "cached" if step["cached"] else units.milliseconds(1000 * step["seconds"])
     return [
         name_of(step),
         step["method"] if step["size"] else step["status"],

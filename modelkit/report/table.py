@@ -93,7 +93,7 @@ def render_plan(plan: Plan, *, explain: bool) -> RenderableType:
     title = f"{plan.model}: what would be tried (nothing is written)"
     parts: list[RenderableType] = []
     for step in plan.steps:
-        said = "done before" if step["cached"] else step["reason"]
+        said = "cached" if step["cached"] else step["reason"]
         name = f"Step {step['number']}: {step['command']}{f', {said}' if said else ''}"
         parts += _candidates(name, step["candidates"], plan.original_bytes)
     if plan.steps:
