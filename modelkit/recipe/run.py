@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from modelkit.errors import BudgetError
@@ -11,7 +13,7 @@ from modelkit.files import Staging, file_record, json_bytes, outputs_of
 from modelkit.job import only_failed, opened
 from modelkit.pipeline import older_artifact, save_as
 from modelkit.progress import Progress, silent
-from modelkit.recipe.cache import Cache
+from modelkit.recipe.cache import Cache, external_of
 from modelkit.recipe.compose import compose
 from modelkit.recipe.figures import ORIGINAL, measure
 from modelkit.recipe.inputs import prepare
@@ -61,7 +63,7 @@ def _run(job: RecipeJob, progress: Progress) -> Report:
         if report.status == DONE:
             last = last_made(done)
             assert last is not None
-            names = save_as(last, stage, job.output.name)
+            names = save_as(_own(last), stage, job.output.name)
             report.after.file = file_record(stage.path(job.output.name))
         older = older_artifact(job) if report.status != DONE else None
         report.notes += [older] if older else []
@@ -74,6 +76,13 @@ def _run(job: RecipeJob, progress: Progress) -> Report:
             _missed(report), f"{data} tells what each step gave" + (f"; {older}" if older else ""), report=report
         )
     return report
+
+
+def _own(path: Path) -> Path:
+    """A model in a file of its own, so that who writes into an artifact does not write into the cache, or back."""
+    if path.stat().st_nlink == 1 or external_of(path):  # external data is written anew under the artifact's name
+        return path
+    return Path(shutil.copyfile(path, path.with_name("own.onnx")))
 
 
 def _missed(report: Report) -> str:
@@ -91,6 +100,6 @@ def _telling_what_is_kept(chain: Chain, total: int) -> Iterator[None]:
         yield
     except BaseException as error:
         if chain.kept:
-            steps = "step is" if chain.kept == 1 else "steps are"
-            error.add_note(f"{chain.kept} of {total} {steps} in the cache, where the same command goes on")
+            verb = "is" if chain.kept == 1 else "are"
+            error.add_note(f"{chain.kept} of {total} steps {verb} in the cache, where the same command goes on")
         raise

@@ -36,6 +36,10 @@ def render(report: Report) -> str:
         if unfused:
             lines += ["", *table(["layer", "operator", "why it runs in float"], unfused, names=2)]
     lines += ["", "## Data", "", *_data(report.data)]
+    for step in report.steps:
+        lines += _data(
+            {f"step {step['number']}, {role}": facts for role, facts in step["data"].items() if role != "test"}
+        )
     lines += ["", *[f"- note: {escape(note)}" for note in report.notes]] if report.notes else []
     lines += ["", "## Decisions", "", *_decisions(report.decisions)]
     if report.normalisation:

@@ -39,6 +39,6 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, schema first."""
         plain = {"schema": SCHEMA, **asdict(self)}
-        if not self.steps:
-            del plain["steps"]
+        if steps := plain.pop("steps"):
+            plain["steps"] = steps
         return plain

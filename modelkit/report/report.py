@@ -99,8 +99,8 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, schema first; numbers that are not finite become None."""
         plain = {"schema": SCHEMA, **asdict(self), "size_ratio": round(self.size_ratio, 4)}
-        if not self.steps:
-            del plain["steps"]
+        if steps := plain.pop("steps"):
+            plain["steps"] = steps
         result = finite(plain)
         assert isinstance(result, dict)
         return result
