@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelkit.checkpoint.source import Source
+from modelkit.checkpoint.write_back import Kept, write_back
 from modelkit.errors import ModelError
 from modelkit.files import Staging, write_json
 from modelkit.graph.load import load
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-    from modelkit.checkpoint.container import Kept
 
 
 def names_beside(source: Source, output: Path) -> list[Path]:
@@ -35,7 +34,7 @@ def write_beside(
         output: The artifact's final path; the names are made from it.
         before: The graph before it was changed, after ``normalise``.
         artifact: The changed graph's file.
-        kept: What is left of each initializer that was cut, see ``Container.write``.
+        kept: What is left of each initializer that was cut, see ``write_back``.
 
     Returns:
         Names of the files written, and a note where the changes cannot be written into a state dict.
@@ -44,7 +43,7 @@ def write_beside(
     if source.container is None:
         return [], ""
     try:
-        plan = source.container.write(stage.path(paths[0].name), before, load(artifact).model, kept)
+        plan = write_back(source.container, stage.path(paths[0].name), before, load(artifact).model, kept)
     except ModelError as error:
         return [], f"no state dict was written: {error.message}"
     write_json(stage.path(paths[1].name), {"artifact": paths[0].name, **plan})
