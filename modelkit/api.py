@@ -261,6 +261,7 @@ def folder_request(
         inputs=inputs,
         options=options.value,
         artifact_name=name,
+        writes_back=command in COMMANDS and COMMANDS[command].writes_back,
         resume=resume,
         force=force,
     )

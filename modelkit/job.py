@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelkit.candidate import Candidate, Trial
-from modelkit.checkpoint.artifact import names_beside
 from modelkit.checkpoint.loading import Loading
 from modelkit.checkpoint.open import open_source
+from modelkit.checkpoint.outputs import Outputs, outputs_for
 from modelkit.checkpoint.source import Source
 from modelkit.config import Resolved
 from modelkit.data.open import open_dataset
@@ -101,6 +101,11 @@ class Job:
         """The file that the user named; ``model`` is the ONNX file that stands for it."""
         return self.source.path if self.source is not None else self.model
 
+    @property
+    def outputs(self) -> Outputs:
+        """Every file that may be written."""
+        return outputs_for(self.named, self.output, self.loading, writes_back=self.writes_back)
+
 
 @dataclass
 class Prepared:
@@ -146,8 +151,7 @@ def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:
     options: TransformConfig = job.options.value
     loaded = load(job.model)
     inputs = [job.named, job.model, *loaded.external, *(p for p in (job.data, job.test) if p is not None)]
-    beside = names_beside(job.source, job.output) if job.source is not None and job.writes_back else []
-    check_outputs([*outputs_of(job.output), *beside], inputs, force=job.force or only_failed(job.output))
+    check_outputs(job.outputs.files, inputs, force=job.force or only_failed(job.output))
     if job.apart is None:
         check_separate(job.data, job.test)
     session = make_session(job.model, providers=[options.measure.provider])

@@ -58,7 +58,7 @@ def _transform(job: Job, make: Maker, progress: Progress) -> Report:
         names: list[str] = []
         if chosen is not None and report.status == "done":
             if job.writes_back and job.source is not None and best.path is not None:
-                beside, note = write_beside(job.source, stage, job.output, prepared.model, best.path, best.kept)
+                beside, note = write_beside(job.source, stage, job.outputs, prepared.model, best.path, best.kept)
                 names += beside
                 report.notes += [note] if note else []
             assert best.path is not None

@@ -29,8 +29,8 @@ def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         progress: Told how far the work is.
 
     Returns:
-        ``status`` ("done" or "budget not met") with ``reason`` and ``hint``; ``output``, the path of the result,
-        whose ending may be the model's, or None; ``figures`` (see modelkit.report.summary); ``facts``, the hashes for
+        ``status`` ("done" or "budget not met") with ``reason`` and ``hint``; ``output``, the path of the result, or
+        None; ``figures`` (see modelkit.report.summary); ``facts``, the hashes for
         the journal; ``document``, the whole result where it was not written to a file.
 
     Raises:
@@ -47,8 +47,7 @@ def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         except BudgetError as error:
             assert isinstance(error.report, Report)
             found, reason, hint = error.report, error.message, error.hint
-        # Weights without an architecture keep their format, and so their ending.
-        document, output = found.to_dict(), output.with_name(found.after.file["name"])
+        document = found.to_dict()
     else:
         if output is not None:
             check_outputs([output], [model], force=payload["force"])
@@ -56,8 +55,7 @@ def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         if output is not None:
             write_json(output, document)
     status = str(document.get("status", DONE))
-    outputs = dict.fromkeys([*payload["outputs"], *([output] if output is not None else [])])
-    written = [path for path in outputs if path.is_file() and (status == DONE or ".report." in path.name)]
+    written = [path for path in payload["outputs"] if path.is_file() and (status == DONE or ".report." in path.name)]
     return {
         "status": status,
         "reason": reason,

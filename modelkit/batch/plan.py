@@ -32,7 +32,7 @@ class Request:
         inputs: Files and folders that results depend on beside the arguments, by what to call them.
         config: The resolved options as plain values, for the summary and to tell runs apart.
         name_of: The file name of a model's result, from the model's path.
-        outputs_of: Every file that may be written for a result, from the result's path.
+        files_of: The result and every file that may be written for it, from the model's path and that by ``name_of``.
         transforms: Whether the command makes artifacts: then it leaves alone what modelkit made.
         kinds: Formats that count as models.
         match: Globs of models to take.
@@ -49,7 +49,7 @@ class Request:
     output: Path | None
     entry: str
     name_of: Callable[[Path], str]
-    outputs_of: Callable[[Path], list[Path]]
+    files_of: Callable[[Path, Path], tuple[Path, list[Path]]]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     aside: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Path] = field(default_factory=dict)
@@ -128,8 +128,8 @@ def _item(request: Request, model: PurePosixPath, target: PurePosixPath) -> Item
     path = request.models / model
     if request.output is None:
         return Item(str(model), path, None)
-    output = request.output / target
-    return Item(str(model), path, output, tuple(request.outputs_of(output)))
+    output, files = request.files_of(path, request.output / target)
+    return Item(str(model), path, output, tuple(files))
 
 
 def key_of(request: Request) -> str:

@@ -11,9 +11,11 @@ from typing import Any
 from modelkit.batch.find import MODELS, WEIGHTS
 from modelkit.batch.options import FolderOptions
 from modelkit.batch.plan import Request
+from modelkit.checkpoint.loading import Loading
+from modelkit.checkpoint.outputs import outputs_for
 from modelkit.config import Resolved
 from modelkit.errors import ResourceError, UsageError
-from modelkit.files import outputs_of, shown
+from modelkit.files import shown
 from modelkit.jobs.protocol import Limits
 
 ENTRY = "modelkit.task:perform"
@@ -38,6 +40,7 @@ def make_request(
     aside: Mapping[str, Any] | None = None,
     inputs: Mapping[str, Path] | None = None,
     artifact_name: Callable[[Path], str] | None,
+    writes_back: bool = False,
     resume: bool,
     force: bool,
 ) -> Request:
@@ -52,6 +55,7 @@ def make_request(
         aside: Further arguments of the function, which change no result.
         inputs: What results depend on beside the arguments, by what to call it.
         artifact_name: The name of a model's artifact, for commands that make one.
+        writes_back: Whether the command writes state dicts back.
         resume: Whether to leave alone what is done and unchanged.
         force: Whether to replace what is there.
 
@@ -74,7 +78,9 @@ def make_request(
         output=output,
         entry=ENTRY,
         name_of=artifact_name or partial(_document_name, _DOCUMENTS.get(command, "")),
-        outputs_of=outputs_of if artifact_name is not None else _alone,
+        files_of=_alone
+        if artifact_name is None
+        else partial(_artifact, arguments.get("loading", Loading()), writes_back),
         arguments=arguments,
         aside=aside or {},
         inputs=inputs or {},
@@ -114,5 +120,10 @@ def _document_name(kind: str, model: Path) -> str:
     return f"{model.stem}.{kind}.json"
 
 
-def _alone(output: Path) -> list[Path]:
-    return [output]
+def _alone(model: Path, output: Path) -> tuple[Path, list[Path]]:
+    return output, [output]
+
+
+def _artifact(loading: Loading, writes_back: bool, model: Path, output: Path) -> tuple[Path, list[Path]]:
+    found = outputs_for(model, output, loading, writes_back=writes_back)
+    return found.artifact, found.files

@@ -89,9 +89,7 @@ def run_job(job: Job, given: Given) -> None:
         raise
     state.wrote = True
     _print(report, explain, as_json, quiet)
-    # Weights without an architecture keep their format, and so their ending.
-    written = job.output.with_name(report.after.file["name"])
-    say(f"wrote {written} and its report", quiet=quiet or as_json)
+    say(f"wrote {job.outputs.artifact} and its report", quiet=quiet or as_json)
 
 
 def _print(report: Report, explain: bool, as_json: bool, quiet: bool) -> None:
