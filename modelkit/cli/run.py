@@ -88,6 +88,7 @@ def command(
 
     if cache is not None and no_cache:
         raise UsageError("--cache and --no-cache are both given", "give one of them")
+    _check_order(recipe)
     folder = FolderFlags(match, skip, workers, timeout, memory, resume)
     options = f.resolve_config(
         "run",
@@ -113,6 +114,15 @@ def command(
     job = recipe_job(model, options, output=output, data=data, test=test, force=force, loading=loading, cache=where)
     with _told_what_is_kept():
         run_job(job, given)
+
+
+def _check_order(recipe: Path) -> None:
+    """Refuse a model where the recipe belongs, which would be told as a mistake on its first line."""
+    from modelkit.checkpoint.open import CHECKPOINTS
+    from modelkit.files import Kind, shown, sniff
+
+    if recipe.is_file() and sniff(recipe) in (Kind.ONNX, *CHECKPOINTS):
+        raise UsageError(f"'{shown(recipe)}' is a model; the recipe comes first", "modelkit run RECIPE MODEL")
 
 
 @contextmanager

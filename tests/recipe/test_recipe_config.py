@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from modelkit.recipe.config import RecipeConfig, _step, step_options
 from modelkit.recipe.job import read_recipe, recipe_artifact
 from modelkit.transform_config import TransformConfig
 
+ROOT = Path(__file__).parents[2]
 TEXT = """\
 steps:
   - command: prune
@@ -62,6 +67,72 @@ def test_a_command_whose_options_are_named_like_those_of_a_step_is_noticed() -> 
     assert step(command="fresh", strength=4).strength == 4
     with pytest.raises(TypeError, match="optional of clashing"):
         _step("clashing", Clashing)
+
+
+FRESH = """
+import json, sys
+from modelkit import commands
+from modelkit.candidate import Candidate
+from modelkit.commands import COMMANDS, Command
+from modelkit.decision import Decision
+from modelkit.transform_config import TransformConfig
+
+
+class HalveConfig(TransformConfig):
+    share: float = 0.5
+
+
+class Halver:
+    objective = "size"
+
+    def __init__(self, config):
+        self.config = config
+
+    def candidates(self):
+        return [Candidate("halved", self.apply)]
+
+    def apply(self, model, progress):
+        import onnx_ir as ir
+
+        for value in model.graph.initializers.values():
+            if value.const_value.dtype == ir.DataType.FLOAT:
+                value.const_value = ir.tensor(value.const_value.numpy() * self.config.share, name=value.name)
+        return [Decision("all", "scaled", "asked for", {"share": self.config.share})]
+
+    def refine(self, trials, progress):
+        return []
+
+    def audit(self, path, decisions):
+        return None
+
+
+COMMANDS["halve"] = Command(
+    schema=HalveConfig,
+    suffix=lambda config: "halved",
+    maker=lambda config: lambda model, data: Halver(config),
+    safe=lambda config: False,
+    training=lambda config: False,
+)
+from modelkit.cli.app import run
+
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_a_new_entry_of_the_commands_is_a_step_at_once(tmp_path: Path) -> None:
+    """Nothing but the list of commands has to change: schema, options, name, cache and report follow."""
+    (tmp_path / "r.yaml").write_text(
+        "steps:\n- {command: quantize, mode: weights}\n- {command: halve, share: 0.25}\n"
+    )
+    argv = ["run", "r.yaml", str(ROOT / "sample_models" / "digits_mlp.onnx"), "-o", "x.onnx", "--json"]
+    code, environment = [sys.executable, "-c", FRESH], {**os.environ, "PYTHONPATH": str(ROOT)}
+    more = ["--set", "measure.seconds=0.001"]
+    done = subprocess.run([*code, *argv, *more], cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    last = json.loads(done.stdout)["steps"][1]
+    assert (last["command"], last["method"], last["origins"]["share"]) == ("halve", "halved", "r.yaml:3")
+    schema = subprocess.run([*code, "schema", "run"], env=environment, capture_output=True, check=True).stdout
+    assert "HalveStep" in json.loads(schema)["$defs"]
 
 
 def test_values_of_a_step_are_its_own_or_the_recipes(recipe: Resolved[RecipeConfig]) -> None:
