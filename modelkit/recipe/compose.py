@@ -14,7 +14,7 @@ from modelkit.recipe.config import RecipeBudget, RecipeConfig
 from modelkit.recipe.figures import ORIGINAL, Figures
 from modelkit.recipe.inputs import Inputs
 from modelkit.recipe.job import RecipeJob
-from modelkit.recipe.steps import SKIPPED, Done
+from modelkit.recipe.steps import SKIPPED, Done, last_of
 from modelkit.report.report import Gate, Report, Side
 from modelkit.report.rows import finite_note
 from modelkit.report.summary import DONE, MISSED
@@ -35,18 +35,20 @@ def compose(
     """
     recipe: RecipeConfig = job.options.value
     before = figures[ORIGINAL]
-    after = next((figures[each.step.name] for each in reversed(done) if each.path is not None), before)
+    last = last_of(done)
+    after = before if last is None else figures[last.step.name]
     gates = _gates(recipe.budget, before, after)
     missed = done[-1].status == MISSED
     if missed:
-        gates = [Gate(**gate) for gate in done[-1].report["gates"] if not gate["ok"]]
+        own = [gate for gate in done[-1].report["gates"] if not gate["ok"]]
+        gates = [Gate(**{**gate, "name": f"step {done[-1].step.number}: {gate['name']}"}) for gate in own]
     met = not missed and all(gate.ok for gate in gates)
     worked = [each for each in done if each.status == DONE]
     return Report(
         command=job.command,
         status=DONE if met else MISSED,
         before=Side(file_record(job.named), before.size, before.latency, before.quality),
-        after=Side(_file(job, done), after.size, after.latency, after.quality),
+        after=Side(_file(job, last), after.size, after.latency, after.quality),
         method=" → ".join(each.step.command for each in done if each.status != SKIPPED),
         speedup=after.speedup,
         fidelity=after.fidelity,
@@ -79,10 +81,10 @@ def _gates(budget: RecipeBudget, before: Figures, after: Figures) -> list[Gate]:
     return found
 
 
-def _file(job: RecipeJob, done: Sequence[Done]) -> dict[str, Any]:
+def _file(job: RecipeJob, last: Done | None) -> dict[str, Any]:
     """The best that was found, under the name that the artifact has or would have."""
-    last = next((each.path for each in reversed(done) if each.path is not None), job.model)
-    return {**file_record(last), "name": job.output.name}
+    path = last.path if last is not None and last.path is not None else job.model
+    return {**file_record(path), "name": job.output.name}
 
 
 def _decisions(worked: Iterable[Done], kind: str) -> list[Decision]:

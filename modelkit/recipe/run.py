@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from modelkit.errors import BudgetError
 from modelkit.files import Staging, file_record, json_bytes, outputs_of
@@ -18,10 +17,10 @@ from modelkit.recipe.compose import compose
 from modelkit.recipe.figures import ORIGINAL, measure
 from modelkit.recipe.inputs import prepare
 from modelkit.recipe.job import RecipeJob
-from modelkit.recipe.steps import Chain, last_made
+from modelkit.recipe.steps import Chain, last_of
 from modelkit.report import markdown
 from modelkit.report.report import Report
-from modelkit.report.summary import DONE
+from modelkit.report.summary import DONE, MISSED
 
 _WORK = "steps"
 
@@ -61,9 +60,9 @@ def _run(job: RecipeJob, progress: Progress) -> Report:
         report = compose(job, inputs, done, figures, chain.notes)
         names: list[str] = []
         if report.status == DONE:
-            last = last_made(done)
-            assert last is not None
-            names = save_as(_own(last), stage, job.output.name)
+            last = last_of(done)
+            assert last is not None and last.path is not None
+            names = save_as(_own(last.path), stage, job.output.name)
             report.after.file = file_record(stage.path(job.output.name))
         older = older_artifact(job) if report.status != DONE else None
         report.notes += [older] if older else []
@@ -86,8 +85,8 @@ def _own(path: Path) -> Path:
 
 
 def _missed(report: Report) -> str:
-    last: dict[str, Any] = report.steps[-1]
-    if last["status"] not in (DONE, "skipped"):
+    last = report.steps[-1]
+    if last["status"] == MISSED:
         return f"step {last['number']} ({last['command']}): {last['reason']}"
     missed = "; ".join(f"{gate.name} {gate.got} (asked {gate.asked})" for gate in report.gates if not gate.ok)
     return f"the result of the recipe misses the budget: {missed}"

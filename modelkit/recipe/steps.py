@@ -162,6 +162,6 @@ def step_key(step: Step, given: str) -> str:
     )
 
 
-def last_made(done: Sequence[Done]) -> Path | None:
-    """What the last step made that made something."""
-    return next((each.path for each in reversed(done) if each.path is not None), None)
+def last_of(done: Sequence[Done]) -> Done | None:
+    """The last step that made something; None where there is none."""
+    return next((each for each in reversed(done) if each.path is not None), None)
