@@ -9,22 +9,22 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from modelkit import verdict
+from modelkit import gates, verdict
 from modelkit.checkpoint.container import Container, read
 from modelkit.checkpoint.outputs import is_alone
 from modelkit.checkpoint.tell import is_state
 from modelkit.decision import Decision
 from modelkit.errors import BudgetError, ModelError, UsageError
-from modelkit.files import Staging, check_outputs, file_record, json_bytes, require_file, sniff, write_json
+from modelkit.files import Staging, check_outputs, file_record, require_file, sniff, write_json
 from modelkit.graph.edit import Namer, add_initializer, make_node
 from modelkit.job import Job
 from modelkit.measure.machine import machine_facts
 from modelkit.progress import Progress, silent
 from modelkit.prune.config import PruneConfig
 from modelkit.prune.weights.sparse import prune_by_magnitude
-from modelkit.report import markdown
 from modelkit.report.plan import Plan
 from modelkit.report.report import Report, Side
+from modelkit.report.write import write_report
 
 _FLOATS = ("float16", "float32", "float64", "bfloat16")
 _CHUNK = 1 << 20
@@ -66,16 +66,16 @@ def prune_weights(job: Job, progress: Progress = silent) -> Report:
         write_json(stage.path(changes.name), {"artifact": output.name, **plan})
         before = _size(held, {}, job.model)
         after = _size(held, changed, stage.path(output.name))
-        gates = verdict.gates(config.budget, before=before, after=after, loss=None, agreement=None, speedup=None)
+        checks = verdict.gates(config.budget, before=before, after=after, loss=None, agreement=None, speedup=None)
         report = Report(
             command="prune",
-            status="done" if all(gate.ok for gate in gates) else "budget not met",
+            status="done" if all(gate.ok for gate in checks) else "budget not met",
             before=Side(file_record(job.model), before),
             after=Side({**file_record(stage.path(output.name)), "name": output.name}, after),
             method="magnitude",
             speedup=None,
             fidelity=None,
-            gates=gates,
+            gates=checks,
             decisions=[*decisions, *_others(held, carrier)],
             notes=["without an architecture nothing could be run: how much the model lost is not known"],
             config=config.model_dump(mode="json"),
@@ -83,15 +83,12 @@ def prune_weights(job: Job, progress: Progress = silent) -> Report:
             seed=config.seed,
             machine=machine_facts(),
         )
-        stage.path(outputs.report.name).write_bytes(json_bytes(report.to_dict()))
-        stage.path(outputs.page.name).write_text(markdown.render(report), encoding="utf-8")
+        write_report(report, stage, [path.name for path in outputs.reports])
         made = [output, changes] if report.status == "done" else []
-        stage.publish([path.name for path in (*made, outputs.report, outputs.page)], force=job.force)
+        stage.publish([path.name for path in (*made, *outputs.reports)], force=job.force)
     if report.status != "done":
-        missed = "; ".join(f"{gate.name} {gate.got} (asked {gate.asked})" for gate in gates if not gate.ok)
-        raise BudgetError(
-            f"the budget is missed: {missed}", f"{outputs.report.name} tells what was done", report=report
-        )
+        hint = f"{outputs.report.name} tells what was done"
+        raise BudgetError(f"the budget is missed: {gates.missed(checks)}", hint, report=report)
     return report
 
 

@@ -75,6 +75,7 @@ class Job:
             is what to work with.
         preprocess: How images become inputs.
         force: Whether to overwrite an artifact that exists.
+        html: Whether to write the report as a page for the browser too.
         training: Whether the algorithm trains, and so gets most of the data.
         writes_back: Whether a state dict that the model came from is written back too.
         loading: How a checkpoint is read.
@@ -91,6 +92,7 @@ class Job:
     apart: Apart | None = None
     preprocess: Preprocess | None = None
     force: bool = False
+    html: bool = False
     training: bool = False
     writes_back: bool = False
     loading: Loading = Loading()  # noqa: RUF009 - frozen
@@ -104,7 +106,7 @@ class Job:
     @property
     def outputs(self) -> Outputs:
         """Every file that may be written."""
-        return outputs_for(self.named, self.output, self.loading, writes_back=self.writes_back)
+        return outputs_for(self.named, self.output, self.loading, writes_back=self.writes_back, html=self.html)
 
 
 @dataclass

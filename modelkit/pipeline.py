@@ -8,19 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelkit import gates
 from modelkit.bench import Bench
 from modelkit.candidate import Trial
 from modelkit.checkpoint.artifact import write_beside
 from modelkit.decision import Decision
 from modelkit.errors import BudgetError, ModelError
-from modelkit.files import Staging, file_record, json_bytes, outputs_of, shown
+from modelkit.files import Staging, file_record, outputs_of, shown
 from modelkit.graph.load import load
 from modelkit.graph.save import save
 from modelkit.job import Job, Maker, only_failed, opened, prepare
 from modelkit.progress import Progress, silent
-from modelkit.report import markdown
 from modelkit.report.plan import Plan
 from modelkit.report.report import Report
+from modelkit.report.write import write_report
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 def transform(job: Job, make: Maker, progress: Progress = silent) -> Report:
     """Run a job from file to file.
 
-    The artifact, ``<stem>.report.json`` and ``<stem>.report.md`` are written together or not at all. When a budget
+    The artifact, ``<stem>.report.json`` and ``<stem>.report.md`` are written together or not at all, and the
+    page ``<stem>.report.html`` with them where the job asks for it. When a budget
     is not met only the report is written. Pruning a state dict also writes it changed in the same way, in the
     format that it had, and a plan of what changed.
 
@@ -62,14 +64,15 @@ def _transform(job: Job, make: Maker, progress: Progress) -> Report:
                 names += beside
                 report.notes += [note] if note else []
             assert best.path is not None
-            names += save_as(best.path, stage, artifact)
-            report.after.file = file_record(stage.path(artifact))
-        reports = [path.name for path in outputs_of(job.output)[2:]]
+            written = save_as(best.path, stage, artifact)
+            names += written
+            external = [stage.path(name) for name in written if name != artifact]
+            report.after.file = file_record(stage.path(artifact), external)
+        reports = [path.name for path in outputs_of(job.output, html=job.html)[2:]]
         older = older_artifact(job) if report.status != "done" else None
         if older is not None:
             report.notes.append(older)
-        stage.path(reports[0]).write_bytes(json_bytes(report.to_dict()))
-        stage.path(reports[1]).write_text(markdown.render(report), encoding="utf-8")
+        write_report(report, stage, reports)
         # A failed run may replace its own earlier report: only artifacts are precious.
         failed_before = only_failed(job.output)
         stage.publish([*names, *reports], force=job.force or failed_before or report.status != "done")
@@ -160,8 +163,8 @@ def _least_bad(trials: list[Trial], rate: Callable[[Trial], float]) -> Trial:
 
 
 def _missed(report: Report, chosen: Trial | None) -> str:
-    missed = [f"{gate.name} {gate.got} (asked {gate.asked})" for gate in report.gates if not gate.ok]
+    missed = gates.missed(report.gates)
     if chosen is not None and missed:
-        return f"the best candidate, {report.method}, misses the budget on the test data: {'; '.join(missed)}"
+        return f"the best candidate, {report.method}, misses the budget on the test data: {missed}"
     nearest = next(entry for entry in report.candidates if entry["name"] == report.method)
     return f"nothing that was tried is inside the budget; the nearest, {report.method}: {nearest['reason']}"

@@ -69,12 +69,18 @@ class Past:
             status = str(document.get("status", DONE))
             output = relative(item.output, self._folder) if status == DONE else None
             exit_code = 0 if status == DONE else 1
-            return Row(item.name, status, output, figures_of(document), exit_code=exit_code, resumed=True)
+            figures, page = figures_of(document), relative(page_of(item), self._folder)
+            return Row(item.name, status, output, figures, exit_code=exit_code, resumed=True, page=page)
         except (KeyError, TypeError, IndexError, ResourceError):
             return None
 
     def _is_same(self, record: Mapping[str, Any], item: Item) -> bool:
         return record.get("key") == self._key and record.get("output") == relative(item.output, self._folder)
+
+
+def page_of(item: Item) -> Path | None:
+    """The page that was written for an item; None where there is none."""
+    return next((path for path in item.outputs if path.suffix == ".html" and path.is_file()), None)
 
 
 def relative(path: Path | None, folder: Path) -> str | None:

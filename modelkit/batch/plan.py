@@ -33,11 +33,15 @@ class Request:
         config: The resolved options as plain values, for the summary and to tell runs apart.
         name_of: The file name of a model's result, from the model's path.
         files_of: The result and every file that may be written for it, from the model's path and that by ``name_of``.
+        html: Whether a page is written for each model, and an index.
         transforms: Whether the command makes artifacts: then it leaves alone what modelkit made.
         kinds: Formats that count as models.
         match: Globs of models to take.
         skip: Globs of models and folders to leave out.
-        workers: How many models at a time.
+        on: Where models are worked on (see ``modelkit.jobs.connect``); None for processes of this machine.
+        workers: How many models at a time; None for one, or as many as a cluster has room for.
+        cpus: Processors for each model; None for its share of this machine, or one of a cluster.
+        gpus: Accelerators for each model, on a cluster.
         limits: What each model may use.
         resume: Whether to leave alone what is done and unchanged.
         force: Whether to replace what is there.
@@ -54,11 +58,15 @@ class Request:
     aside: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Path] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    html: bool = False
     transforms: bool = True
     kinds: frozenset[Kind] = MODELS
     match: Sequence[str] = ()
     skip: Sequence[str] = ()
-    workers: int = 1
+    on: str | None = None
+    workers: int | None = None
+    cpus: float | None = None
+    gpus: float = 0
     limits: Limits = field(default_factory=Limits)
     resume: bool = False
     force: bool = False

@@ -68,6 +68,8 @@ def make_request(
         raise UsageError(f"'{shown(command)}' takes no folder", f"commands that do: {', '.join(_WARM)}")
     _check_folders(models, output, needed=artifact_name is not None or resume)
     arguments = {key: value for key, value in given.items() if value is not None}
+    if arguments.get("html") and output is None:
+        raise UsageError("--html needs a folder for the pages", "name one with -o")
     for value in [*arguments.values(), *(inputs or {}).values()]:
         if isinstance(value, Path) and not os.path.lexists(value):
             raise UsageError(f"'{shown(value)}' does not exist")
@@ -77,10 +79,14 @@ def make_request(
         models=models,
         output=output,
         entry=ENTRY,
+        html=bool(arguments.get("html")),
         name_of=artifact_name or partial(_document_name, _DOCUMENTS.get(command, "")),
-        files_of=_alone
-        if artifact_name is None
-        else partial(_artifact, arguments.get("loading", Loading()), writes_back),
+        files_of=partial(
+            _documents if artifact_name is None else _artifact,
+            loading=arguments.get("loading", Loading()),
+            writes_back=writes_back,
+            html=bool(arguments.get("html")),
+        ),
         arguments=arguments,
         aside=aside or {},
         inputs=inputs or {},
@@ -90,7 +96,10 @@ def make_request(
         kinds=MODELS | WEIGHTS if command == "inspect" or "loading" in arguments else MODELS,
         match=options.match,
         skip=options.skip,
+        on=options.on,
         workers=options.workers,
+        cpus=options.cpus,
+        gpus=options.gpus or 0,
         limits=Limits(options.timeout, None if options.memory is None else int(options.memory)),
         resume=resume,
         force=force,
@@ -120,10 +129,14 @@ def _document_name(kind: str, model: Path) -> str:
     return f"{model.stem}.{kind}.json"
 
 
-def _alone(model: Path, output: Path) -> tuple[Path, list[Path]]:
-    return output, [output]
+def _documents(
+    model: Path, output: Path, *, loading: Loading, writes_back: bool, html: bool
+) -> tuple[Path, list[Path]]:
+    return output, [output, *([output.with_suffix(".html")] if html else [])]
 
 
-def _artifact(loading: Loading, writes_back: bool, model: Path, output: Path) -> tuple[Path, list[Path]]:
-    found = outputs_for(model, output, loading, writes_back=writes_back)
+def _artifact(
+    model: Path, output: Path, *, loading: Loading, writes_back: bool, html: bool
+) -> tuple[Path, list[Path]]:
+    found = outputs_for(model, output, loading, writes_back=writes_back, html=html)
     return found.artifact, found.files

@@ -18,27 +18,35 @@ class Outputs:
     Attributes:
         artifact: The artifact.
         data: Its external data, where it is large; None where it can have none.
-        report: Its report as JSON.
-        page: The same as Markdown.
+        reports: Its report: as JSON, as Markdown, and where it is asked for as a page for the browser.
         state: A state dict with the same changes; None where none is written.
         plan: What was changed in the state dict; None where there is none.
     """
 
     artifact: Path
     data: Path | None
-    report: Path
-    page: Path
+    reports: tuple[Path, ...]
     state: Path | None = None
     plan: Path | None = None
 
     @property
     def files(self) -> list[Path]:
         """All of them; the report is the first that is JSON."""
-        found = (self.data, self.artifact, self.report, self.page, self.state, self.plan)
+        found = (self.data, self.artifact, *self.reports, self.state, self.plan)
         return [path for path in found if path is not None]
 
+    @property
+    def report(self) -> Path:
+        """The report as JSON."""
+        return self.reports[0]
 
-def outputs_for(model: Path, output: Path, loading: Loading, *, writes_back: bool) -> Outputs:
+    @property
+    def page(self) -> Path | None:
+        """The report as a page for the browser; None where none is asked for."""
+        return next((path for path in self.reports if path.suffix == ".html"), None)
+
+
+def outputs_for(model: Path, output: Path, loading: Loading, *, writes_back: bool, html: bool = False) -> Outputs:
     """Tell what may be written for a model, by what kind of file it is; it need not be readable.
 
     Args:
@@ -47,21 +55,20 @@ def outputs_for(model: Path, output: Path, loading: Loading, *, writes_back: boo
             artifact gets the ending of the model's name.
         loading: How a checkpoint is read.
         writes_back: Whether the command writes a state dict back.
+        html: Whether the report is written as a page for the browser too.
     """
-    data, artifact, report, page = outputs_of(output)
+    data, artifact, *reports = outputs_of(output, html=html)
     if not writes_back or not _holds_state(model):
-        return Outputs(artifact, data, report, page)
+        return Outputs(artifact, data, tuple(reports))
     if is_alone(loading):
         kept = output.with_suffix(model.suffix) if model.suffix else output
-        report, page, plan = (
-            kept.with_name(f"{kept.stem}.{end}") for end in ("report.json", "report.md", "plan.json")
-        )
-        return Outputs(kept, None, report, page, plan=plan)
+        reports = outputs_of(kept.with_name(f"{kept.stem}.onnx"), html=html)[2:]
+        return Outputs(kept, None, tuple(reports), plan=kept.with_name(f"{kept.stem}.plan.json"))
     if loading.arch is None:  # a whole pickled module, of which no state dict is written
-        return Outputs(artifact, data, report, page)
+        return Outputs(artifact, data, tuple(reports))
     stem = output.name.removesuffix(".onnx")
     state = output.with_name(stem + (".safetensors" if sniff(model) is Kind.SAFETENSORS else ".pt"))
-    return Outputs(artifact, data, report, page, state, output.with_name(f"{stem}.plan.json"))
+    return Outputs(artifact, data, tuple(reports), state, output.with_name(f"{stem}.plan.json"))
 
 
 def is_alone(loading: Loading) -> bool:

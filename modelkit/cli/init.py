@@ -18,7 +18,7 @@ CommandArgument = Annotated[
     str,
     typer.Argument(
         metavar="COMMAND",
-        help="The command whose config is wanted: quantize, prune, run or evaluate.",
+        help="The command whose config is wanted: quantize, prune, run, evaluate or compare.",
         show_default=False,
     ),
 ]
@@ -61,8 +61,8 @@ def init(
         return
     target = output if output is not None else Path(f"{command}.yaml")
     templates.write(command, text, schema, target, force=force)
-    use = f"run {target} MODEL" if command == "run" else f"{command} MODEL --config {target}"
-    say(f"wrote {target}; run: modelkit {use}")
+    use = {"run": f"run {target} MODEL", "compare": f"compare OLD NEW --config {target}"}
+    say(f"wrote {target}; run: modelkit {use.get(command, f'{command} MODEL --config {target}')}")
 
 
 def schema(command: CommandArgument, debug: DebugFlag = False) -> None:
@@ -81,7 +81,7 @@ def schema(command: CommandArgument, debug: DebugFlag = False) -> None:
 
 def _schema_of(command: str) -> type[BaseModel]:
     """The config of a command."""
-    from modelkit.api import EvaluateConfig
+    from modelkit.api import CompareConfig, EvaluateConfig
     from modelkit.commands import COMMANDS
     from modelkit.recipe.config import RUN, RecipeConfig
 
@@ -89,6 +89,7 @@ def _schema_of(command: str) -> type[BaseModel]:
         **{name: each.schema for name, each in COMMANDS.items()},
         RUN: RecipeConfig,
         "evaluate": EvaluateConfig,
+        "compare": CompareConfig,
     }
     if command not in schemas:
         raise UsageError(f"'{shown(command)}' has no config", f"commands with one: {', '.join(schemas)}")

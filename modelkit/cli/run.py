@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
+from modelkit.cli import ci
 from modelkit.cli import flags as f
+from modelkit.cli.ci import GithubFlag, JunitOption
 from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag, state
 from modelkit.cli.folder import FolderFlags, is_folder, run_folder
 from modelkit.cli.transform import Given, run_job
@@ -51,13 +53,19 @@ def command(
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep nothing, and do every step anew.")] = False,
     match: f.MatchOption = None,
     skip: f.SkipOption = None,
+    on: f.OnOption = None,
     workers: f.WorkersOption = None,
+    cpus: f.CpusOption = None,
+    gpus: f.GpusOption = None,
     timeout: f.TimeoutOption = None,
     memory: f.MemoryOption = None,
     resume: f.ResumeFlag = False,
     dry_run: f.DryRunFlag = False,
     explain: f.ExplainFlag = False,
+    junit: JunitOption = None,
+    github: GithubFlag = False,
     seed: f.SeedOption = None,
+    html: f.HtmlFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -83,13 +91,14 @@ def command(
 
         modelkit run recipe.yaml models/ -o small/ --workers 2
     """
+    ci.begin("run", model, junit=junit, github=github, files=(recipe, output, data, test))
     from modelkit.recipe.config import RecipeConfig
     from modelkit.recipe.job import recipe_job
 
     if cache is not None and no_cache:
         raise UsageError("--cache and --no-cache are both given", "give one of them")
     _check_order(recipe)
-    folder = FolderFlags(match, skip, workers, timeout, memory, resume)
+    folder = FolderFlags(match, skip, on, workers, cpus, gpus, timeout, memory, resume)
     options = f.resolve_config(
         "run",
         RecipeConfig,
@@ -106,12 +115,14 @@ def command(
         },
     )
     loading = f.loading(arch, inputs, trust)
-    given = Given(output, data, test, loading, force, dry_run, explain, as_json, quiet, verbose)
+    given = Given(output, data, test, loading, force, html, dry_run, explain, as_json, quiet, verbose)
     where = False if no_cache else cache if cache is not None else True
     if is_folder(model, folder):
         run_folder("run", model, folder, config=options, cache=where, **vars(given))
         return
-    job = recipe_job(model, options, output=output, data=data, test=test, force=force, loading=loading, cache=where)
+    job = recipe_job(
+        model, options, output=output, data=data, test=test, force=force, html=html, loading=loading, cache=where
+    )
     with _told_what_is_kept():
         run_job(job, given)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelkit.cli import ci
 from modelkit.cli.console import progress, say, show, show_json, state
 from modelkit.cli.folder import FolderFlags, is_folder, run_folder
 
@@ -25,6 +26,7 @@ class Given:
     test: Path | None
     loading: Loading
     force: bool
+    html: bool
     dry_run: bool
     explain: bool
     as_json: bool
@@ -53,6 +55,7 @@ def transform(command: str, model: Path, options: Resolved[Any], folder: FolderF
         test=given.test,
         config=options,
         force=given.force,
+        html=given.html,
         loading=given.loading,
     )
     run_job(job, given)
@@ -95,6 +98,7 @@ def run_job(job: Job, given: Given) -> None:
 def _print(report: Report, explain: bool, as_json: bool, quiet: bool) -> None:
     from modelkit.report import table
 
+    ci.tell_report(report)
     if as_json:
         show_json(report.to_dict())
     elif not quiet:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from modelkit import verdict
+from modelkit import gates, verdict
 from modelkit.decision import Decision
 from modelkit.files import file_record
 from modelkit.measure.machine import machine_facts
@@ -15,10 +15,10 @@ from modelkit.recipe.figures import ORIGINAL, Figures
 from modelkit.recipe.inputs import Inputs
 from modelkit.recipe.job import RecipeJob
 from modelkit.recipe.steps import SKIPPED, Done, last_of
+from modelkit.report.layers import paired
 from modelkit.report.report import Gate, Report, Side
 from modelkit.report.rows import finite_note
 from modelkit.report.summary import DONE, MISSED
-from modelkit.report.units import size
 
 
 def compose(
@@ -37,12 +37,12 @@ def compose(
     before = figures[ORIGINAL]
     last = last_of(done)
     after = before if last is None else figures[last.step.name]
-    gates = _gates(recipe.budget, before, after)
+    checks = _gates(recipe.budget, before, after)
     missed = done[-1].status == MISSED
     if missed:
         own = [gate for gate in done[-1].report["gates"] if not gate["ok"]]
-        gates = [Gate(**{**gate, "name": f"step {done[-1].step.number}: {gate['name']}"}) for gate in own]
-    met = not missed and all(gate.ok for gate in gates)
+        checks = [Gate(**{**gate, "name": f"step {done[-1].step.number}: {gate['name']}"}) for gate in own]
+    met = not missed and all(gate.ok for gate in checks)
     worked = [each for each in done if each.status == DONE]
     return Report(
         command=job.command,
@@ -52,8 +52,10 @@ def compose(
         method=" → ".join(each.step.command for each in done if each.status != SKIPPED),
         speedup=after.speedup,
         fidelity=after.fidelity,
-        gates=gates,
+        gates=checks,
         decisions=_decisions(worked, "decisions"),
+        layers=paired(before.layers, after.layers),
+        history=[history for each in worked for history in each.report["history"]],
         normalisation=_decisions(worked, "normalisation"),
         audit=worked[-1].report["audit"] if worked else None,
         data={"test": inputs.judge.describe()},
@@ -76,8 +78,7 @@ def _gates(budget: RecipeBudget, before: Figures, after: Figures) -> list[Gate]:
         speedup=after.speedup["value"] if after.speedup else None,
     )
     if budget.max_size is not None:
-        now = after.size["file_bytes"]
-        found.append(Gate("file size", f"≤ {size(budget.max_size)}", size(now), now <= budget.max_size))
+        found.append(gates.max_size(budget.max_size, after.size["file_bytes"]))
     return found
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelkit.graph.facts import describe
+from modelkit.graph.facts import describe, layer_sizes
 from modelkit.graph.load import load
 from modelkit.measure.evaluate import evaluate_sessions
 from modelkit.measure.latency import compare_fresh
@@ -32,6 +32,7 @@ class Figures:
 
     Attributes:
         size: Bytes, parameters, multiply-accumulates.
+        layers: The nodes with weights, as ``layer_sizes`` gives them.
         quality: Metrics against labels; None without labels.
         fidelity: Agreement with the original; None of the original itself.
         latency: Median and p95 in milliseconds.
@@ -39,6 +40,7 @@ class Figures:
     """
 
     size: dict[str, Any]
+    layers: list[dict[str, Any]]
     quality: dict[str, Any] | None
     fidelity: dict[str, Any] | None
     latency: dict[str, Any]
@@ -94,9 +96,11 @@ def _together(
         seed=seed,
         progress=progress,
     )
+    facts = {name: describe(load(path).model) for name, path in models.items()}
     return {
         name: Figures(
-            size={**asdict(measure_size(path)), "macs": describe(load(path).model).macs},
+            size={**asdict(measure_size(path)), "macs": facts[name].macs},
+            layers=layer_sizes(facts[name]),
             quality=judged[name].quality,
             fidelity=judged[name].fidelity,
             latency=asdict(timed.stats[name]),

@@ -14,7 +14,7 @@ from modelkit.data.open import open_dataset
 from modelkit.data.roles import Apart, test_share
 from modelkit.data.synthetic import synthetic_dataset
 from modelkit.errors import DataError, ModelError, ModelkitError, UsageError
-from modelkit.files import check_outputs, content_hash, outputs_of, shown
+from modelkit.files import check_outputs, content_hash, shown
 from modelkit.graph.layers import input_vocabulary
 from modelkit.graph.load import Loaded, load
 from modelkit.job import Job, check_separate, only_failed
@@ -95,7 +95,7 @@ def prepare(job: RecipeJob) -> Inputs:
         *own.values(),
         *(p for p in (job.data, job.test) if p is not None),
     ]
-    check_outputs(outputs_of(job.output), given, force=job.force or only_failed(job.output))
+    check_outputs(job.outputs.files, given, force=job.force or only_failed(job.output))
     for number, path in own.items():
         if not path.exists():
             raise UsageError(f"the data '{shown(path)}' of step {number} does not exist")

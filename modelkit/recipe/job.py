@@ -35,6 +35,7 @@ def recipe_job(
     data: str | Path | None = None,
     test: str | Path | None = None,
     force: bool = False,
+    html: bool = False,
     loading: Loading = Loading(),  # noqa: B008 - frozen
     cache: str | Path | bool = True,
 ) -> RecipeJob:
@@ -47,6 +48,7 @@ def recipe_job(
         data: Inputs for all steps that name none of their own.
         test: Labelled inputs for the final figures only.
         force: Whether to overwrite an artifact that exists.
+        html: Whether to write the report as a page for the browser too.
         loading: For a checkpoint its architecture, inputs and trust.
         cache: Folder for what the steps make; True for a hidden one beside the output, False for none.
 
@@ -66,6 +68,7 @@ def recipe_job(
         test=None if test is None else Path(test),
         preprocess=resolved.value.preprocess,
         force=force,
+        html=html,
         loading=loading,
         cache=default_cache(target.parent) if cache is True else None if cache is False else Path(cache),
     )

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from modelkit import gates
 from modelkit.errors import BudgetError
-from modelkit.files import Staging, file_record, json_bytes, outputs_of
+from modelkit.files import Staging, file_record
 from modelkit.job import only_failed, opened
 from modelkit.pipeline import older_artifact, save_as
 from modelkit.progress import Progress, silent
@@ -18,9 +19,9 @@ from modelkit.recipe.figures import ORIGINAL, measure
 from modelkit.recipe.inputs import prepare
 from modelkit.recipe.job import RecipeJob
 from modelkit.recipe.steps import Chain, last_of
-from modelkit.report import markdown
 from modelkit.report.report import Report
 from modelkit.report.summary import DONE, MISSED
+from modelkit.report.write import write_report
 
 _WORK = "steps"
 
@@ -63,16 +64,18 @@ def _run(job: RecipeJob, progress: Progress) -> Report:
             last = last_of(done)
             assert last is not None and last.path is not None
             names = save_as(_own(last.path), stage, job.output.name)
-            report.after.file = file_record(stage.path(job.output.name))
+            external = [stage.path(name) for name in names if name != job.output.name]
+            report.after.file = file_record(stage.path(job.output.name), external)
         older = older_artifact(job) if report.status != DONE else None
         report.notes += [older] if older else []
-        _, _, data, page = (path.name for path in outputs_of(job.output))
-        stage.path(data).write_bytes(json_bytes(report.to_dict()))
-        stage.path(page).write_text(markdown.render(report), encoding="utf-8")
-        stage.publish([*names, data, page], force=job.force or only_failed(job.output) or report.status != DONE)
+        reports = [path.name for path in job.outputs.reports]
+        write_report(report, stage, reports)
+        stage.publish([*names, *reports], force=job.force or only_failed(job.output) or report.status != DONE)
     if report.status != DONE:
         raise BudgetError(
-            _missed(report), f"{data} tells what each step gave" + (f"; {older}" if older else ""), report=report
+            _missed(report),
+            f"{reports[0]} tells what each step gave" + (f"; {older}" if older else ""),
+            report=report,
         )
     return report
 
@@ -88,8 +91,7 @@ def _missed(report: Report) -> str:
     last = report.steps[-1]
     if last["status"] == MISSED:
         return f"step {last['number']} ({last['command']}): {last['reason']}"
-    missed = "; ".join(f"{gate.name} {gate.got} (asked {gate.asked})" for gate in report.gates if not gate.ok)
-    return f"the result of the recipe misses the budget: {missed}"
+    return f"the result of the recipe misses the budget: {gates.missed(report.gates)}"
 
 
 @contextmanager

@@ -19,6 +19,18 @@ _MARKUP = re.compile(
 
 def render(report: Report) -> str:
     """Return the page; names from the model are shown as they are, never as markup."""
+    lines = [*_figures(report), "", "## Decisions", "", *_decisions(report.decisions)]
+    if report.normalisation:
+        lines += ["", "## Clean-up before", "", *_decisions(report.normalisation)]
+    return "\n".join([*lines, *_provenance(report)]) + "\n"
+
+
+def brief(report: Report) -> str:
+    """Return the part of the page that has the figures, without what was done to each layer."""
+    return "\n".join(_figures(report)) + "\n"
+
+
+def _figures(report: Report) -> list[str]:
     lines = [f"# {code(report.before.file['name'])}: {report.command}, {escape(report.method)}", ""]
     if report.status != "done":
         lines += [
@@ -28,7 +40,7 @@ def render(report: Report) -> str:
     lines += table(["", "original", "artifact", "change"], rows.before_after(report))
     lines += _steps(report) if report.steps else _tried(report)
     if report.gates:
-        gates = [(g.name, g.asked, g.got, "met" if g.ok else "missed") for g in report.gates]
+        gates = [(g.name, g.asked, g.got, g.verdict) for g in report.gates]
         lines += ["", "## Budget", "", *table(["what", "asked", "got", ""], gates)]
     if report.audit:
         lines += ["", "## Kernels", "", f"{rows.kernels(report.audit)}."]
@@ -40,11 +52,7 @@ def render(report: Report) -> str:
         lines += _data(
             {f"step {step['number']}, {role}": facts for role, facts in step["data"].items() if role != "test"}
         )
-    lines += ["", *[f"- note: {escape(note)}" for note in report.notes]] if report.notes else []
-    lines += ["", "## Decisions", "", *_decisions(report.decisions)]
-    if report.normalisation:
-        lines += ["", "## Clean-up before", "", *_decisions(report.normalisation)]
-    return "\n".join([*lines, *_provenance(report)]) + "\n"
+    return lines + (["", *[f"- note: {escape(note)}" for note in report.notes]] if report.notes else [])
 
 
 def _tried(report: Report) -> list[str]:
@@ -116,7 +124,9 @@ def _provenance(report: Report) -> list[str]:
         lines += [f"- artifact: {code(after['name'])} sha256 {code(after['sha256'])}"]
     lines += [f"- after {escape(name)}: sha256 {code(digest)}" for name, digest in steps.hashes(report.steps)]
     lines += [f"- seed: {report.seed}"]
-    lines += [f"- {escape(key.replace('_', ' '))}: {escape(_plain(value))}" for key, value in report.machine.items()]
+    lines += [
+        f"- {escape(key.replace('_', ' '))}: {escape(rows.plain(value))}" for key, value in report.machine.items()
+    ]
     if not report.steps:
         return [*lines, "", "## Options", "", *_options(report.config, report.origins)]
     for step in report.steps:
@@ -126,25 +136,5 @@ def _provenance(report: Report) -> list[str]:
 
 
 def _options(config: dict[str, object], origins: dict[str, str]) -> list[str]:
-    options = [(key, _plain(value), origins.get(key, "default")) for key, value in _flat(config)]
+    options = [(key, rows.plain(value), origins.get(key, "default")) for key, value in rows.flat(config)]
     return table(["option", "value", "from"], options)
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(str(item) for item in value) or "none"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items()) or "none"
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "yes", False: "no"}[value]
-    return str(value)
-
-
-def _flat(config: dict[str, object], prefix: str = "") -> list[tuple[str, object]]:
-    found: list[tuple[str, object]] = []
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            found += _flat(value, f"{prefix}{key}.")
-        else:
-            found.append((f"{prefix}{key}", value))
-    return found

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from modelkit.decision import Decision
 from modelkit.report import rows, steps, units
 from modelkit.report.plan import Plan
-from modelkit.report.report import Report
+from modelkit.report.report import Gate, Report
 from modelkit.report.text import add_row, cell, new_table, notes, pairs, stack, titled
 
 _STYLES = {"chosen": "green", "rejected": "dim", "failed": "red"}
@@ -29,7 +29,7 @@ def render(report: Report, *, explain: bool = False) -> RenderableType:
     elif len(report.candidates) > 1 or report.status != "done":
         parts.append(_tried(report))
     if report.gates:
-        parts.append(_gates(report))
+        parts.append(gates("Budget", report.gates))
     if report.audit:
         parts.append(_audit(report.audit, explain))
     if explain:
@@ -65,12 +65,12 @@ def _steps(report: Report) -> RenderableType:
     return Group(titled(steps.TITLE, table), *([pairs(reasons, indent=2, style="dim")] if reasons else []))
 
 
-def _gates(report: Report) -> RenderableType:
-    table = new_table("what", "asked", "got", "", numbers=("asked", "got"), whole=("",))
-    for gate in report.gates:
-        style = None if gate.ok else "red"
-        add_row(table, gate.name, gate.asked, gate.got, "met" if gate.ok else "missed", style=style)
-    return titled("Budget", table)
+def gates(title: str, found: Iterable[Gate]) -> RenderableType:
+    """A table of gates: what was asked, what was measured, by how much it is missed."""
+    table = new_table("what", "asked", "got", "", numbers=("asked",))
+    for gate in found:
+        add_row(table, gate.name, gate.asked, gate.got, gate.verdict, style=None if gate.ok else "red")
+    return titled(title, table)
 
 
 def _audit(audit: dict[str, Any], explain: bool) -> RenderableType:

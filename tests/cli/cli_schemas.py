@@ -35,7 +35,7 @@ SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
 FLAG: Schema = {"type": "boolean"}
 HASH: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 
-FILE = record(name=TEXT, bytes=COUNT, sha256=HASH)
+FILE = record(name=TEXT, bytes=COUNT, sha256=HASH, external={**mapping(HASH), "optional": True})
 SIZE = record(
     file_bytes=COUNT,
     deflated_bytes=COUNT,
@@ -80,9 +80,33 @@ MACHINE = record(
     python=TEXT,
     versions=mapping(TEXT),
 )
+LAYER = record(shape=listed(COUNT), dtype=TEXT, bytes=COUNT, parameters=COUNT, macs=maybe(COUNT))
+EPOCH = record(
+    number=COUNT,
+    rate=NUMBER,
+    train_loss=maybe(NUMBER),
+    loss=maybe(NUMBER),
+    quality=maybe(NUMBER),
+    seconds=NUMBER,
+)
+HISTORY = record(
+    epochs=listed(EPOCH),
+    best=COUNT,
+    rate=NUMBER,
+    trials=listed(listed(maybe(NUMBER))),
+    batch=COUNT,
+    steps=COUNT,
+    task=TEXT,
+    metric=TEXT,
+    loss=TEXT,
+    stopped=TEXT,
+    device=TEXT,
+    samples=listed(COUNT),
+    notes=listed(TEXT),
+)
 SIDE = record(file=FILE, size=SIZE, latency=maybe(LATENCY), quality=maybe(QUALITY))
 
-GATES = listed(record(name=TEXT, asked=TEXT, got=TEXT, ok=FLAG))
+GATES = listed(record(name=TEXT, asked=TEXT, got=TEXT, ok=FLAG, option=TEXT, by=TEXT))
 CANDIDATES = listed(
     record(
         name=TEXT,
@@ -115,7 +139,10 @@ REPORT = record(
     fidelity=maybe(FIDELITY),
     gates=GATES,
     candidates=CANDIDATES,
+    selection_quality=maybe(QUALITY),
     decisions=listed(DECISION),
+    layers=listed(record(name=TEXT, op=TEXT, weights=listed(TEXT), before=maybe(LAYER), after=maybe(LAYER))),
+    history=listed(HISTORY),
     normalisation=listed(DECISION),
     audit=AUDIT,
     data=DATA,
@@ -211,6 +238,7 @@ INSPECTION = record(
                 op=TEXT,
                 input_shapes=listed(maybe(_SIZES)),
                 output_shape=maybe(_SIZES),
+                weights=listed(TEXT),
                 weight_shapes=listed(_SIZES),
                 parameters=COUNT,
                 bytes=COUNT,
@@ -226,6 +254,7 @@ INSPECTION = record(
 
 COMPARISON = record(
     schema={"const": "modelkit.comparison/1"},
+    status={"enum": ["done", "budget not met"]},
     models=listed(
         record(
             name=TEXT,
@@ -235,6 +264,7 @@ COMPARISON = record(
             fidelity=maybe(FIDELITY),
             latency=LATENCY,
             speedup=maybe(SPEEDUP),
+            gates=GATES,
         )
     ),
     data=DATASET,
