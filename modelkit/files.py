@@ -28,6 +28,7 @@ __all__ = [
     "Staging",
     "check_outputs",
     "contained",
+    "content_hash",
     "file_record",
     "json_bytes",
     "outputs_of",
@@ -158,6 +159,24 @@ def sha256(path: Path) -> str:
         ResourceError: The file cannot be read.
     """
     return str(file_record(path)["sha256"])
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files below a folder.
+
+    Raises:
+        ResourceError: A file cannot be read.
+    """
+    if not path.is_dir():
+        return sha256(path)
+    digest = hashlib.sha256()
+    for top, folders, files in os.walk(path):
+        folders.sort()
+        for name in sorted(files):
+            file = Path(top) / name
+            if file.is_file():
+                digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\0".encode("utf-8", "replace"))
+    return digest.hexdigest()
 
 
 def outputs_of(output: Path, *, html: bool = False) -> list[Path]:

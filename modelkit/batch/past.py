@@ -63,9 +63,8 @@ class Past:
             return None
         document = read_document(item)
         try:
-            # Without its list of external data, a change of that could not be noticed later. Nor that of a result
-            # with another ending.
-            if document is None or _subject(document) != (sha256(item.path), 0) or not _is_at(item, document):
+            # Without its list of external data, a change of that could not be noticed later.
+            if document is None or _subject(document) != (sha256(item.path), 0):
                 return None
             status = str(document.get("status", DONE))
             output = relative(item.output, self._folder) if status == DONE else None
@@ -114,11 +113,6 @@ def _subject(document: Mapping[str, Any]) -> tuple[str, int]:
     """Hash and bytes of external data of the model that a document is about."""
     subject = subject_of(document)
     return subject["file"]["sha256"], subject.get("size", {}).get("external_bytes", 0)
-
-
-def _is_at(item: Item, document: Mapping[str, Any]) -> bool:
-    """Whether the artifact that a report is about has the name that was planned."""
-    return item.output is None or "after" not in document or document["after"]["file"]["name"] == item.output.name
 
 
 def _unchanged(folder: Path, hashes: Mapping[str, str]) -> bool:

@@ -150,7 +150,7 @@ class _Run:
                     "output": item.output,
                     "outputs": item.outputs,
                     "force": force,
-                    "arguments": dict(request.arguments),
+                    "arguments": {**request.arguments, **request.aside},
                 },
                 limits=request.limits,
                 cpus=request.cpus or 1,

@@ -80,6 +80,7 @@ class Report:
         origins: Where each option's value came from.
         seed: Seed of everything random.
         machine: Processor, features and versions.
+        steps: Of a recipe, what each step did, took and gave (see ``modelkit.recipe.steps``); empty for others.
     """
 
     command: str
@@ -103,6 +104,7 @@ class Report:
     origins: dict[str, str] = field(default_factory=dict)
     seed: int = 0
     machine: dict[str, Any] = field(default_factory=dict)
+    steps: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def size_ratio(self) -> float:
@@ -112,6 +114,8 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, schema first; numbers that are not finite become None."""
         plain = {"schema": SCHEMA, **asdict(self), "size_ratio": round(self.size_ratio, 4)}
+        if steps := plain.pop("steps"):
+            plain["steps"] = steps
         result = finite(plain)
         assert isinstance(result, dict)
         return result
