@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from modelkit.cli import ci, compare, evaluate, init, inspect, prune, quantize, rules, verify
+from modelkit.cli import run as run_command
 from modelkit.cli.console import drop_stdout, fail, state
 from modelkit.errors import ModelkitError, ResourceError, UsageError, defect, refusal
 from modelkit.version import VERSION
@@ -47,6 +48,7 @@ def _root(
 
 app.command("quantize", short_help="Store a model's numbers in fewer bits.")(quantize.command)
 app.command("prune", short_help="Take weights or whole channels out of a model.")(prune.command)
+app.command("run", short_help="Run several commands in order, from a recipe.")(run_command.command)
 app.add_typer(rules.app, name="rules", short_help="Write, check and run rule engines.")
 app.command("inspect", short_help="Show what is in a model, and what would stop quantization.")(inspect.command)
 app.command("evaluate", short_help="Compare models: quality, agreement, size and latency.")(evaluate.command)

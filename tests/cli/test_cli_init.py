@@ -80,12 +80,12 @@ def test_list(capsys: Capsys) -> None:
         (
             ["init", "prune\x1b[1m"],
             "'prune\\x1b[1m' has no config",
-            "commands with one: quantize, prune, evaluate, compare, rules",
+            "commands with one: quantize, prune, run, evaluate, compare, rules",
         ),
         (
             ["schema", "inspect"],
             "'inspect' has no config",
-            "commands with one: quantize, prune, evaluate, compare, rules",
+            "commands with one: quantize, prune, run, evaluate, compare, rules",
         ),
     ],
 )
@@ -110,7 +110,8 @@ def test_every_template_fits_its_schema_and_runs(capsys: Capsys, folder: Path, c
     # The defaults of prune do not say how much.
     more = ["--sparsity", "0.5"] if (command, template) == ("prune", "default") else []
     models = ["m.onnx", mlp("n.onnx", sizes=(16, 32, 10))] if command == "compare" else ["m.onnx"]
-    ran = cli(capsys, command, *models, "--config", "c.yaml", "--data", "d.npz", *more, *QUICK)
+    how = ["c.yaml", "m.onnx"] if command == "run" else [*models, "--config", "c.yaml"]
+    ran = cli(capsys, command, *how, "--data", "d.npz", *more, *QUICK)
     assert ran.code in (0, 1), ran.err
     assert ran.out
 
