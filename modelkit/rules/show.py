@@ -103,7 +103,9 @@ def render_explanation(explanations: list[Explanation]) -> RenderableType:
     for each in explanations:
         rows: list[tuple[object, object]] = [("result", each.result), ("because", each.because)]
         rows += [("", f"{'✓' if holds else '✗'} {text}") for text, holds in each.literals]
-        if each.fired:
+        if each.adds:
+            rows.append(("adds up", ", ".join(f"{name} {value:+g}" for name, value in each.adds.items())))
+        elif each.fired:
             rows.append(("all that fire", ", ".join(each.fired)))
         if each.scores:
             rows.append(("scores", ", ".join(f"{label} {score:g}" for label, score in each.scores.items())))

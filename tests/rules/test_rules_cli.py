@@ -110,6 +110,7 @@ def test_build_writes_a_model_that_explains_itself(capsys: Capsys) -> None:
     assert label.tolist() == ["small", "big", ""] and rule_id.tolist() == [0, 1, -1]
     assert scores.tolist() == [[1, 0], [0, 1], [0, 0]]
     assert rules_of(Path("tree.onnx")) == load(Path("tree.yaml"))
+    assert cli(capsys, "check", "tree.onnx").code == 0
 
 
 def test_build_refuses_what_the_check_finds(capsys: Capsys) -> None:
@@ -156,6 +157,22 @@ def test_explain(capsys: Capsys) -> None:
     assert [
         row["result"] for row in json.loads(cli(capsys, "explain", "tree.yaml", "rows.csv", "--json").out)["rows"]
     ] == [row["result"] for row in found]
+
+
+def test_explain_tells_what_a_score_is_made_of(capsys: Capsys) -> None:
+    assert run(["init", "rules", "-t", "score"]) == 0
+    Path("row.csv").write_text("age,income,late_payments\n55,30000,0\n20,1000,\n")
+    first, second = json.loads(cli(capsys, "explain", "rules.yaml", "row.csv", "--json").out)["rows"]
+    assert first["adds"] == {
+        "default": 300,
+        "over 30": 40,
+        "over 50": 25,
+        "always paid in time": 120,
+        "by income": 25,
+    }
+    assert first["result"] == 510 and first["rule"] == "always paid in time"
+    assert second["adds"] == {"default": 300} and second["result"] == 300
+    assert "default +300, over 30 +40" in cli(capsys, "explain", "rules.yaml", "row.csv").out
 
 
 def test_explain_refuses_other_models_and_changed_ones(capsys: Capsys) -> None:
