@@ -6,7 +6,7 @@ from rich.console import RenderableType
 
 from modelkit.report import units
 from modelkit.report.text import add_row, new_table, notes, pairs, stack, titled
-from modelkit.rules.build import BuildReport
+from modelkit.rules.build_report import BuildReport
 from modelkit.rules.explain import Explanation
 from modelkit.rules.findings import CheckReport
 from modelkit.rules.fit import Fit

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from modelkit.report import rows, units
+from modelkit.report import rows, steps, units
 from modelkit.report.html import charts, headline, layers, sections
 from modelkit.report.html.front import mark_front, thinned
 from modelkit.report.html.parts import Block, Cell, Chart, Column, Page, Section, Share, Table, Tone
@@ -23,6 +23,7 @@ def page(report: Report) -> Page:
     by_layer, others = layers.section(report.layers, report.decisions)
     found = [
         _before_after(report),
+        _steps(report) if report.steps else None,
         _tried(report) if report.candidates else None,
         by_layer if report.layers else None,
         _audit(report.audit) if report.audit else None,
@@ -71,6 +72,15 @@ def _before_after(report: Report) -> Section:
         heads = [Column("budget", "name"), Column("asked", "asked", "number"), Column("got", "got", "number")]
         blocks.append(Table([*heads, Column("", "ok", "badge")], gates, name="gates"))
     return Section("before-after", "Before and after", blocks)
+
+
+def _steps(report: Report) -> Section:
+    """What is there after each step of a recipe."""
+    head, body = steps.table(report)
+    figures = [Column(name, name, "number") for name in head[2:-1]]
+    columns = [*(Column(name, name, "name") for name in head[:2]), *figures, Column(head[-1], head[-1])]
+    table = Table(columns, [[Cell(_signs(text)) for text in row] for row in body], name="steps")
+    return Section("steps", steps.TITLE, [table])
 
 
 def _signs(text: str) -> str:
