@@ -43,7 +43,9 @@ class Beam:
     least: int = 2
 
 
-def best_boxes(atoms: Atoms, stats: np.ndarray, score: Score, beam: Beam, allowed: np.ndarray | None = None) -> list[Box]:
+def best_boxes(
+    atoms: Atoms, stats: np.ndarray, score: Score, beam: Beam, allowed: np.ndarray | None = None
+) -> list[Box]:
     """Find the best conjunctions, best first.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -126,7 +127,13 @@ def votes(
     )
     scores = tuple((label, _rounded(base[k])) for k, label in enumerate(problem.classes))
     return RuleSet(
-        problem.columns, rules, Policy.VOTE, Label(problem.classes[int(base.argmax())]), problem.classes, scores, name=name
+        problem.columns,
+        rules,
+        Policy.VOTE,
+        Label(problem.classes[int(base.argmax())]),
+        problem.classes,
+        scores,
+        name=name,
     )
 
 
@@ -149,3 +156,18 @@ def size(rules: RuleSet) -> tuple[int, int]:
     """Rules and literals of a set. The default of a list counts as a rule, as a leaf of a tree does."""
     extra = 1 if rules.policy is Policy.FIRST else 0
     return len(rules.rules) + extra, sum(literals(rule.when) for rule in rules.rules)
+
+
+def rescaled(rules: RuleSet, mean: float, scale: float) -> RuleSet:
+    """Predictions of a numeric set times ``scale`` plus ``mean``, numbers rounded to six digits; others as they are."""
+    if not rules.is_numeric or (mean == 0.0 and scale == 1.0):
+        return rules
+    shift = 0.0 if rules.policy is Policy.SCORE else mean
+
+    def moved(outcome: Outcome | None, add: float) -> Outcome | None:
+        if isinstance(outcome, Number):
+            return Number(float(f"{outcome.value * scale + add:.6g}"))
+        return outcome
+
+    changed = tuple(replace(rule, then=moved(rule.then, shift) or rule.then) for rule in rules.rules)
+    return replace(rules, rules=changed, default=moved(rules.default, mean))

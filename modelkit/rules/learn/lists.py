@@ -128,17 +128,17 @@ def list_path(problem: Problem, atoms: Atoms, sizes: Sequence[int], settings: Li
     """
     search = ListSearch(problem, atoms, settings)
     entries: list[Entry] = []
-    default, found = search.best_default([]), {}
+    default, found, full = search.best_default([]), {}, False
     for size in sizes:
-        while len(entries) < size - 1:
+        while len(entries) < size - 1 and not full:
             # Near the end a new rule only sees what is left; near the front it may cut into others.
-            places = sorted({len(entries), *range(max(0, len(entries) - 2), len(entries)), 0})
+            places = sorted({0, *range(max(0, len(entries) - 2), len(entries) + 1)})
             trial, gain = search.insert(entries, default, places)
             if gain <= _TINY:
-                return found
-            entries, default = search.improve(trial, default)
-            if len(entries) < len(trial):
+                full = True
                 break
+            entries, default = search.improve(trial, default)
+            full = len(entries) < len(trial)
         if entries:
             found[size] = search.rules(entries, default)
     return found
