@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from modelkit.cli.rules import build, check, explain
+from modelkit.cli.rules import build, check, explain, learn
 
 app = typer.Typer(
     name="rules",
@@ -17,3 +17,4 @@ app = typer.Typer(
 app.command("build", short_help="Make a verified ONNX file of a rules file.")(build.command)
 app.command("check", short_help="Find overlaps, gaps and unreachable rules; prove claims.")(check.command)
 app.command("explain", short_help="Say which rule decided a row, and why.")(explain.command)
+app.command("learn", short_help="Learn short rules from labelled rows.")(learn.command)

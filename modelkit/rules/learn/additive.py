@@ -9,7 +9,7 @@ given all others put in its place, until that changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -71,7 +71,7 @@ class AdditiveSettings:
     """
 
     ridge: float = 1.0
-    beam: Beam = Beam(price=0.5)
+    beam: Beam = field(default_factory=lambda: Beam(price=0.5))
 
 
 class AdditiveFit:

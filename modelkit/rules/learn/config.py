@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from modelkit.options import Block
 
 MethodName = Literal["additive", "scorecard", "list", "tree", "optimal", "ripper", "rulefit"]
 
 
-class LearnConfig(BaseModel):
+class LearnConfig(Block):
     """How rules are learned."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_rules: int = Field(8, ge=2, le=64, description="rules at most; the default of a list counts as one")
     max_literals: int | None = Field(None, ge=1, description="comparisons at most, in all rules together")

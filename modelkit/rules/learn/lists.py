@@ -9,7 +9,7 @@ first rule; rules are inserted, exchanged and dropped so until nothing helps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,7 +30,7 @@ Entry = tuple[tuple[int, ...], int]
 class ListSettings:
     """How lists are searched; the beam's price is in rows."""
 
-    beam: Beam = Beam(price=0.5)
+    beam: Beam = field(default_factory=lambda: Beam(price=0.5))
 
 
 class ListSearch:
