@@ -1,6 +1,7 @@
 """Other rule learners on real data sets; runs in an environment of its own and knows nothing of modelkit.
 
 Run: python rules_peers.py sets FOLDER    writes NAME.npz of every data set, with the folds
+     python rules_peers.py teachers FOLDER    trains models to be imitated, and surrogate trees
      python rules_peers.py run FOLDER     trains every peer on every fold, writes peers.json
 benchmarks/rules.py says how to make the environment, and calls both.
 """
@@ -13,11 +14,13 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 RULES = 10
+TEACHER_RULES = 8
 FOLDS = 5
 Model = tuple[Callable[[np.ndarray], np.ndarray], int, int]
 """Predict, number of rules, number of literals."""
@@ -87,9 +90,15 @@ def matrices(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def cart(x: np.ndarray, y: np.ndarray, classes: int) -> Model:
+    """One tree of 10 leaves."""
     from sklearn.tree import DecisionTreeClassifier
 
     tree = DecisionTreeClassifier(max_leaf_nodes=RULES, random_state=0).fit(x, y)
+    return tree.predict, tree.get_n_leaves(), _path_lengths(tree)
+
+
+def _path_lengths(tree: Any) -> int:
+    """Comparisons on the paths to all leaves of a scikit-learn tree."""
     depths, stack, leaves = 0, [(0, 0)], tree.tree_
     while stack:
         node, depth = stack.pop()
@@ -97,7 +106,7 @@ def cart(x: np.ndarray, y: np.ndarray, classes: int) -> Model:
             depths += depth
         else:
             stack += [(leaves.children_left[node], depth + 1), (leaves.children_right[node], depth + 1)]
-    return tree.predict, tree.get_n_leaves(), depths
+    return depths
 
 
 def figs(x: np.ndarray, y: np.ndarray, classes: int) -> Model:
@@ -184,6 +193,54 @@ def ripper(x: np.ndarray, y: np.ndarray, classes: int) -> Model:
     return predict, rules, literals
 
 
+def teachers(folder: Path) -> None:
+    """Train boosted trees and a network on every training fold, write both as ONNX, and a surrogate tree's fidelity."""
+    from skl2onnx import to_onnx
+    from sklearn.ensemble import GradientBoostingClassifier
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.tree import DecisionTreeClassifier
+
+    warnings.simplefilter("ignore")
+    target = folder / "teachers"
+    target.mkdir(exist_ok=True)
+    results: dict[str, dict[str, list[dict[str, float]]]] = {}
+    if (target / "trees.json").exists():
+        results = json.loads((target / "trees.json").read_text())
+    for file in sorted(folder.glob("*.npz")):
+        if file.stem in results:
+            continue
+        x, text, fold = matrices(file)
+        # One set of numbers for all: models take single precision.
+        x = np.where(np.isnan(x), np.nanmedian(x, axis=0), x).astype(np.float32)
+        y = np.unique(text, return_inverse=True)[1]
+        np.savez(target / f"{file.stem}.npz", x=x.astype(np.float64), fold=fold, y=y)
+        found: dict[str, list[dict[str, float]]] = {"boosted": [], "network": []}
+        for held in range(FOLDS):
+            train, test = fold != held, fold == held
+            models = {
+                "boosted": GradientBoostingClassifier(random_state=0),
+                "network": make_pipeline(StandardScaler(), MLPClassifier((32, 16), max_iter=500, random_state=0)),
+            }
+            for kind, model in models.items():
+                model.fit(x[train], y[train])
+                graph = to_onnx(model, x[:1], options={"zipmap": False}, target_opset={"": 18, "ai.onnx.ml": 3})
+                (target / f"{file.stem}.{kind}.{held}.onnx").write_bytes(graph.SerializeToString())
+                tree = DecisionTreeClassifier(max_leaf_nodes=TEACHER_RULES, random_state=0)
+                tree.fit(x[train], model.predict(x[train]))
+                said = model.predict(x[test])
+                found[kind].append(
+                    {
+                        "fidelity": float((tree.predict(x[test]) == said).mean()),
+                        "literals": int(_path_lengths(tree)),
+                        "teacher": float((said == y[test]).mean()),
+                    }
+                )
+        results[file.stem] = found
+        (target / "trees.json").write_text(json.dumps(results, indent=1))
+
+
 PEERS = {"CART": cart, "FIGS": figs, "FIGS, 10 splits": figs_splits, "RuleFit": rulefit, "RIPPER": ripper}
 
 
@@ -213,7 +270,9 @@ def run(folder: Path) -> None:
                     print(f"{file.stem} fold {held}: {name}: {error!r}", file=sys.stderr)
                     continue
                 seconds = time.perf_counter() - began
-                found[name].append({"accuracy": right, "rules": int(rules), "literals": int(literals), "seconds": seconds})
+                found[name].append(
+                    {"accuracy": right, "rules": int(rules), "literals": int(literals), "seconds": seconds}
+                )
         results[file.stem] = found
         for name, scores in found.items():
             if scores:
@@ -223,4 +282,4 @@ def run(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"sets": write_sets, "run": run}[sys.argv[1]](Path(sys.argv[2]))
+    {"sets": write_sets, "run": run, "teachers": teachers}[sys.argv[1]](Path(sys.argv[2]))

@@ -254,7 +254,8 @@ def additive_path(
         A rule set for each size that could be reached.
     """
     fit = AdditiveFit(problem, atoms, settings)
-    ensemble, found = fit.start(), {}
+    ensemble = fit.start()
+    found: dict[int, RuleSet] = {}
     for size in sizes:
         while len(ensemble.boxes) < size:
             grown = fit.grow(ensemble)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from modelkit.rules.columns import Column, ColumnType
-from modelkit.rules.conditions import Compare, Condition, In, IsMissing, Not, Operator
+from modelkit.rules.conditions import Compare, In, IsMissing, Not, Operator
 from modelkit.rules.evaluate import Cache, Table, holds, is_missing
 from modelkit.rules.learn.problem import Problem
 
@@ -45,26 +45,28 @@ class Atoms:
         return found
 
 
-def make_atoms(problem: Problem, bins: int) -> Atoms:
+def make_atoms(problem: Problem, bins: int, splits: Mapping[str, np.ndarray] | None = None) -> Atoms:
     """List the comparisons that are worth trying.
 
     Args:
         problem: The rows.
         bins: Thresholds of a column at most; they lie between neighbouring values, at quantiles where there are
             more. Fewer are taken where rows times comparisons would be too many.
+        splits: Thresholds of a column, such as a teacher's own, each as often as it is used: they take the place
+            of values.
     """
     width = max(1, len(problem.columns))
     bins = max(3, min(bins, _MOST_CELLS // (2 * width * max(1, len(problem)))))
     found: list[Literal] = []
     column: list[int] = []
     for index, each in enumerate(problem.columns):
-        literals = list(_literals(each, problem, bins))
+        literals = list(_literals(each, problem, bins, (splits or {}).get(each.name)))
         found += literals
         column += [index] * len(literals)
     bits = where(found, problem.table, len(problem))
     # What holds everywhere or nowhere says nothing, and of two that hold alike the first is enough.
     _, first = np.unique(np.packbits(bits, axis=0), axis=1, return_index=True)
-    share = bits.mean(axis=0) if len(bits) else np.zeros(len(found))
+    share = bits.sum(axis=0) / max(1, len(bits))
     kept = np.array(sorted(i for i in first if 0 < share[i] < 1), np.int64)
     return Atoms(tuple(found[i] for i in kept), np.array(column, np.int64)[kept], bits[:, kept])
 
@@ -78,7 +80,7 @@ def where(literals: list[Literal], table: Table, count: int) -> np.ndarray:
     return bits
 
 
-def _literals(column: Column, problem: Problem, bins: int) -> Iterator[Literal]:
+def _literals(column: Column, problem: Problem, bins: int, splits: np.ndarray | None) -> Iterator[Literal]:
     values = problem.table[column.name]
     missing = is_missing(values)
     name = column.name
@@ -88,7 +90,9 @@ def _literals(column: Column, problem: Problem, bins: int) -> Iterator[Literal]:
         yield Compare(name, Operator.EQ, 1.0)
         yield Compare(name, Operator.EQ, 0.0)
     else:
-        for threshold in cuts(values[~missing], bins):
+        known = values[~missing]
+        thresholds = cuts(known, bins, whole=column.type.is_whole) if splits is None else snapped(splits, known, bins)
+        for threshold in thresholds:
             yield Compare(name, Operator.LE, threshold)
             yield Compare(name, Operator.GT, threshold)
     if missing.any():
@@ -96,12 +100,41 @@ def _literals(column: Column, problem: Problem, bins: int) -> Iterator[Literal]:
         yield Not(IsMissing(name))
 
 
-def cuts(values: np.ndarray, bins: int) -> list[float]:
+def snapped(splits: np.ndarray, values: np.ndarray, bins: int) -> list[float]:
+    """Thresholds of a teacher, each as the shortest number that parts the values as it does; quantiles where many.
+
+    Args:
+        splits: Ascending thresholds, each as often as it is used.
+        values: Values of the column, without missing ones.
+        bins: How many at most.
+    """
+    if len(np.unique(splits)) > bins:
+        splits = np.quantile(splits, (np.arange(bins) + 0.5) / bins, method="nearest")
+    known = np.unique(values)
+    found = []
+    for split in np.unique(splits):
+        above = int(np.searchsorted(known, split, side="right"))
+        if 0 < above < len(known):
+            found.append(shortest(float(split), float(known[above - 1]), float(known[above])))
+    return list(dict.fromkeys(found))
+
+
+def shortest(number: float, low: float, high: float) -> float:
+    """The number of the fewest digits near another, low <= it < high, nearer than a quarter of the gap."""
+    for digits in range(1, 18):
+        rounded = float(f"{number:.{digits}g}")
+        if low <= rounded < high and abs(rounded - number) <= 0.25 * (high - low):
+            return rounded
+    return number
+
+
+def cuts(values: np.ndarray, bins: int, *, whole: bool = False) -> list[float]:
     """Thresholds between neighbouring values: all, or those nearest to quantiles.
 
     Args:
         values: float64, without missing ones.
         bins: How many at most.
+        whole: Whether only whole numbers occur: then thresholds are whole, too.
     """
     distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) < 2:
@@ -111,6 +144,8 @@ def cuts(values: np.ndarray, bins: int) -> list[float]:
         below = np.cumsum(counts)[:-1] / counts.sum()
         wanted = (np.arange(bins) + 1) / (bins + 1)
         gaps = np.unique(np.abs(below[None, :] - wanted[:, None]).argmin(axis=1))
+    if whole:
+        return [float(np.floor((distinct[i] + distinct[i + 1]) / 2)) for i in gaps]
     return [between(distinct[i], distinct[i + 1]) for i in gaps]
 
 
@@ -120,13 +155,8 @@ def between(low: float, high: float) -> float:
     As a threshold of <= and > it parts the two just as the middle does.
     """
     low, high = float(low), float(high)
-    middle = low / 2 + high / 2
-    for digits in range(1, 18):
-        rounded = float(f"{middle:.{digits}g}")
-        # Near the middle, so that rows which nobody has seen yet fall on the side of their neighbours.
-        if low <= rounded < high and abs(rounded - middle) <= 0.25 * (high - low):
-            return rounded
-    return middle if low <= middle < high else low
+    found = shortest(low / 2 + high / 2, low, high)
+    return found if low <= found < high else low
 
 
 def _categories(name: str, values: np.ndarray, missing: np.ndarray, problem: Problem) -> Iterator[Literal]:
@@ -148,8 +178,3 @@ def _categories(name: str, values: np.ndarray, missing: np.ndarray, problem: Pro
                 if frozenset(group) not in seen:
                     seen.add(frozenset(group))
                     yield In(name, tuple(sorted(group)))
-
-
-def as_conditions(literals: tuple[Literal, ...]) -> tuple[Condition, ...]:
-    """The same comparisons, as the type that rules take."""
-    return literals

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,12 @@ from modelkit.progress import Progress, silent
 from modelkit.rules.evaluate import evaluate
 from modelkit.rules.learn.compose import size as size_of
 from modelkit.rules.learn.config import LearnConfig
-from modelkit.rules.learn.methods import fitted, methods, sizes
+from modelkit.rules.learn.methods import Fitter, methods, sizes
 from modelkit.rules.learn.problem import Problem, folds
 from modelkit.rules.model import RuleSet
+
+
+_MANY = 1000  # rows
 
 
 @dataclass(frozen=True)
@@ -67,23 +70,48 @@ def quality(rules: RuleSet, problem: Problem) -> float:
     return float((result.astype(object) == truth).mean())
 
 
-def cross_validate(problem: Problem, config: LearnConfig, progress: Progress = silent) -> list[Candidate]:
+@dataclass(frozen=True)
+class Extras:
+    """What extraction adds to learning.
+
+    Attributes:
+        more: Training rows -> the same and more, such as made-up ones that a teacher labelled.
+        splits: Thresholds by column that take the place of values; None for values.
+    """
+
+    more: Callable[[Problem], Problem] = lambda problem: problem
+    splits: Mapping[str, np.ndarray] | None = None
+
+
+def fold_count(problem: Problem, config: LearnConfig) -> int:
+    """Parts of the cross-validation: fewer where there are many rows, since each then says enough."""
+    return config.folds or (5 if len(problem) <= _MANY else 3)
+
+
+def cross_validate(
+    problem: Problem,
+    config: LearnConfig,
+    progress: Progress = silent,
+    extras: Extras = Extras(),
+) -> list[Candidate]:
     """Measure every learner at every size on rows that it has not seen.
 
     Args:
         problem: The rows.
         config: Learners, sizes, folds and seed.
         progress: Told of each fold and learner.
+        extras: More training rows, other thresholds.
     """
-    parts = folds(problem, config.folds, config.seed)
+    parts = folds(problem, fold_count(problem, config), config.seed)
     learners = methods(problem, config)
     steps, done = len(parts) * len(learners), 0
     scores: dict[tuple[str, int], list[tuple[float, int, int]]] = {}
     for held in parts:
-        train, test = problem.rows(~held), problem.rows(held)
+        fitter = Fitter(extras.more(problem.rows(~held)), config.bins, extras.splits)
+        test = problem.rows(held)
         for name, path in learners.items():
             progress(f"learning: {name}", done, steps)
-            for size, rules in fitted(train, path, config.bins, sizes(config.max_rules)).items():
+            for size, rules in fitter.fit(path, sizes(config.max_rules)).items():
                 scores.setdefault((name, size), []).append((quality(rules, test), *size_of(rules)))
             done += 1
     return [_candidate(name, size, found) for (name, size), found in scores.items() if len(found) == len(parts)]
@@ -124,28 +152,29 @@ def pick(candidates: list[Candidate], tolerance: float) -> Candidate:
 def choose(
     problem: Problem,
     config: LearnConfig,
-    fits: Callable[[RuleSet], bool] = lambda _: True,
     progress: Progress = silent,
+    extras: Extras = Extras(),
 ) -> Choice | None:
     """Learn the rule set of the best learner and size.
 
     Args:
         problem: The rows; nothing else is looked at.
         config: How.
-        fits: Whether a rule set may be chosen.
         progress: Told of each step.
+        extras: More training rows, other thresholds.
 
     Returns:
         The choice; None where no learner found a rule.
     """
-    candidates = cross_validate(problem, config, progress)
+    candidates = cross_validate(problem, config, progress, extras)
     left = list(candidates)
+    fitter = Fitter(extras.more(problem), config.bins, extras.splits)
     learners = methods(problem, config)
     while left:
         best = pick(left, config.tolerance)
         progress(f"learning: {best.method}, {best.size} rules", 1, 1)
-        rules = fitted(problem, learners[best.method], config.bins, _up_to(config, best.size)).get(best.size)
-        if rules is not None and fits(rules):
+        rules = fitter.fit(learners[best.method], _up_to(config, best.size)).get(best.size)
+        if rules is not None:
             return Choice(rules, best, tuple(candidates), tuple(pareto(candidates)))
         left.remove(best)
     return None

@@ -64,8 +64,9 @@ def _of_column(terms: list[Literal]) -> list[Literal]:
         values = tuple(sorted((t.value for t in unequal), key=str))
         found.append(unequal[0] if len(values) == 1 else In(unequal[0].column, values, negated=True))
     # Any comparison is false of a missing value, so "is there" follows from it.
-    there = [term for term in terms if isinstance(term, Not)]
-    return found if any(not isinstance(term, IsMissing) for term in found) else found + there
+    if all(isinstance(term, IsMissing) for term in found):
+        found += [term for term in terms if isinstance(term, Not)]
+    return found
 
 
 def condition(terms: Conjunction) -> Condition:

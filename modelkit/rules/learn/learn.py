@@ -115,7 +115,7 @@ def finished(choice: Choice, problem: Problem, config: LearnConfig) -> Learned:
     """Simplify what was chosen, prune it, and leave only the columns that rules look at."""
     shorter = simplified(choice.rules)
     saved = size(choice.rules)[1] - size(shorter)[1]
-    short, cuts = pruned(shorter, problem, config.max_literals)
+    short, cuts = pruned(shorter, problem, config.max_literals, free=config.prune)
     return Learned(
         _tidy(short),
         choice.chosen,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from modelkit.rules.learn.additive import AdditiveSettings, additive_path
-from modelkit.rules.learn.atoms import Atoms
+from modelkit.rules.learn.atoms import Atoms, make_atoms
 from modelkit.rules.learn.beam import Beam
+from modelkit.rules.learn.compose import rescaled
 from modelkit.rules.learn.config import LearnConfig
+from modelkit.rules.learn.cover import CoverSettings, cover_path
 from modelkit.rules.learn.lists import ListSettings, list_path
 from modelkit.rules.learn.optimal import optimal_path
 from modelkit.rules.learn.problem import Problem
@@ -21,7 +23,7 @@ from modelkit.rules.model import RuleSet
 Path = Callable[[Problem, Atoms, Sequence[int]], dict[int, RuleSet]]
 """Rows, comparisons and sizes -> a rule set of at most each size that could be reached."""
 
-LISTS = ("list", "tree", "optimal", "ripper")
+LISTS = ("list", "tree", "optimal", "ripper", "cover")
 """Methods whose rules are asked in order; the others add up."""
 
 _DEEP_RIDGE = 2.0
@@ -46,9 +48,15 @@ def methods(problem: Problem, config: LearnConfig) -> dict[str, Path]:
         found["list"] = lambda p, a, sizes: list_path(p, a, sizes, ListSettings(Beam(depth=depth, price=0.5)))
         found["optimal"] = lambda p, a, sizes: optimal_path(p, a, sizes)
         found["ripper"] = lambda p, a, sizes: ripper_path(p, a, sizes, config.seed)
+        found["cover"] = lambda p, a, sizes: cover_path(
+            p, a, sizes, CoverSettings(Beam(depth=depth, price=0.5), config.precision)
+        )
     kinds = {"auto": found.keys(), "first": LISTS, "additive": found.keys() - set(LISTS)}
     wanted = [name for name in found if name in kinds[config.policy]]
-    return {name: found[name] for name in wanted if config.methods is None or name in config.methods}
+    if config.methods is None:
+        # Rules of a minimum precision are for those who ask for it: other lists are more accurate as a whole.
+        return {name: found[name] for name in wanted if name != "cover"}
+    return {name: found[name] for name in wanted if name in config.methods}
 
 
 def _additive(depth: int) -> AdditiveSettings:
@@ -69,13 +77,22 @@ def scaled(problem: Problem) -> tuple[Problem, float, float]:
     return problem.aimed_at((problem.target - mean) / scale), mean, scale
 
 
-def fitted(problem: Problem, path: Path, bins: int, wanted: Sequence[int]) -> dict[int, RuleSet]:
-    """Rule sets of several sizes, in the units of the data."""
-    from modelkit.rules.learn.atoms import make_atoms
-    from modelkit.rules.learn.compose import rescaled
+class Fitter:
+    """Makes rule sets of rows, in the units of the data; the comparisons are listed once for all learners.
 
-    unit, mean, scale = scaled(problem)
-    atoms = make_atoms(unit, bins)
-    if not np.size(atoms.column):
-        return {}
-    return {size: rescaled(rules, mean, scale) for size, rules in path(unit, atoms, wanted).items()}
+    Args:
+        problem: The rows.
+        bins: Thresholds of a column at most.
+        splits: Thresholds that take the place of values (see `make_atoms`).
+    """
+
+    def __init__(self, problem: Problem, bins: int, splits: Mapping[str, np.ndarray] | None = None) -> None:
+        self._unit, self._mean, self._scale = scaled(problem)
+        self._atoms = make_atoms(self._unit, bins, splits)
+
+    def fit(self, path: Path, wanted: Sequence[int]) -> dict[int, RuleSet]:
+        """Rule sets of several sizes."""
+        if not len(self._atoms.literals):
+            return {}
+        found = path(self._unit, self._atoms, wanted)
+        return {size: rescaled(rules, self._mean, self._scale) for size, rules in found.items()}

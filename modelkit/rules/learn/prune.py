@@ -28,21 +28,21 @@ class Cut:
     cost: float
 
 
-def pruned(rules: RuleSet, problem: Problem, most: int | None, free: float = 0.0) -> tuple[RuleSet, list[Cut]]:
-    """Take out comparisons and rules until few enough are left, and then those that cost nothing.
+def pruned(rules: RuleSet, problem: Problem, most: int | None, *, free: bool = False) -> tuple[RuleSet, list[Cut]]:
+    """Take out comparisons and rules until few enough are left.
 
     Args:
         rules: The rule set.
         problem: The training rows.
         most: Comparisons that may be left; None for any number.
-        free: Quality that a cut may cost where no limit asks for it.
+        free: Whether to go on while that costs nothing on these rows.
 
     Returns:
         The rule set, and what was cut.
     """
     cuts: list[Cut] = []
     now = quality(rules, problem)
-    while True:
+    while free or (most is not None and size(rules)[1] > most):
         options = _options(rules)
         if not options:
             return rules, cuts
@@ -50,10 +50,11 @@ def pruned(rules: RuleSet, problem: Problem, most: int | None, free: float = 0.0
         best, _, index = max(scored)
         option, rule, what = options[-index]
         over = most is not None and size(rules)[1] > most
-        if not over and best < now - free - 1e-12:
+        if not over and best < now - 1e-12:
             return rules, cuts
         cuts.append(Cut(rule, what, now - best))
         rules, now = option, best
+    return rules, cuts
 
 
 def _options(rules: RuleSet) -> list[tuple[RuleSet, str, str]]:
