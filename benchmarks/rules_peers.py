@@ -194,7 +194,7 @@ def ripper(x: np.ndarray, y: np.ndarray, classes: int) -> Model:
 
 
 def teachers(folder: Path) -> None:
-    """Train boosted trees and a network on every training fold, write both as ONNX, and a surrogate tree's fidelity."""
+    """Train boosted trees and a network on every training fold, as ONNX, and surrogate trees."""
     from skl2onnx import to_onnx
     from sklearn.ensemble import GradientBoostingClassifier
     from sklearn.neural_network import MLPClassifier

@@ -41,7 +41,7 @@ class Atoms:
 
     def box(self, chosen: tuple[int, ...]) -> np.ndarray:
         """Where all of some comparisons hold: bool [N]."""
-        found: np.ndarray = self.bits[:, list(chosen)].all(axis=1)
+        found: np.ndarray = np.logical_and.reduce(self.bits[:, list(chosen)], axis=1)
         return found
 
 
@@ -65,8 +65,8 @@ def make_atoms(problem: Problem, bins: int, splits: Mapping[str, np.ndarray] | N
         column += [index] * len(literals)
     bits = where(found, problem.table, len(problem))
     # What holds everywhere or nowhere says nothing, and of two that hold alike the first is enough.
-    _, first = np.unique(np.packbits(bits, axis=0), axis=1, return_index=True)
-    share = bits.sum(axis=0) / max(1, len(bits))
+    first = np.unique(np.packbits(bits, axis=0), axis=1, return_index=True)[1]
+    share = bits.sum(axis=0, dtype=np.float64) / max(1, len(bits))
     kept = np.array(sorted(i for i in first if 0 < share[i] < 1), np.int64)
     return Atoms(tuple(found[i] for i in kept), np.array(column, np.int64)[kept], bits[:, kept])
 

@@ -15,7 +15,6 @@ from modelkit.rules.learn.methods import Fitter, methods, sizes
 from modelkit.rules.learn.problem import Problem, folds
 from modelkit.rules.model import RuleSet
 
-
 _MANY = 1000  # rows
 
 

@@ -160,7 +160,7 @@ def size(rules: RuleSet) -> tuple[int, int]:
 
 
 def rescaled(rules: RuleSet, mean: float, scale: float) -> RuleSet:
-    """Predictions of a numeric set times ``scale`` plus ``mean``, numbers rounded to six digits; others as they are."""
+    """Predictions of a numeric set times a scale plus a mean, of six digits; other sets as they are."""
     if not rules.is_numeric or (mean == 0.0 and scale == 1.0):
         return rules
     shift = 0.0 if rules.policy is Policy.SCORE else mean
