@@ -1,0 +1,343 @@
+"""The course of a run: trials on folds, an early artifact, the final model from the best of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelkit.automl import build, trial as work
+from modelkit.automl.clock import Clock
+from modelkit.automl.config import AutomlConfig
+from modelkit.automl.ensemble import Choice, calibrate, favour, greedy, prefer_single
+from modelkit.automl.families.known import FAMILIES, usable
+from modelkit.automl.folds import held_out, how_many, make_folds
+from modelkit.automl.losses import Metric
+from modelkit.automl.problem import Problem
+from modelkit.automl.search import Search, Trial
+from modelkit.errors import BudgetError, UsageError
+from modelkit.jobs.protocol import Event, Finished, Limits, Progressed, Runner, Status, Task
+from modelkit.progress import Progress
+
+ALL_ROWS = "all.pickle"
+_CANDIDATES = 40  # trials that the ensemble chooses from
+_BATCH = 8  # trials between looks at results where a run must be the same each time
+
+
+@dataclass
+class Outcome:
+    """A finished artifact and how it was found.
+
+    Attributes:
+        trials: Everything that was tried.
+        choice: What it is made of.
+        built: What building it found: bytes, latency, differences, scores.
+        temperature: How probabilities were softened.
+        favour: Factors on classes.
+        final: Whether the run is over, or this is an early artifact.
+        refitted: Whether it was fitted on all rows.
+        notes: What a reader must know.
+    """
+
+    trials: list[Trial]
+    choice: Choice
+    built: dict[str, Any]
+    temperature: float = 1.0
+    favour: list[float] | None = None
+    final: bool = False
+    refitted: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+Publish = Callable[[Path, Outcome], None]
+"""Told of each artifact: its file, which it may move, and how it came about."""
+
+
+class Run:
+    """One run.
+
+    Args:
+        problem: All rows, but for those of a test file.
+        test: Rows of a test file; None to set a part of the rows apart.
+        config: Options.
+        folder: A folder of this run alone.
+        clock: The time.
+        publish: Told of each artifact.
+        progress: Told how far the run is.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        test: Problem | None,
+        config: AutomlConfig,
+        folder: Path,
+        clock: Clock,
+        publish: Publish,
+        progress: Progress,
+    ) -> None:
+        self._config, self._folder, self._clock = config, folder, clock
+        self._publish, self._progress = publish, progress
+        self._all = problem
+        self._problem, self._held = _split(problem, test, config)
+        self.metric = config.metric or (Metric.log_loss if problem.is_classes else Metric.rmse)
+        folds, repeats = how_many(self._problem, config.search.folds)
+        self.folds = make_folds(self._problem, folds, repeats, config.seed)
+        self.scheme = f"{folds} folds" + (f" x {repeats}" if repeats > 1 else "")
+        families = [f for f in usable(self._problem.rows, problem.width if problem.is_classes else 0)]
+        if config.families is not None:
+            families = [f for f in families if f.name in config.families]
+        if not families:
+            raise UsageError(
+                f"none of the families {', '.join(config.families or [])} fits a table of {self._problem.rows} rows",
+                "modelkit schema automl lists them all",
+            )
+        method = config.search
+        self.search = Search(families, config.space, method.method, method.first, config.seed)
+        self._best: Trial | None = None
+        self._published: tuple[int, float] | None = None
+        self._build_seconds = 0.5
+        for name, value in ((work.PROBLEM, self._problem), (work.FOLDS, self.folds), (build.HELD_OUT, self._held)):
+            work.keep(folder / name, value)
+        work.keep(folder / ALL_ROWS, self._all if test is None else problem)
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """How many rows serve for what."""
+        return {"search": self._problem.rows, "held out": self._held.rows, "all": self._all.rows}
+
+    def run(self, runner: Runner) -> Outcome:
+        """Search, and build the final model.
+
+        Raises:
+            BudgetError: No model was finished in time.
+        """
+        if self._config.max_trials is not None:
+            for batch in self._batches(self._config.max_trials):
+                for event in runner.run(self._task(trial) for trial in batch):
+                    self._heard(event)
+        else:
+            for event in runner.run(self._stream()):
+                self._heard(event)
+        done = [trial for trial in self.search.trials if trial.is_done]
+        if not done:
+            failed = next((t for t in self.search.trials if t.reason), None)
+            more = f"; the first one: {failed.reason}" if failed else ""
+            limit = f" within {self._clock.limit:g} s" if self._clock.limit else ""
+            raise BudgetError(f"no model was finished{limit}{more}", "give it more --time")
+        return self._finish(runner, done)
+
+    # Trials
+
+    def _batches(self, count: int) -> Iterator[list[Trial]]:
+        while count > 0:
+            found = [trial for _ in range(min(_BATCH, count)) if (trial := self.search.next()) is not None]
+            if not found:
+                return
+            count -= len(found)
+            yield found
+
+    def _stream(self) -> Iterator[Task]:
+        while self._clock.left > self._reserve():
+            if self._wants_artifact():
+                yield self._early_task()
+                continue
+            trial = self.search.next()
+            if trial is None:
+                return
+            yield self._task(trial)
+
+    def _task(self, trial: Trial) -> Task:
+        seconds = self._config.trial.timeout
+        if self._config.max_trials is None:
+            left = max(0.1, self._clock.left - self._reserve())
+            seconds = min(left, seconds if seconds is not None else max(left / 4, 5.0))
+        memory = self._config.trial.memory
+        race = None
+        if self._best is not None:
+            race = {"losses": self._best.losses, "slack": self._config.search.slack}
+        payload = {
+            "folder": str(self._folder),
+            "number": trial.number,
+            "family": trial.family,
+            "params": dict(trial.params),
+            "metric": self.metric.value,
+            "race": race,
+        }
+        limits = Limits(seconds, None if memory is None else int(memory))
+        return Task(f"trial {trial.number}", work.ENTRY, payload, limits)
+
+    def _heard(self, event: Event) -> None:
+        if isinstance(event, Progressed):
+            return
+        if not isinstance(event, Finished):
+            return
+        if event.task.entry == build.ENTRY:
+            self._early(event)
+            return
+        trial = self.search.trials[event.task.payload["number"]]
+        trial.seconds = event.seconds
+        if event.status is Status.DONE and event.result is not None:
+            found = event.result
+            trial.loss, trial.losses, trial.fit_seconds = found["loss"], found["losses"], found["fit"]
+            trial.rounds = found["rounds"]
+            trial.status = f"dropped after {found['dropped']} folds" if found["dropped"] else "done"
+            if trial.is_done and (self._best is None or trial.loss < self._best.loss):
+                self._best = trial
+        else:
+            trial.status, trial.reason = event.status.value, event.reason
+        self.search.tell(trial)
+        best = "" if self._best is None else f", best {self._best.family} {self._best.loss:.4g}"
+        limit = self._clock.limit
+        if self._config.max_trials is not None:
+            self._progress(f"trial {trial.number}{best}", len(self.search.trials), self._config.max_trials)
+        elif limit is not None:
+            self._progress(f"trial {trial.number}{best}", min(self._clock.spent, limit), limit)
+
+    # Artifacts
+
+    def _reserve(self) -> float:
+        """Seconds that the end is expected to take."""
+        top = sorted((t for t in self.search.trials if t.is_done), key=lambda trial: trial.loss)
+        top = top[: self._config.ensemble.size]
+        fits = 1.3 * sum(trial.fit_seconds for trial in top)
+        workers = self.workers
+        longest = max((trial.fit_seconds for trial in top), default=0.0)
+        passes = 2.3 if self._config.refit else 1.0
+        return 0.3 + passes * max(1.3 * longest, fits / workers) + 2.5 * self._build_seconds
+
+    @property
+    def workers(self) -> int:
+        """Trials at a time."""
+        return self._config.workers or cores()
+
+    def _wants_artifact(self) -> bool:
+        """Whether an early artifact is due: at once when there is a model, then now and then when a better one is."""
+        if self._best is None:
+            return False
+        if self._published is None:
+            return True
+        number, at = self._published
+        every = max(5.0, 0.2 * (self._clock.limit or 0))
+        return self._best.number != number and self._clock.spent - at > every
+
+    def _early_task(self) -> Task:
+        assert self._best is not None
+        self._published = (self._best.number, self._clock.spent)
+        payload = self._build_payload(Choice({self._best.number: 1.0}, self._best.loss), work.PROBLEM, "search")
+        payload["out"] = str(self._folder / f"early-{self._best.number}.onnx")
+        return Task(
+            f"artifact of trial {self._best.number}", build.ENTRY, payload, Limits(max(1.0, self._clock.left))
+        )
+
+    def _early(self, event: Finished) -> None:
+        if event.status is not Status.DONE or event.result is None:
+            return
+        self._build_seconds = max(self._build_seconds, event.result["seconds"])
+        number = event.task.payload["numbers"][0]
+        choice = Choice({number: 1.0}, self.search.trials[number].loss)
+        self._publish(Path(event.task.payload["out"]), Outcome(self.search.trials, choice, event.result))
+
+    def _build_payload(self, choice: Choice, problem: str, kind: str) -> dict[str, Any]:
+        trials = [self.search.trials[number] for number in choice.weights]
+        return {
+            "folder": str(self._folder),
+            "problem": problem,
+            "numbers": [trial.number for trial in trials],
+            "members": [
+                {"family": t.family, "params": dict(t.params), "rounds": t.rounds, "out": f"{kind}-{t.number}.pickle"}
+                for t in trials
+            ],
+            "weights": list(choice.weights.values()),
+            "temperature": 1.0,
+            "favour": None,
+            "out": None,
+            "judge": True,
+        }
+
+    def _finish(self, runner: Runner, done: list[Trial]) -> Outcome:
+        choice, temperature, factors = self._choose(done)
+        notes: list[str] = []
+        judged = self._built(runner, choice, work.PROBLEM, "search", temperature, factors, judge=True)
+        outcome = Outcome(self.search.trials, choice, judged, temperature, factors, final=True, notes=notes)
+        path = self._folder / "search.onnx"
+        need = 1.3 * sum(self.search.trials[number].fit_seconds for number in choice.weights) + self._build_seconds
+        if self._config.refit and self._clock.left < need:
+            notes.append("there was no time to fit the models on the rows that were set apart too")
+        elif self._config.refit:
+            refitted = self._built(runner, choice, ALL_ROWS, "all", temperature, factors, judge=False)
+            outcome.built = {**refitted, "scores": judged["scores"]}
+            outcome.refitted, path = True, self._folder / "all.onnx"
+        self._publish(path, outcome)
+        return outcome
+
+    def _built(
+        self,
+        runner: Runner,
+        choice: Choice,
+        problem: str,
+        kind: str,
+        temperature: float,
+        factors: list[float] | None,
+        *,
+        judge: bool,
+    ) -> dict[str, Any]:
+        """Fit the members, several at a time, and build their blend."""
+        payload = self._build_payload(choice, problem, kind)
+        payload.update(temperature=temperature, favour=factors, judge=judge, out=str(self._folder / f"{kind}.onnx"))
+        self._progress(f"fitting on {'all rows' if kind == 'all' else 'the rows of the search'}", 0, 1)
+        common = {"folder": str(self._folder), "problem": problem}
+        fits = [Task(f"fit {m['out']}", work.FIT_ENTRY, {**common, **m}) for m in payload["members"]]
+        for event in runner.run(fits):
+            if isinstance(event, Finished) and event.status is not Status.DONE:
+                raise BudgetError(f"the final fit failed: {event.reason}", event.hint)
+        result = None
+        for event in runner.run([Task(f"build {kind}", build.ENTRY, payload)]):
+            if isinstance(event, Finished):
+                if event.status is not Status.DONE:
+                    raise BudgetError(f"the final model cannot be written: {event.reason}", event.hint)
+                result = event.result
+        assert result is not None
+        return result
+
+    def _choose(self, done: list[Trial]) -> tuple[Choice, float, list[float] | None]:
+        """The ensemble, the temperature, the factors on classes."""
+        ranked = sorted(done, key=lambda trial: (trial.loss, trial.number))
+        best_of: dict[str, Trial] = {}
+        for trial in ranked:
+            best_of.setdefault(trial.family, trial)
+        candidates = {trial.number: trial for trial in [*ranked[:_CANDIDATES], *best_of.values()]}
+        raw = {number: np.load(self._folder / f"oof-{number}.npy") for number in candidates}
+        there = np.zeros(self._problem.rows, bool)
+        for fold in self.folds:
+            there[fold.valid] = True
+        y = self._problem.y[there]
+        weight = None if self._problem.weight is None else self._problem.weight[there]
+        found = {number: predicted[there] for number, predicted in raw.items()}
+        choice = greedy(self.metric, y, found, weight, most=self._config.ensemble.size)
+        complexity = {number: FAMILIES[trial.family].complexity for number, trial in candidates.items()}
+        choice = prefer_single(choice, self.metric, y, found, complexity, self._config.ensemble.tolerance)
+        if not self._problem.is_classes:
+            return choice, 1.0, None
+        blend = np.sum([w * found[number] for number, w in choice.weights.items()], axis=0)
+        temperature = calibrate(y, blend) if self._config.ensemble.calibrate else 1.0
+        from modelkit.automl.blend import soften
+
+        return choice, temperature, favour(self.metric, y, soften(blend, temperature), weight)
+
+
+def _split(problem: Problem, test: Problem | None, config: AutomlConfig) -> tuple[Problem, Problem]:
+    """Rows to search with, and rows that only the reported figures are from."""
+    if test is not None:
+        return problem, test
+    apart = held_out(problem, config.held_out, config.seed)
+    return problem.take(np.flatnonzero(~apart)), problem.take(np.flatnonzero(apart))
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
