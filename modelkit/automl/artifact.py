@@ -24,8 +24,8 @@ def to_onnx(blend: Blend, problem: Problem) -> onnx.ModelProto:
     """Write a blend.
 
     Inputs are vectors [N]: text as string ("" is missing), everything else as double (NaN is missing; dates as days
-    and times as seconds since 1970, booleans as 0 and 1). Outputs: ``label`` [N] and ``probabilities`` [N, K], double,
-    in the order of the classes that the metadata lists; or ``prediction`` [N], double.
+    and times as seconds since 1970, booleans as 0 and 1). Outputs: ``label`` [N] and ``probabilities`` [N, K],
+    double, in the order of the classes that the metadata lists; or ``prediction`` [N], double.
 
     Args:
         blend: The fitted model.

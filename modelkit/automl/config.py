@@ -77,7 +77,7 @@ class AutomlConfig(Block):
         None, ge=1, le=100_000, description="try exactly this many, whatever the time: the same result each time"
     )
     families: list[FamilyName] | None = Field(None, min_length=1, description="families to try; all by default")
-    space: dict[FamilyName, dict[str, Span]] = Field(
+    space: dict[str, dict[str, Span]] = Field(
         default_factory=dict, description="spans of hyper-parameters that replace those of a family"
     )
     search: SearchOptions = Field(SearchOptions(), description="how the space is searched")
@@ -96,6 +96,8 @@ class AutomlConfig(Block):
         from modelkit.automl.families.known import FAMILIES
 
         for family, spans in self.space.items():
+            if family not in FAMILIES:
+                raise ValueError(f"space.{family}: there is no such family; there are {', '.join(FAMILIES)}")
             for name in spans:
                 if name not in FAMILIES[family].space:
                     there = ", ".join(FAMILIES[family].space) or "none"

@@ -95,11 +95,10 @@ def scores(
         squared = float(np.average(error**2, weights=weight))
         r2 = 1 - squared / spread if spread else 0.0
         return {"rmse": squared**0.5, "r2": r2, "mae": float(np.average(np.abs(error), weights=weight))}
-    found = {
+    return {
         "accuracy": float(np.average(labels == y, weights=weight)),
         "log_loss": loss(Metric.log_loss, y, predicted, weight),
         "balanced_accuracy": labels_score(Metric.balanced_accuracy, y, labels, predicted.shape[1], weight),
         "f1": labels_score(Metric.f1, y, labels, predicted.shape[1], weight),
         "auc": 1 - loss(Metric.auc, y, predicted, weight),
     }
-    return found

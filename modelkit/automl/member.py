@@ -68,7 +68,8 @@ def fit_member(family: str, params: Params, problem: Problem, rounds: int | None
     known = FAMILIES[family]
     encoder = known.encoder(params).fit(problem.frame)
     x = encoder.transform(problem.frame.columns())
-    y, shift, scale, seen = problem.y, 0.0, 1.0, ()
+    y, shift, scale = problem.y, 0.0, 1.0
+    seen: tuple[int, ...] = ()
     if problem.is_classes:
         seen_array, y = np.unique(problem.y, return_inverse=True)
         seen = tuple(int(number) for number in seen_array)

@@ -1,4 +1,4 @@
-"""From a typed table to a problem: the target, the columns that are of use, and what a person must know about them."""
+"""From a typed table to a problem: the target, the columns that are of use, and what a person must know."""
 
 from __future__ import annotations
 

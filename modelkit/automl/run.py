@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from modelkit.automl import build, trial as work
+from modelkit.automl import build
+from modelkit.automl import trial as work
 from modelkit.automl.clock import Clock
 from modelkit.automl.config import AutomlConfig
 from modelkit.automl.ensemble import Choice, calibrate, favour, greedy, prefer_single
@@ -88,7 +90,7 @@ class Run:
         folds, repeats = how_many(self._problem, config.search.folds)
         self.folds = make_folds(self._problem, folds, repeats, config.seed)
         self.scheme = f"{folds} folds" + (f" x {repeats}" if repeats > 1 else "")
-        families = [f for f in usable(self._problem.rows, problem.width if problem.is_classes else 0)]
+        families = usable(self._problem.rows, problem.width if problem.is_classes else 0)
         if config.families is not None:
             families = [f for f in families if f.name in config.families]
         if not families:
@@ -146,16 +148,24 @@ class Run:
             if self._wants_artifact():
                 yield self._early_task()
                 continue
-            trial = self.search.next()
+            trial = self.search.next(self._fits_in)
             if trial is None:
                 return
             yield self._task(trial)
 
+    def _fits_in(self, family: str) -> bool:
+        """Whether a trial of a family can be expected to end in time, going by those before."""
+        took = [t.seconds for t in self.search.trials if t.family == family and t.is_done]
+        return not took or sorted(took)[len(took) // 2] < self._clock.left - self._reserve()
+
     def _task(self, trial: Trial) -> Task:
-        seconds = self._config.trial.timeout
+        seconds, until = self._config.trial.timeout, None
         if self._config.max_trials is None:
             left = max(0.1, self._clock.left - self._reserve())
-            seconds = min(left, seconds if seconds is not None else max(left / 4, 5.0))
+            # A trial stops by itself between folds. What does not is ended: its worker must start anew.
+            soft = min(left, seconds if seconds is not None else max(left / 4, 5.0))
+            until = time.monotonic() + soft
+            seconds = min(max(self._clock.left - 0.5, 0.1), 1.5 * soft + 1.0)
         memory = self._config.trial.memory
         race = None
         if self._best is not None:
@@ -167,6 +177,7 @@ class Run:
             "params": dict(trial.params),
             "metric": self.metric.value,
             "race": race,
+            "until": until,
         }
         limits = Limits(seconds, None if memory is None else int(memory))
         return Task(f"trial {trial.number}", work.ENTRY, payload, limits)
@@ -185,7 +196,9 @@ class Run:
             found = event.result
             trial.loss, trial.losses, trial.fit_seconds = found["loss"], found["losses"], found["fit"]
             trial.rounds = found["rounds"]
-            trial.status = f"dropped after {found['dropped']} folds" if found["dropped"] else "done"
+            trial.status = "done"
+            if found["dropped"]:
+                trial.status = f"{'out of time' if found['late'] else 'dropped'} after {found['dropped']} folds"
             if trial.is_done and (self._best is None or trial.loss < self._best.loss):
                 self._best = trial
         else:

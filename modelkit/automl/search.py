@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,12 +94,16 @@ class Search:
                 moved[name] = min(max(value, span.low), span.high)
         return moved
 
-    def next(self) -> Trial | None:
-        """The next proposal; None where the space is used up."""
+    def next(self, is_wanted: Callable[[str], bool] = lambda family: True) -> Trial | None:
+        """The next proposal of a family that is wanted; None where there is none."""
         for _ in range(50):
             family, params, source, handle = self._propose()
             if family is None:
                 return None
+            if not is_wanted(family):
+                if handle is not None:
+                    self.tell(Trial(-1, family, params, source, handle=handle))
+                continue
             key = (family, repr(sorted(params.items())))
             if key not in self._tried or source == "bayesian":
                 self._tried.add(key)

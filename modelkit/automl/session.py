@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from modelkit.jobs.local import LocalRunner
 from modelkit.progress import Progress, silent
 from modelkit.report import leaderboard
 
-_WARM = ("modelkit.automl.build", "sklearn.linear_model", "onnx")
+_WARM = ("modelkit.automl.build", "sklearn.linear_model", "onnx", "onnxruntime")
 
 
 def automl(

@@ -1,4 +1,4 @@
-"""Spans of hyper-parameters: numbers between two bounds or choices; sampled, changed a little, suggested by Optuna."""
+"""Spans of hyper-parameters: numbers between two bounds, or choices; sampled, or changed a little."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Span(Block):
         value = math.exp(value) if self.log else value
         assert self.low is not None and self.high is not None
         value = min(max(value, self.low), self.high)
-        return int(round(value)) if self.whole else float(f"{value:.6g}")
+        return round(value) if self.whole else float(f"{value:.6g}")
 
 
 def span(low: float, high: float, *, log: bool = False, whole: bool = False) -> Span:

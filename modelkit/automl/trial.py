@@ -54,12 +54,12 @@ def evaluate(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     """Fit on each fold and predict the rest of it; stop early where the first folds are hopeless.
 
     Args:
-        payload: ``folder``, ``number``, ``family``, ``params``, ``metric``, ``race``: losses of the best trial on each
-            fold and how much worse it may be (or None).
+        payload: ``folder``, ``number``, ``family``, ``params``, ``metric``, ``race`` (see `hopeless`), ``until``:
+            ``time.monotonic()`` by which it must end, or None.
         progress: Told after each fold.
 
     Returns:
-        ``losses`` of the folds, ``loss`` of all, ``dropped`` after how many folds (0: it was not), ``seconds`` of all
+        ``losses`` of the folds, ``loss`` of all, ``dropped`` after how many folds (0: it was not) and ``late``, ``seconds`` of all
         and of one ``fit``, ``rounds``. Predictions for rows out of their fold are kept as ``oof-NUMBER.npy``.
     """
     folder = Path(payload["folder"])
@@ -82,9 +82,11 @@ def evaluate(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         losses.append(loss(metric, valid.y, predicted, valid.weight))
         rounds += [member.rounds] if member.rounds is not None else []
         progress(f"trial {payload['number']}", number + 1, len(folds))
-        if hopeless(losses, payload["race"], len(folds)):
+        late = _is_late(payload["until"], began, number + 1, len(folds))
+        if late or hopeless(losses, payload["race"], len(folds)):
             return {
                 "dropped": number + 1,
+                "late": late,
                 "losses": losses,
                 "loss": float(np.mean(losses)),
                 "fit": fit_seconds,
@@ -97,12 +99,21 @@ def evaluate(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     weight = None if problem.weight is None else problem.weight[there]
     return {
         "dropped": 0,
+        "late": False,
         "losses": losses,
         "loss": loss(metric, problem.y[there], total[there], weight),
         "fit": fit_seconds,
         "seconds": time.monotonic() - began,
         "rounds": round(float(np.mean(rounds)) * 1.1) if rounds else None,
     }
+
+
+def _is_late(until: float | None, began: float, done: int, folds: int) -> bool:
+    """Whether another fold like those before would end too late."""
+    if until is None or done >= folds:
+        return False
+    now = time.monotonic()
+    return now + (now - began) / done > until
 
 
 def hopeless(losses: list[float], race: Mapping[str, Any] | None, folds: int) -> bool:

@@ -1,4 +1,4 @@
-"""Checks that onnxruntime computes what the Python models do: on all rows, on thresholds, without values, unseen ones."""
+"""Checks that onnxruntime computes what the Python models do, on all rows and on rows where exporters err."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _input(name: str) -> str:
 def disagreement(
     model: bytes, blend: Blend, problem: Problem, columns: Mapping[str, np.ndarray]
 ) -> tuple[float, int]:
-    """Largest difference of probabilities (of predictions: relative to them or their spread), and how many labels differ."""
+    """Largest difference of probabilities (predictions: relative to them or their spread), and of labels how many."""
     wanted = blend.predict(columns)
     got, labels = computed(model, columns, problem.is_classes)
     scale = 1.0 if problem.is_classes else np.maximum(np.abs(wanted), max(float(np.std(problem.y)), 1e-300))
@@ -53,7 +53,7 @@ def disagreement(
 
 
 def probes(model: onnx.ModelProto, problem: Problem, seed: int = 0) -> dict[str, np.ndarray]:
-    """Rows where an exporter errs first: at thresholds of trees and one step beside them, without values, unseen text.
+    """Rows where exporters err: at thresholds of trees and one step beside, without values, with unseen text.
 
     Args:
         model: A model, for the thresholds in it.
@@ -71,8 +71,8 @@ def probes(model: onnx.ModelProto, problem: Problem, seed: int = 0) -> dict[str,
         if not usable:
             continue
         feature, threshold = usable[int(rng.integers(len(usable)))]
-        values = (threshold, np.nextafter(threshold, np.inf), np.nextafter(threshold, -np.inf))
-        columns[plain[feature]][row : row + 3] = values
+        steps = (threshold, np.nextafter(threshold, np.inf), np.nextafter(threshold, -np.inf))
+        columns[plain[feature]][row : row + 3] = steps
     for name, values in columns.items():
         gone = rng.random(_PROBES) < 0.15
         gone[: _PROBES // 2] = False

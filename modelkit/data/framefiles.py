@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modelkit.data.frame import Field, Frame, Kind
+from modelkit.data.frame import Frame, Kind
 from modelkit.data.frametypes import as_kind, infer
 from modelkit.data.npyformat import one_line
 from modelkit.errors import DataError

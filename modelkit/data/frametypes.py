@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from modelkit.data.frame import Field, Kind
 from modelkit.errors import DataError
 from modelkit.files import shown
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 NO_VALUE = ("", "NA", "N/A", "n/a", "na", "nan", "NaN", "NAN", "null", "NULL", "None", "?", "-", ".")
 """What stands for a missing number, date or boolean in text. In a category only the empty text is missing."""

@@ -39,7 +39,7 @@ def _lightgbm(job: Fit) -> tuple[Any, int | None]:
     import lightgbm
 
     params = job.params
-    kind = lightgbm.LGBMClassifier if job.classes else lightgbm.LGBMRegressor
+    kind: Any = lightgbm.LGBMClassifier if job.classes else lightgbm.LGBMRegressor
     parts = _parts(job)
     model = kind(
         n_estimators=_MOST if parts is not None else job.rounds or int(params["rounds"]),
@@ -57,7 +57,7 @@ def _lightgbm(job: Fit) -> tuple[Any, int | None]:
         deterministic=True,
         force_row_wise=True,
     )
-    named = {"categorical_feature": list(job.categorical)} if job.categorical else {}
+    named: dict[str, Any] = {"categorical_feature": list(job.categorical)} if job.categorical else {}
     if parts is None:
         model.fit(job.x, job.y, sample_weight=job.weight, **named)
         return model, job.rounds or int(params["rounds"])

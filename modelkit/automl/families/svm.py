@@ -1,4 +1,4 @@
-"""Support vector machines with a radial kernel, on small tables; probabilities by Platt's sigmoid on held-out scores."""
+"""Support vector machines with a radial kernel, on small tables; probabilities by Platt's sigmoid."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ def _fit(job: Fit) -> tuple[Any, None]:
     spread = float(job.x.var()) * job.x.shape[1] or 1.0
     gamma = float(job.params["gamma"]) / spread
     if not job.classes:
-        model = SVR(C=float(job.params["cost"]), gamma=gamma, epsilon=float(job.params["epsilon"]), cache_size=200)
+        model: Any = SVR(
+            C=float(job.params["cost"]), gamma=gamma, epsilon=float(job.params["epsilon"]), cache_size=200
+        )
         return model.fit(job.x, job.y, sample_weight=job.weight), None
     machine: Any = SVC(C=float(job.params["cost"]), gamma=gamma, cache_size=200, random_state=job.seed)
     if job.classes > 2:
