@@ -28,8 +28,8 @@ def build(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     """Write a blend as ONNX, verify it, and judge it.
 
     Args:
-        payload: ``folder``; ``problem``, the file of the one that the members are fitted on; ``members``: family, params,
-            rounds, and the file ``out`` of each, which is fitted where it is not there; ``weights``,
+        payload: ``folder``; ``problem``, the file of the one that the members are fitted on; ``members``: family,
+            params, rounds, and the file ``out`` of each, which is fitted where it is not there; ``weights``,
             ``temperature``, ``favour``; ``out``, the path, or None to write nothing; ``judge``: whether to compute
             figures on the rows set apart.
         progress: Told what is done.

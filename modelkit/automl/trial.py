@@ -1,4 +1,4 @@
-"""What a worker does: one trial on all folds, or one final fit. Told by paths and plain values, answers with the same.
+"""What a worker does: one trial on all folds, or one final fit, told by paths and plain values.
 
 Files that pass between a run and its workers lie in a folder of that run alone, and are removed with it.
 """
@@ -59,8 +59,8 @@ def evaluate(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         progress: Told after each fold.
 
     Returns:
-        ``losses`` of the folds, ``loss`` of all, ``dropped`` after how many folds (0: it was not) and ``late``, ``seconds`` of all
-        and of one ``fit``, ``rounds``. Predictions for rows out of their fold are kept as ``oof-NUMBER.npy``.
+        ``losses`` of the folds, ``loss`` of all, ``dropped`` after how many folds (0: it was not) and whether because
+        it was ``late``, ``seconds`` of all and of one ``fit``, ``rounds``. Predictions for rows out of their fold are kept as ``oof-NUMBER.npy``.
     """
     folder = Path(payload["folder"])
     problem, folds, metric = problem_in(str(folder)), _folds_in(str(folder)), Metric(payload["metric"])

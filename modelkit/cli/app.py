@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from modelkit.cli import automl, evaluate, init, inspect, prune, quantize
+from modelkit.cli import automl, evaluate, init, inspect, predict, prune, quantize
 from modelkit.cli.console import drop_stdout, fail, state
 from modelkit.errors import ModelkitError, ResourceError, UsageError, defect, refusal
 from modelkit.version import VERSION
@@ -48,6 +48,7 @@ def _root(
 app.command("quantize", short_help="Store a model's numbers in fewer bits.")(quantize.command)
 app.command("prune", short_help="Take weights or whole channels out of a model.")(prune.command)
 app.command("automl", short_help="Find a good model for a table and write it as ONNX.")(automl.command)
+app.command("predict", short_help="Use a model on the rows of a table.")(predict.command)
 app.command("inspect", short_help="Show what is in a model, and what would stop quantization.")(inspect.command)
 app.command("evaluate", short_help="Compare models: quality, agreement, size and latency.")(evaluate.command)
 app.command("init", short_help="Write a commented YAML template for a command.")(init.init)
