@@ -30,12 +30,12 @@ def build(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     Args:
         payload: ``folder``; ``problem``, the file of the one that the members are fitted on; ``members``: family,
             params, rounds, and the file ``out`` of each, which is fitted where it is not there; ``weights``,
-            ``temperature``, ``favour``; ``out``, the path, or None to write nothing; ``judge``: whether to compute
+            ``temperature``, ``favour``; ``out``, the path; ``judge``: whether to compute
             figures on the rows set apart.
         progress: Told what is done.
 
     Returns:
-        ``bytes``, ``latency_ms`` of one row, ``gap`` (largest difference to the Python models), ``rows`` verified,
+        ``path``, ``bytes``, ``latency_ms`` of one row, ``gap`` (largest difference to the Python models), ``rows`` verified,
         ``dropped`` members (numbers in the list) that did not agree, and ``scores`` on the rows set apart.
 
     Raises:
@@ -60,9 +60,15 @@ def build(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         content, gap, rows, good = _verified(blend, problem)
         if not good:
             raise ModelError(f"onnxruntime computes something else than the models do (by {gap:.2g})")
-    if payload["out"] is not None:
-        Path(payload["out"]).write_bytes(content)
-    result: dict[str, Any] = {"bytes": len(content), "gap": gap, "rows": rows, "dropped": dropped, "scores": None}
+    Path(payload["out"]).write_bytes(content)
+    result: dict[str, Any] = {
+        "path": payload["out"],
+        "bytes": len(content),
+        "gap": gap,
+        "rows": rows,
+        "dropped": dropped,
+        "scores": None,
+    }
     result["latency_ms"] = latency(content, problem)
     if payload["judge"]:
         progress("judging", 0, 1)

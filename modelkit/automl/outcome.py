@@ -32,6 +32,7 @@ class Sources:
         rows: Rows of the table as it was read.
         prepared: The problem in it.
         options: The resolved config.
+        baseline: How the model that is run today was judged, if there is one.
     """
 
     data: Path
@@ -39,6 +40,7 @@ class Sources:
     rows: int
     prepared: Prepared
     options: Resolved[AutomlConfig]
+    baseline: dict[str, Any] | None = None
 
 
 def report_of(
@@ -73,6 +75,7 @@ def report_of(
         "metric": run.metric.value,
         "artifact": {**file_record(artifact), "name": name, "latency_ms": built["latency_ms"]},
         "scores": built["scores"],
+        "baseline": sources.baseline,
         "members": [_member(outcome.trials[number], weight) for number, weight in outcome.choice.weights.items()],
         "temperature": outcome.temperature,
         "favour": outcome.favour,

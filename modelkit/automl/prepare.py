@@ -39,11 +39,19 @@ class Roles:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A problem, what was decided about each column, and what a reader must know."""
+    """A problem, what was decided about each column, and what a reader must know.
+
+    Attributes:
+        problem: The problem.
+        decisions: What was decided about each column.
+        notes: What a reader must know.
+        rows: Numbers of the table's rows that the problem has.
+    """
 
     problem: Problem
     decisions: list[Decision]
     notes: list[str]
+    rows: np.ndarray
 
 
 def prepare(frame: Frame, roles: Roles, task: Task | None, seed: int) -> Prepared:
@@ -94,7 +102,7 @@ def prepare(frame: Frame, roles: Roles, task: Task | None, seed: int) -> Prepare
         _order(frame, roles.time),
         seed,
     )
-    return Prepared(problem, decisions, notes)
+    return Prepared(problem, decisions, notes, np.flatnonzero(there))
 
 
 def guess_task(target: Field) -> Task:

@@ -15,18 +15,17 @@ from modelkit.automl import build
 from modelkit.automl import trial as work
 from modelkit.automl.clock import Clock
 from modelkit.automl.config import AutomlConfig
-from modelkit.automl.ensemble import Choice, calibrate, favour, greedy, prefer_single
-from modelkit.automl.families.known import FAMILIES, usable
+from modelkit.automl.ensemble import Choice
+from modelkit.automl.families.known import usable
+from modelkit.automl.final import ALL_ROWS, Final, Plan
 from modelkit.automl.folds import held_out, how_many, make_folds
 from modelkit.automl.losses import Metric
 from modelkit.automl.problem import Problem
 from modelkit.automl.search import Search, Trial
-from modelkit.errors import BudgetError, UsageError
+from modelkit.errors import BudgetError, DataError, UsageError
 from modelkit.jobs.protocol import Event, Finished, Limits, Progressed, Runner, Status, Task
 from modelkit.progress import Progress
 
-ALL_ROWS = "all.pickle"
-_CANDIDATES = 40  # trials that the ensemble chooses from
 _BATCH = 8  # trials between looks at results where a run must be the same each time
 
 
@@ -85,7 +84,7 @@ class Run:
         self._config, self._folder, self._clock = config, folder, clock
         self._publish, self._progress = publish, progress
         self._all = problem
-        self._problem, self._held = _split(problem, test, config)
+        self._problem, self.held, self.apart = _split(problem, test, config)
         self.metric = config.metric or (Metric.log_loss if problem.is_classes else Metric.rmse)
         folds, repeats = how_many(self._problem, config.search.folds)
         self.folds = make_folds(self._problem, folds, repeats, config.seed)
@@ -103,14 +102,16 @@ class Run:
         self._best: Trial | None = None
         self._published: tuple[int, float] | None = None
         self._build_seconds = 0.5
-        for name, value in ((work.PROBLEM, self._problem), (work.FOLDS, self.folds), (build.HELD_OUT, self._held)):
+        self._outcome: Outcome | None = None
+        self._final = Final(self._problem, self.folds, self.metric, config, folder, self.search.trials)
+        for name, value in ((work.PROBLEM, self._problem), (work.FOLDS, self.folds), (build.HELD_OUT, self.held)):
             work.keep(folder / name, value)
         work.keep(folder / ALL_ROWS, self._all if test is None else problem)
 
     @property
     def rows(self) -> dict[str, int]:
         """How many rows serve for what."""
-        return {"search": self._problem.rows, "held out": self._held.rows, "all": self._all.rows}
+        return {"search": self._problem.rows, "held out": self.held.rows, "all": self._all.rows}
 
     def run(self, runner: Runner) -> Outcome:
         """Search, and build the final model.
@@ -131,7 +132,7 @@ class Run:
             more = f"; the first one: {failed.reason}" if failed else ""
             limit = f" within {self._clock.limit:g} s" if self._clock.limit else ""
             raise BudgetError(f"no model was finished{limit}{more}", "give it more --time")
-        return self._finish(runner, done)
+        return self._finish(runner)
 
     # Trials
 
@@ -241,8 +242,8 @@ class Run:
     def _early_task(self) -> Task:
         assert self._best is not None
         self._published = (self._best.number, self._clock.spent)
-        payload = self._build_payload(Choice({self._best.number: 1.0}, self._best.loss), work.PROBLEM, "search")
-        payload["out"] = str(self._folder / f"early-{self._best.number}.onnx")
+        plan = Plan(Choice({self._best.number: 1.0}, self._best.loss, single=True))
+        payload = self._final.payload(plan, work.PROBLEM, "search", judge=True)
         return Task(
             f"artifact of trial {self._best.number}", build.ENTRY, payload, Limits(max(1.0, self._clock.left))
         )
@@ -252,103 +253,71 @@ class Run:
             return
         self._build_seconds = max(self._build_seconds, event.result["seconds"])
         number = event.task.payload["numbers"][0]
+        if self._final.over_budget(event.result):
+            return
         choice = Choice({number: 1.0}, self.search.trials[number].loss)
-        self._publish(Path(event.task.payload["out"]), Outcome(self.search.trials, choice, event.result))
+        self._outcome = Outcome(self.search.trials, choice, event.result)
+        self._publish(Path(event.task.payload["out"]), self._outcome)
 
-    def _build_payload(self, choice: Choice, problem: str, kind: str) -> dict[str, Any]:
-        trials = [self.search.trials[number] for number in choice.weights]
-        return {
-            "folder": str(self._folder),
-            "problem": problem,
-            "numbers": [trial.number for trial in trials],
-            "members": [
-                {"family": t.family, "params": dict(t.params), "rounds": t.rounds, "out": f"{kind}-{t.number}.pickle"}
-                for t in trials
-            ],
-            "weights": list(choice.weights.values()),
-            "temperature": 1.0,
-            "favour": None,
-            "out": None,
-            "judge": True,
-        }
+    def _finish(self, runner: Runner) -> Outcome:
+        """Build the best plan inside of the budget, judge it, and fit it again on all rows."""
+        tried = []
+        for plan in self._final.plans():
+            self._progress("building the model", 0, 1)
+            try:
+                judged = self._final.build(runner, plan, work.PROBLEM, "search", self._clock.left, judge=True)
+            except BudgetError as error:
+                if self._outcome is None:
+                    raise
+                self._outcome.final = True
+                self._outcome.notes.append(f"this is the last early artifact: {error.message}")
+                return self._published_again()
+            over = self._final.over_budget(judged)
+            if not over:
+                return self._refit(runner, plan, judged)
+            tried.append((judged["bytes"], judged["latency_ms"], over))
+        raise BudgetError(f"no model keeps the budget; the smallest has {min(tried)[2]}", "allow more")
 
-    def _finish(self, runner: Runner, done: list[Trial]) -> Outcome:
-        choice, temperature, factors = self._choose(done)
-        notes: list[str] = []
-        judged = self._built(runner, choice, work.PROBLEM, "search", temperature, factors, judge=True)
-        outcome = Outcome(self.search.trials, choice, judged, temperature, factors, final=True, notes=notes)
-        path = self._folder / "search.onnx"
-        need = 1.3 * sum(self.search.trials[number].fit_seconds for number in choice.weights) + self._build_seconds
+    def _refit(self, runner: Runner, plan: Plan, judged: dict[str, Any]) -> Outcome:
+        trials = self.search.trials
+        outcome = Outcome(trials, plan.choice, judged, plan.temperature, plan.favour, final=True)
+        need = 1.3 * sum(trials[number].fit_seconds for number in plan.choice.weights) + self._build_seconds
         if self._config.refit and self._clock.left < need:
-            notes.append("there was no time to fit the models on the rows that were set apart too")
+            outcome.notes.append("there was no time to fit the models on the rows that were set apart too")
         elif self._config.refit:
-            refitted = self._built(runner, choice, ALL_ROWS, "all", temperature, factors, judge=False)
-            outcome.built = {**refitted, "scores": judged["scores"]}
-            outcome.refitted, path = True, self._folder / "all.onnx"
-        self._publish(path, outcome)
-        return outcome
+            try:
+                found = self._final.build(runner, plan, ALL_ROWS, "all", self._clock.left, judge=False)
+            except BudgetError as error:
+                outcome.notes.append(f"the models are fitted without the rows set apart: {error.message}")
+            else:
+                over = self._final.over_budget(found)
+                if over:
+                    outcome.notes.append(
+                        f"fitted on all rows it would have {over}, so it is fitted without those apart"
+                    )
+                else:
+                    outcome.built = {**found, "scores": judged["scores"]}
+                    outcome.refitted = True
+        self._outcome = outcome
+        return self._published_again()
 
-    def _built(
-        self,
-        runner: Runner,
-        choice: Choice,
-        problem: str,
-        kind: str,
-        temperature: float,
-        factors: list[float] | None,
-        *,
-        judge: bool,
-    ) -> dict[str, Any]:
-        """Fit the members, several at a time, and build their blend."""
-        payload = self._build_payload(choice, problem, kind)
-        payload.update(temperature=temperature, favour=factors, judge=judge, out=str(self._folder / f"{kind}.onnx"))
-        self._progress(f"fitting on {'all rows' if kind == 'all' else 'the rows of the search'}", 0, 1)
-        common = {"folder": str(self._folder), "problem": problem}
-        fits = [Task(f"fit {m['out']}", work.FIT_ENTRY, {**common, **m}) for m in payload["members"]]
-        for event in runner.run(fits):
-            if isinstance(event, Finished) and event.status is not Status.DONE:
-                raise BudgetError(f"the final fit failed: {event.reason}", event.hint)
-        result = None
-        for event in runner.run([Task(f"build {kind}", build.ENTRY, payload)]):
-            if isinstance(event, Finished):
-                if event.status is not Status.DONE:
-                    raise BudgetError(f"the final model cannot be written: {event.reason}", event.hint)
-                result = event.result
-        assert result is not None
-        return result
-
-    def _choose(self, done: list[Trial]) -> tuple[Choice, float, list[float] | None]:
-        """The ensemble, the temperature, the factors on classes."""
-        ranked = sorted(done, key=lambda trial: (trial.loss, trial.number))
-        best_of: dict[str, Trial] = {}
-        for trial in ranked:
-            best_of.setdefault(trial.family, trial)
-        candidates = {trial.number: trial for trial in [*ranked[:_CANDIDATES], *best_of.values()]}
-        raw = {number: np.load(self._folder / f"oof-{number}.npy") for number in candidates}
-        there = np.zeros(self._problem.rows, bool)
-        for fold in self.folds:
-            there[fold.valid] = True
-        y = self._problem.y[there]
-        weight = None if self._problem.weight is None else self._problem.weight[there]
-        found = {number: predicted[there] for number, predicted in raw.items()}
-        choice = greedy(self.metric, y, found, weight, most=self._config.ensemble.size)
-        complexity = {number: FAMILIES[trial.family].complexity for number, trial in candidates.items()}
-        choice = prefer_single(choice, self.metric, y, found, complexity, self._config.ensemble.tolerance)
-        if not self._problem.is_classes:
-            return choice, 1.0, None
-        blend = np.sum([w * found[number] for number, w in choice.weights.items()], axis=0)
-        temperature = calibrate(y, blend) if self._config.ensemble.calibrate else 1.0
-        from modelkit.automl.blend import soften
-
-        return choice, temperature, favour(self.metric, y, soften(blend, temperature), weight)
+    def _published_again(self) -> Outcome:
+        assert self._outcome is not None
+        self._publish(Path(self._outcome.built["path"]), self._outcome)
+        return self._outcome
 
 
-def _split(problem: Problem, test: Problem | None, config: AutomlConfig) -> tuple[Problem, Problem]:
-    """Rows to search with, and rows that only the reported figures are from."""
+def _split(problem: Problem, test: Problem | None, config: AutomlConfig) -> tuple[Problem, Problem, np.ndarray]:
+    """Rows to search with, rows that only the reported figures are from, and their numbers (of the test's rows)."""
     if test is not None:
-        return problem, test
+        return problem, test, np.arange(test.rows)
     apart = held_out(problem, config.held_out, config.seed)
-    return problem.take(np.flatnonzero(~apart)), problem.take(np.flatnonzero(apart))
+    rows = np.flatnonzero(apart)
+    if not len(rows) or apart.all():
+        raise DataError(
+            f"{problem.rows} rows are too few to set {config.held_out:.0%} of them apart", hint="give more rows"
+        )
+    return problem.take(np.flatnonzero(~apart)), problem.take(rows), rows
 
 
 def cores() -> int:

@@ -48,9 +48,9 @@ class Served:
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
-        self._session = make_session(require_file(path))
-        self._inputs = {each.name: each for each in self._session.get_inputs()}
-        self._outputs = {each.name: each for each in self._session.get_outputs()}
+        self.session = make_session(require_file(path))
+        self._inputs = {each.name: each for each in self.session.get_inputs()}
+        self._outputs = {each.name: each for each in self.session.get_outputs()}
         self.facts = self._metadata()
         self.matrix: str | None = None
         if self.facts:
@@ -65,7 +65,7 @@ class Served:
         return list(self.facts.get("classes", []))
 
     def _metadata(self) -> dict[str, Any]:
-        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA)
+        text = self.session.get_modelmeta().custom_metadata_map.get(METADATA)
         if text is None:
             return {}
         try:
@@ -123,7 +123,7 @@ class Served:
         return found
 
     def _some(self, frame: Frame) -> Said:
-        found = dict(zip(self._outputs, run(self._session, self.feeds(frame), self.name), strict=True))
+        found = dict(zip(self._outputs, run(self.session, self.feeds(frame), self.name), strict=True))
         values = next((found[name] for name in _PROBABILITIES if name in found), None)
         if isinstance(values, list):  # what ZipMap makes: a dictionary for each row
             values = np.array([list(row.values()) for row in values])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from modelkit.automl.baseline import judge
 from modelkit.automl.clock import Clock
 from modelkit.automl.config import AutomlConfig
 from modelkit.automl.outcome import Sources, report_of
@@ -17,7 +18,7 @@ from modelkit.automl.prepare import Prepared, Roles, prepare
 from modelkit.automl.problem import Problem, Task
 from modelkit.automl.run import Outcome, Run, cores
 from modelkit.config import Resolved
-from modelkit.data.frame import Kind
+from modelkit.data.frame import Frame, Kind
 from modelkit.data.framefiles import read_frame
 from modelkit.errors import DataError, UsageError
 from modelkit.files import Staging, check_outputs, json_bytes, outputs_of, shown
@@ -34,6 +35,7 @@ def automl(
     options: Resolved[AutomlConfig],
     *,
     test: Path | None = None,
+    baseline: Path | None = None,
     force: bool = False,
     progress: Progress = silent,
     began: float | None = None,
@@ -47,6 +49,7 @@ def automl(
         output: Where the ONNX file goes; its reports go beside it.
         options: The resolved config; ``target`` must be given.
         test: A table that only the reported figures are from; a part of ``data`` by default.
+        baseline: An ONNX model to judge on the same rows as the artifact.
         force: Whether to replace an artifact that exists.
         progress: Told how far the run is.
         began: ``time.monotonic()`` of the start that the time counts from; now by default.
@@ -64,14 +67,15 @@ def automl(
     clock = Clock(limit, time.monotonic() if began is None else began)
     if config.target is None:
         raise UsageError("no target is named", "name the column to predict: --target COLUMN")
-    inputs = [path for path in (data, test) if path is not None]
+    inputs = [path for path in (data, test, baseline) if path is not None]
     check_outputs(outputs_of(output), inputs, force=force)
     progress("reading the table", 0, 1)
     frame = read_frame(data)
     prepared = prepare(frame, _roles(config), _task(config), config.seed)
     _check_metric(config, prepared.problem)
-    held = None if test is None else _test_problem(test, prepared, config)
-    sources = Sources(data, test, frame.rows, prepared, options)
+    kinds = {name: field.kind for name, field in frame.fields.items()}
+    test_frame = None if test is None else read_frame(test, kinds)
+    held = None if test_frame is None else _test_problem(test_frame, prepared)
     report: dict[str, Any] = {}
 
     def publish(path: Path, outcome: Outcome) -> None:
@@ -80,6 +84,10 @@ def automl(
 
     with tempfile.TemporaryDirectory(prefix="modelkit-automl-") as folder:
         run = Run(prepared.problem, held, config, Path(folder), clock, publish, progress)
+        judged = None
+        if baseline is not None:
+            judged = judge(baseline, _held_frame(frame, test_frame, prepared, run), run.held)
+        sources = Sources(data, test, frame.rows, prepared, options, judged)
         with LocalRunner(config.workers or cores(), warm=_WARM) as runner:
             run.run(runner)
     return report
@@ -108,15 +116,21 @@ def _check_metric(config: AutomlConfig, problem: Problem) -> None:
         )
 
 
-def _test_problem(path: Path, prepared: Prepared, config: AutomlConfig) -> Problem:
+def _held_frame(frame: Frame, test: Frame | None, prepared: Prepared, run: Run) -> Frame:
+    """The rows that figures are from, with all columns."""
+    if test is None:
+        return frame.take(prepared.rows[run.apart])
+    return test.take(np.flatnonzero(~test.fields[prepared.problem.target].missing))
+
+
+def _test_problem(frame: Frame, prepared: Prepared) -> Problem:
     """Rows of a test file as the problem that the training rows are."""
     problem = prepared.problem
-    kinds = {name: field.kind for name, field in problem.frame.fields.items()}
-    frame = read_frame(path, kinds)
+    name, kinds = shown(frame.name), problem.frame.fields
     missing = [name for name in (*kinds, problem.target) if name not in frame.fields]
     if missing:
         listed = ", ".join(f"'{shown(name)}'" for name in missing[:5])
-        raise DataError(f"{shown(path.name)} lacks {'columns' if len(missing) > 1 else 'the column'} {listed}")
+        raise DataError(f"{name} lacks {'the columns' if len(missing) > 1 else 'the column'} {listed}")
     target = frame.fields[problem.target]
     rows = np.flatnonzero(~target.missing)
     if problem.is_classes:
@@ -124,9 +138,7 @@ def _test_problem(path: Path, prepared: Prepared, config: AutomlConfig) -> Probl
         texts = [_class_text(value, target.kind) for value in target.values[rows]]
         unknown = sorted({text for text in texts if text not in place})
         if unknown:
-            raise DataError(
-                f"{shown(path.name)} has the class '{shown(unknown[0])}', which {shown(frame.name)} lacks"
-            )
+            raise DataError(f"{name} has the class '{shown(unknown[0])}', which no row to learn from has")
         y = np.array([place[text] for text in texts], np.int64)
     else:
         y = np.asarray(target.values[rows], float)

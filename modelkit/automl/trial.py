@@ -60,7 +60,8 @@ def evaluate(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
 
     Returns:
         ``losses`` of the folds, ``loss`` of all, ``dropped`` after how many folds (0: it was not) and whether because
-        it was ``late``, ``seconds`` of all and of one ``fit``, ``rounds``. Predictions for rows out of their fold are kept as ``oof-NUMBER.npy``.
+        it was ``late``, ``seconds`` of all and of one ``fit``, ``rounds``. Predictions for rows out of their fold
+        are kept as ``oof-NUMBER.npy``.
     """
     folder = Path(payload["folder"])
     problem, folds, metric = problem_in(str(folder)), _folds_in(str(folder)), Metric(payload["metric"])

@@ -31,6 +31,12 @@ def command(
         Path | None,
         typer.Option("--test", metavar="PATH", help="Rows that only the reported figures are from (a part of DATA)."),
     ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            "--baseline", metavar="MODEL", help="An ONNX model to judge on the same rows, as you run it today."
+        ),
+    ] = None,
     task: Annotated[
         str | None, typer.Option("--task", metavar="TASK", help="classification or regression (told by the target).")
     ] = None,
@@ -116,7 +122,9 @@ def command(
 
     where = output if output is not None else Path("model.onnx")
     with progress(quiet=quiet, verbose=verbose) as listener:
-        report = automl(data, where, options, test=test, force=force, progress=listener, began=began)
+        report = automl(
+            data, where, options, test=test, baseline=baseline, force=force, progress=listener, began=began
+        )
     state.wrote = True
     if as_json:
         show_json(report)

@@ -51,10 +51,15 @@ def facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     made = ", ".join(f"{m['weight']:.2f} {m['family']}" for m in report["members"])
     single = len(report["members"]) == 1
     lines = [("model", report["members"][0]["family"] if single else made)]
-    lines += [(_SCORES[name], _score(name, value)) for name, value in (report["scores"] or {}).items()]
+    old = report["baseline"]
+    for name, value in (report["scores"] or {}).items():
+        beside = f" ({_name(old)}: {_score(name, old['scores'][name])})" if old else ""
+        lines.append((_SCORES[name], _score(name, value) + beside))
     lines.append(("measured on", f"{rows['held out']} rows that took no part in the search"))
-    lines.append(("file size", units.size(found["bytes"])))
-    lines.append(("latency of one row", units.milliseconds(found["latency_ms"])))
+    size = f" ({_name(old)}: {units.size(old['file']['bytes'])})" if old else ""
+    lines.append(("file size", units.size(found["bytes"]) + size))
+    latency = f" ({_name(old)}: {units.milliseconds(old['latency_ms'])})" if old else ""
+    lines.append(("latency of one row", units.milliseconds(found["latency_ms"]) + latency))
     checked = report["verified"]
     lines.append(
         ("verified", f"{checked['rows']} rows in onnxruntime, largest difference {checked['largest_difference']:.1g}")
@@ -64,6 +69,10 @@ def facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("searched", f"{tried} trials on {rows['search']} rows, {report['folds']}, {report['seconds']:.1f} s")
     )
     return lines
+
+
+def _name(baseline: Mapping[str, Any]) -> str:
+    return str(baseline["file"]["name"])
 
 
 def _score(name: str, value: float | None) -> str:
