@@ -15,7 +15,7 @@ from modelkit.errors import ModelError
 from modelkit.files import require_file, shown
 from modelkit.runtime import make_session, run
 
-_ROWS = 8192
+_ROWS = 2048
 _PROBABILITIES = ("probabilities", "output_probability", "probability", "scores")
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-6
 _PROBES = 3000
+_ROWS = 2048
 
 
 def computed(
@@ -28,7 +29,12 @@ def computed(
     names = {each.name for each in session.get_inputs()}
     feeds = {key: values for name, values in columns.items() if (key := _input(name)) in names}
     outputs = ["probabilities", "label"] if is_classes else ["prediction"]
-    found = run(session, feeds, "the model", outputs)
+    rows = len(next(iter(feeds.values())))
+    parts = []
+    for at in range(0, rows, _ROWS):
+        some = {name: values[at : at + _ROWS] for name, values in feeds.items()}
+        parts.append(run(session, some, "the model", outputs))
+    found = [np.concatenate([part[place] for part in parts]) for place in range(len(outputs))]
     return (found[0], found[1]) if is_classes else (found[0].reshape(-1, 1), None)
 
 
@@ -97,5 +103,6 @@ def _thresholds(model: onnx.ModelProto) -> list[tuple[int, float]]:
             splits = numpy_helper.to_array(attributes["nodes_splits"].t)
             features = attributes["nodes_featureids"].ints
             step = max(1, len(splits) // 20_000)
-            found += [(int(f), float(t)) for f, t in zip(features[::step], splits[::step], strict=True)]
+            pairs = zip(features[::step], splits[::step], strict=True)
+            found += [(int(f), float(t)) for f, t in pairs if np.isfinite(t)]
     return found

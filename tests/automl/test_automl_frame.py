@@ -61,7 +61,11 @@ def test_dates_of_parquet(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said", "hint"),
     [
-        (b"a,b\n1,2\n1,2,3\n4\n", "2 lines have another number of values than the first line: line 3 has 3", "quotes"),
+        (
+            b"a,b\n1,2\n1,2,3\n4\n",
+            "2 lines have another number of values than the first line: line 3 has 3",
+            "quotes",
+        ),
         (b"a,a\n1,2\n", "the column 'a' is there twice", "rename"),
         (b"a,b\n1,caf\xe9\n", "line 2: not UTF-8 text", "iconv"),
         ("a,b\n1,2\n".encode("utf-16"), "is UTF-16", "iconv"),

@@ -21,7 +21,13 @@ def test_columns_are_used_or_left_out_with_a_reason(tmp_path):
     assert actions["key"] == ("left out", "an identifier: it has another value in every row")
     assert actions["fixed"][0] == "left out"
     assert "constant" in actions["fixed"][1]
-    assert [name for name, (action, _) in actions.items() if action == "used"] == ["size", "color", "flag", "day", "at"]
+    assert [name for name, (action, _) in actions.items() if action == "used"] == [
+        "size",
+        "color",
+        "flag",
+        "day",
+        "at",
+    ]
     assert found.problem.classes.tolist() == ["no", "yes"]
 
 

@@ -12,10 +12,10 @@ from modelkit.automl.space import choice, span
 def _fit(job: Fit) -> tuple[Any, None]:
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-    kind = MLPClassifier if job.classes else MLPRegressor
+    kind: Any = MLPClassifier if job.classes else MLPRegressor
     width, layers = int(job.params["width"]), int(job.params["layers"])
     model = kind(
-        (width,) * layers,
+        hidden_layer_sizes=(width,) * layers,
         activation=job.params["activation"],
         alpha=float(job.params["penalty"]),
         learning_rate_init=float(job.params["rate"]),

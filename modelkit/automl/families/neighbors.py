@@ -6,21 +6,19 @@ from typing import Any
 
 from modelkit.automl.encode.dense import Dense
 from modelkit.automl.families.family import Family, Fit
+from modelkit.automl.families.nearest import Neighbors
 from modelkit.automl.space import choice, span
 
 
 def _fit(job: Fit) -> tuple[Any, None]:
-    from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
-
-    kind = KNeighborsClassifier if job.classes else KNeighborsRegressor
-    model = kind(min(int(job.params["neighbors"]), len(job.x)), weights=job.params["weights"], algorithm="brute")
+    model = Neighbors(int(job.params["neighbors"]), job.params["weights"] == "distance", job.classes)
     return model.fit(job.x, job.y), None
 
 
 FAMILY = Family(
     name="neighbors",
     about="k nearest neighbours",
-    estimators=("KNeighborsClassifier", "KNeighborsRegressor"),
+    estimators=("Neighbors", "Neighbors"),
     space={"neighbors": span(1, 60, log=True, whole=True), "weights": choice("uniform", "distance")},
     first=({"neighbors": 15, "weights": "distance"},),
     encoder=lambda params: Dense(squash=True, one_hot=0.7),
