@@ -31,7 +31,7 @@ Flags win over `--set`, `--set` over the YAML of `--config`, the YAML over the d
 | exit code | meaning |
 | ---: | --- |
 | 0 | done |
-| 1 | a budget was not met; no artifact was written, the report was |
+| 1 | a budget or a gate was not met; a transform wrote its report and no artifact |
 | 2 | what was given cannot be used: an option, a config, a model or a data set |
 | 3 | of a folder of models some failed, or all; the others are done |
 | 4 | refused as unsafe |

@@ -81,8 +81,11 @@ class Bench:
             self.pick(trials)
             todo = self._prepared.algorithm.refine(trials, self._progress)
         if all(trial.status == "failed" for trial in trials):
+            failed = "the only way did not work"
+            if len(trials) > 1:
+                failed = f"none of the {len(trials)} ways that were tried worked"
             raise ModelError(
-                f"none of the {len(trials)} ways that were tried worked: {trials[0].name}: {trials[0].reason}",
+                f"{failed}: {trials[0].name}: {trials[0].reason}",
                 "modelkit inspect tells what stands in the way",
             )
         return trials
@@ -141,10 +144,12 @@ class Bench:
         if speedup and speedup["high"] < 1:
             notes.append("the artifact is slower than the original on this machine")
         latency = {k: v for k, v in (trial.latency or {}).items() if k != "speedup"} or None
+        # What stands for a checkpoint is gone after the run.
+        external = self._prepared.loaded.external if self._job.named == self._job.model else []
         return Report(
             command=self._job.command,
             status="done" if met else "budget not met",
-            before=Side(file_record(self._job.named), self._size, self._latency, quality),
+            before=Side(file_record(self._job.named, external), self._size, self._latency, quality),
             after=Side(
                 {**file_record(trial.path), "name": self._job.output.name}, trial.size, latency, after_quality
             ),

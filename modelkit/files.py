@@ -17,6 +17,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from modelkit.errors import ResourceError, UnsafeError, UsageError
 from modelkit.sniff import Kind, kind_of
@@ -123,18 +124,31 @@ def contained(base: Path, location: str) -> Path:
     return target
 
 
-def file_record(path: Path) -> dict[str, str | int]:
+def file_record(path: Path, external: Sequence[Path] = ()) -> dict[str, Any]:
     """Describe a file for a report: its ``name`` (without folder), size in ``bytes`` and ``sha256``.
 
+    Args:
+        path: The file.
+        external: Files in its folder or below that belong to it; ``external`` has the hash of each, by its path from
+            that folder.
+
     Raises:
-        ResourceError: The file cannot be read.
+        ResourceError: A file cannot be read.
     """
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return {"name": path.name, "bytes": os.fstat(file.fileno()).st_size, "sha256": digest}
+            found: dict[str, Any] = {
+                "name": path.name,
+                "bytes": os.fstat(file.fileno()).st_size,
+                "sha256": digest,
+            }
     except OSError as error:
         raise ResourceError(f"cannot read '{shown(path)}': {error.strerror or error}") from error
+    if external:
+        base = path.parent.resolve()
+        found["external"] = {each.resolve().relative_to(base).as_posix(): sha256(each) for each in external}
+    return found
 
 
 def sha256(path: Path) -> str:

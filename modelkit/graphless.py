@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from modelkit import verdict
+from modelkit import gates, verdict
 from modelkit.checkpoint.container import Container, read
 from modelkit.checkpoint.tell import is_state
 from modelkit.decision import Decision
@@ -65,16 +65,16 @@ def prune_weights(job: Job, progress: Progress = silent) -> Report:
         write_json(stage.path(files[1].name), {"artifact": output.name, **plan})
         before = _size(held, {}, job.model)
         after = _size(held, changed, stage.path(output.name))
-        gates = verdict.gates(config.budget, before=before, after=after, loss=None, agreement=None, speedup=None)
+        checks = verdict.gates(config.budget, before=before, after=after, loss=None, agreement=None, speedup=None)
         report = Report(
             command="prune",
-            status="done" if all(gate.ok for gate in gates) else "budget not met",
+            status="done" if all(gate.ok for gate in checks) else "budget not met",
             before=Side(file_record(job.model), before),
             after=Side({**file_record(stage.path(output.name)), "name": output.name}, after),
             method="magnitude",
             speedup=None,
             fidelity=None,
-            gates=gates,
+            gates=checks,
             decisions=[*decisions, *_others(held, carrier)],
             notes=["without an architecture nothing could be run: how much the model lost is not known"],
             config=config.model_dump(mode="json"),
@@ -87,8 +87,8 @@ def prune_weights(job: Job, progress: Progress = silent) -> Report:
         wanted = files if report.status == "done" else files[2:]
         stage.publish([path.name for path in wanted], force=job.force)
     if report.status != "done":
-        missed = "; ".join(f"{gate.name} {gate.got} (asked {gate.asked})" for gate in gates if not gate.ok)
-        raise BudgetError(f"the budget is missed: {missed}", f"{files[2].name} tells what was done", report=report)
+        hint = f"{files[2].name} tells what was done"
+        raise BudgetError(f"the budget is missed: {gates.missed(checks)}", hint, report=report)
     return report
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelkit import gates
 from modelkit.bench import Bench
 from modelkit.candidate import Trial
 from modelkit.checkpoint.artifact import write_beside
@@ -61,9 +62,10 @@ def _transform(job: Job, make: Maker, progress: Progress) -> Report:
                 beside, note = write_beside(job.source, stage, job.output, prepared.model, best.path, best.kept)
                 names += beside
                 report.notes += [note] if note else []
-            for path in save_as(best, stage, artifact):
-                names.append(path)
-            report.after.file = file_record(stage.path(artifact))
+            written = save_as(best, stage, artifact)
+            names += written
+            external = [stage.path(name) for name in written if name != artifact]
+            report.after.file = file_record(stage.path(artifact), external)
         reports = [path.name for path in outputs_of(job.output)[2:]]
         older = _older_artifact(job) if report.status != "done" else None
         if older is not None:
@@ -158,8 +160,8 @@ def _least_bad(trials: list[Trial], rate: Callable[[Trial], float]) -> Trial:
 
 
 def _missed(report: Report, chosen: Trial | None) -> str:
-    missed = [f"{gate.name} {gate.got} (asked {gate.asked})" for gate in report.gates if not gate.ok]
+    missed = gates.missed(report.gates)
     if chosen is not None and missed:
-        return f"the best candidate, {report.method}, misses the budget on the test data: {'; '.join(missed)}"
+        return f"the best candidate, {report.method}, misses the budget on the test data: {missed}"
     nearest = next(entry for entry in report.candidates if entry["name"] == report.method)
     return f"nothing that was tried is inside the budget; the nearest, {report.method}: {nearest['reason']}"

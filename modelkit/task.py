@@ -49,17 +49,23 @@ def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     else:
         if output is not None:
             check_outputs([output], [model], force=payload["force"])
-        document = _look(command, model, arguments, progress)
+        try:
+            document = _look(command, model, arguments, progress)
+        except BudgetError as error:
+            assert isinstance(error.report, dict)
+            document, reason, hint = error.report, error.message, error.hint
         if output is not None:
             write_json(output, document)
     status = str(document.get("status", DONE))
     outputs = dict.fromkeys([*payload["outputs"], *([output] if output is not None else [])])
-    written = [path for path in outputs if path.is_file() and (status == DONE or ".report." in path.name)]
+    # What missed its budget leaves no artifact; a document about a model is always written.
+    kept = status == DONE or command not in COMMANDS
+    written = [path for path in outputs if path.is_file() and (kept or ".report." in path.name)]
     return {
         "status": status,
         "reason": reason,
         "hint": hint,
-        "output": output if status == DONE else None,
+        "output": output if kept else None,
         "figures": figures_of(document),
         "facts": facts_of(model, _external(model, document), written),
         "document": document if output is None else None,

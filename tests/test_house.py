@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from modelkit import templates
-from modelkit.api import EvaluateConfig
+from modelkit.api import CompareConfig, EvaluateConfig
 from modelkit.config import json_schema, resolve
 from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "sample_models"
 MODULES = sorted((ROOT / "modelkit").rglob("*.py"))
 TEMPLATES = sorted((ROOT / "configs").glob("*/*.yaml"))
-SCHEMAS = {"evaluate": EvaluateConfig, "prune": PruneConfig, "quantize": QuantizeConfig}
+SCHEMAS = {"compare": CompareConfig, "evaluate": EvaluateConfig, "prune": PruneConfig, "quantize": QuantizeConfig}
 HEAVY = {
     *("numpy", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "torch", "sklearn"),
     *("pydantic", "yaml", "PIL", "pyarrow", "ml_dtypes"),
@@ -74,6 +74,8 @@ def test_files_are_short_and_say_what_they_do(path: Path) -> None:
         (["prune", "--help"], 0),
         (["inspect", "--help"], 0),
         (["evaluate", "--help"], 0),
+        (["compare", "--help"], 0),
+        (["verify", "--help"], 0),
         (["init", "--help"], 0),
         (["quantize"], 2),
         (["quantize", "model.onnx", "--no-such-option"], 2),
@@ -157,6 +159,14 @@ def test_schema_of_quantize_refuses_words_for_numbers() -> None:
     validator = jsonschema.Draft202012Validator(json_schema(QuantizeConfig, "quantize"))
     assert not validator.is_valid({"bits": "eight"})
     assert not validator.is_valid({"budget": {"max_drop": "a lot"}})
+
+
+def test_template_of_compare_works_on_models() -> None:
+    template = ROOT / "configs" / "compare" / "default.yaml"
+    models = [str(SAMPLES / "digits_mlp.onnx"), str(SAMPLES / "twins" / "digits_mlp_external.onnx")]
+    argv = ["compare", *models, "--config", str(template), "--set", "measure.seconds=0.05", "--max-slowdown", "100%"]
+    exit_code, _, stderr = run_and_list_modules(*argv)
+    assert exit_code == 0, stderr
 
 
 def test_template_of_evaluate_works_on_a_model() -> None:

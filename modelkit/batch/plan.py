@@ -35,7 +35,10 @@ class Request:
         kinds: Formats that count as models.
         match: Globs of models to take.
         skip: Globs of models and folders to leave out.
-        workers: How many models at a time.
+        on: Where models are worked on (see ``modelkit.jobs.connect``); None for processes of this machine.
+        workers: How many models at a time; None for one, or as many as a cluster has room for.
+        cpus: Processors for each model; None for its share of this machine, or one of a cluster.
+        gpus: Accelerators for each model, on a cluster.
         limits: What each model may use.
         resume: Whether to leave alone what is done and unchanged.
         force: Whether to replace what is there.
@@ -54,7 +57,10 @@ class Request:
     kinds: frozenset[Kind] = MODELS
     match: Sequence[str] = ()
     skip: Sequence[str] = ()
-    workers: int = 1
+    on: str | None = None
+    workers: int | None = None
+    cpus: float | None = None
+    gpus: float = 0
     limits: Limits = field(default_factory=Limits)
     resume: bool = False
     force: bool = False

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from modelkit.cli import automl, evaluate, init, inspect, predict, prune, quantize
+from modelkit.cli import automl, ci, compare, evaluate, init, inspect, predict, prune, quantize, verify
 from modelkit.cli.console import drop_stdout, fail, state
 from modelkit.errors import ModelkitError, ResourceError, UsageError, defect, refusal
 from modelkit.version import VERSION
@@ -51,6 +51,8 @@ app.command("automl", short_help="Find a good model for a table and write it as 
 app.command("predict", short_help="Use a model on the rows of a table.")(predict.command)
 app.command("inspect", short_help="Show what is in a model, and what would stop quantization.")(inspect.command)
 app.command("evaluate", short_help="Compare models: quality, agreement, size and latency.")(evaluate.command)
+app.command("compare", short_help="Hold a new model against the old one: a gate for CI.")(compare.command)
+app.command("verify", short_help="Find out whether what a report says is so.")(verify.command)
 app.command("init", short_help="Write a commented YAML template for a command.")(init.init)
 app.command("schema", short_help="Print the JSON Schema of a command's config.")(init.schema)
 
@@ -79,6 +81,12 @@ def main(argv: list[str] | None = None) -> None:
 def run(argv: list[str]) -> int:
     """Run one command line and return its exit code."""
     state.debug, state.wrote, state.left = "--debug" in argv, False, ""
+    state.error = state.ci = None
+    code = _run(argv)
+    return ci.end(code) if state.ci is not None else code
+
+
+def _run(argv: list[str]) -> int:
     try:
         code = int(app(args=argv, prog_name="modelkit", standalone_mode=False) or 0)
         # typer makes an exit code of Ctrl-C, and ends the program itself where nobody reads its help.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelkit.cli import ci
 from modelkit.cli.console import say, show, show_line, state
 from modelkit.cli.flags import scalars
 from modelkit.errors import BudgetError, PartError, UsageError
@@ -29,7 +30,10 @@ class FolderFlags:
 
     match: list[str] | None = None
     skip: list[str] | None = None
+    on: str | None = None
     workers: str | None = None
+    cpus: str | None = None
+    gpus: str | None = None
     timeout: str | None = None
     memory: str | None = None
     resume: bool = False
@@ -121,6 +125,7 @@ def run_folder(
     with _faces(as_json=as_json, quiet=quiet, verbose=verbose, kept=output is not None) as faces:
         found = api.run_folder(request, listener=faces)
     state.wrote = True
+    ci.tell_summary(found)
     if as_json:
         show_line(found.to_dict(rows=False))
     elif not quiet:

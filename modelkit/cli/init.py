@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 CommandArgument = Annotated[
     str,
     typer.Argument(
-        metavar="COMMAND", help="The command whose config is wanted: quantize, prune or evaluate.", show_default=False
+        metavar="COMMAND",
+        help="The command whose config is wanted: quantize, prune, evaluate or compare.",
+        show_default=False,
     ),
 ]
 
@@ -59,7 +61,8 @@ def init(
         return
     target = output if output is not None else Path(f"{command}.yaml")
     templates.write(command, text, schema, target, force=force)
-    say(f"wrote {target}; run: modelkit {command} MODEL --config {target}")
+    models = "OLD NEW" if command == "compare" else "MODEL"
+    say(f"wrote {target}; run: modelkit {command} {models} --config {target}")
 
 
 def schema(command: CommandArgument, debug: DebugFlag = False) -> None:
@@ -78,11 +81,13 @@ def schema(command: CommandArgument, debug: DebugFlag = False) -> None:
 
 def _schema_of(command: str) -> type[BaseModel]:
     """The config of a command."""
-    from modelkit.api import EvaluateConfig
+    from modelkit.api import CompareConfig, EvaluateConfig
     from modelkit.commands import COMMANDS
 
     if command in COMMANDS:
         return COMMANDS[command].schema
-    if command == "evaluate":
-        return EvaluateConfig
-    raise UsageError(f"'{shown(command)}' has no config", f"commands with one: {', '.join(COMMANDS)}, evaluate")
+    if command in ("evaluate", "compare"):
+        return EvaluateConfig if command == "evaluate" else CompareConfig
+    raise UsageError(
+        f"'{shown(command)}' has no config", f"commands with one: {', '.join(COMMANDS)}, evaluate, compare"
+    )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelkit.cli import ci
 from modelkit.cli.console import progress, say, show, show_json, state
 from modelkit.cli.folder import FolderFlags, is_folder, run_folder
 
@@ -91,6 +92,7 @@ def _run(job: Job, given: Given) -> None:
 def _print(report: Report, explain: bool, as_json: bool, quiet: bool) -> None:
     from modelkit.report import table
 
+    ci.tell_report(report)
     if as_json:
         show_json(report.to_dict())
     elif not quiet:

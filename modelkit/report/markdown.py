@@ -19,6 +19,18 @@ _MARKUP = re.compile(
 
 def render(report: Report) -> str:
     """Return the page; names from the model are shown as they are, never as markup."""
+    lines = [*_figures(report), "", "## Decisions", "", *_decisions(report.decisions)]
+    if report.normalisation:
+        lines += ["", "## Clean-up before", "", *_decisions(report.normalisation)]
+    return "\n".join([*lines, *_provenance(report)]) + "\n"
+
+
+def brief(report: Report) -> str:
+    """Return the part of the page that has the figures, without what was done to each layer."""
+    return "\n".join(_figures(report)) + "\n"
+
+
+def _figures(report: Report) -> list[str]:
     lines = [f"# {code(report.before.file['name'])}: {report.command}, {escape(report.method)}", ""]
     if report.status != "done":
         lines += [
@@ -31,7 +43,7 @@ def render(report: Report) -> str:
     reasons = [f"- {escape(e['name'])}: {escape(e['reason'])}" for e in report.candidates if e["reason"]]
     lines += ["", *reasons] if reasons else []
     if report.gates:
-        gates = [(g.name, g.asked, g.got, "met" if g.ok else "missed") for g in report.gates]
+        gates = [(g.name, g.asked, g.got, g.verdict) for g in report.gates]
         lines += ["", "## Budget", "", *table(["what", "asked", "got", ""], gates)]
     if report.audit:
         lines += ["", "## Kernels", "", f"{rows.kernels(report.audit)}."]
@@ -39,11 +51,7 @@ def render(report: Report) -> str:
         if unfused:
             lines += ["", *table(["layer", "operator", "why it runs in float"], unfused, names=2)]
     lines += ["", "## Data", "", *_data(report.data)]
-    lines += ["", *[f"- note: {escape(note)}" for note in report.notes]] if report.notes else []
-    lines += ["", "## Decisions", "", *_decisions(report.decisions)]
-    if report.normalisation:
-        lines += ["", "## Clean-up before", "", *_decisions(report.normalisation)]
-    return "\n".join([*lines, *_provenance(report)]) + "\n"
+    return lines + (["", *[f"- note: {escape(note)}" for note in report.notes]] if report.notes else [])
 
 
 def escape(text: object) -> str:

@@ -16,16 +16,25 @@ class Gate:
     """Something the user insisted on.
 
     Attributes:
-        name: The option, such as "max_drop".
+        name: What was measured, in words.
         asked: The limit, as the user would write it.
         got: What was measured, in the same words.
         ok: Whether it was met.
+        option: The option that set it, such as "max_drop".
+        by: By how much it is missed, such as "500 µs too slow"; empty where it is met or could not be measured.
     """
 
     name: str
     asked: str
     got: str
     ok: bool
+    option: str = ""
+    by: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """Whether it was met, in words; by how much it was not."""
+        return "met" if self.ok else f"missed: {self.by}" if self.by else "missed"
 
 
 @dataclass

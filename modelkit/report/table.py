@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from modelkit.decision import Decision
 from modelkit.report import rows, units
 from modelkit.report.plan import Plan
-from modelkit.report.report import Report
+from modelkit.report.report import Gate, Report
 from modelkit.report.text import add_row, cell, new_table, notes, pairs, stack, titled
 
 _STYLES = {"chosen": "green", "rejected": "dim", "failed": "red"}
@@ -27,7 +27,7 @@ def render(report: Report, *, explain: bool = False) -> RenderableType:
     if len(report.candidates) > 1 or report.status != "done":
         parts.append(_tried(report))
     if report.gates:
-        parts.append(_gates(report))
+        parts.append(gates("Budget", report.gates))
     if report.audit:
         parts.append(_audit(report.audit, explain))
     if explain:
@@ -54,12 +54,12 @@ def _tried(report: Report) -> RenderableType:
     return Group(titled(rows.tried_title(report), table), *shown)
 
 
-def _gates(report: Report) -> RenderableType:
-    table = new_table("what", "asked", "got", "", numbers=("asked", "got"), whole=("",))
-    for gate in report.gates:
-        style = None if gate.ok else "red"
-        add_row(table, gate.name, gate.asked, gate.got, "met" if gate.ok else "missed", style=style)
-    return titled("Budget", table)
+def gates(title: str, found: Iterable[Gate]) -> RenderableType:
+    """A table of gates: what was asked, what was measured, by how much it is missed."""
+    table = new_table("what", "asked", "got", "", numbers=("asked",))
+    for gate in found:
+        add_row(table, gate.name, gate.asked, gate.got, gate.verdict, style=None if gate.ok else "red")
+    return titled(title, table)
 
 
 def _audit(audit: dict[str, Any], explain: bool) -> RenderableType:

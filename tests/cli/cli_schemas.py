@@ -35,7 +35,7 @@ SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
 FLAG: Schema = {"type": "boolean"}
 HASH: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 
-FILE = record(name=TEXT, bytes=COUNT, sha256=HASH)
+FILE = record(name=TEXT, bytes=COUNT, sha256=HASH, external={**mapping(HASH), "optional": True})
 SIZE = record(
     file_bytes=COUNT,
     deflated_bytes=COUNT,
@@ -82,6 +82,8 @@ MACHINE = record(
 )
 SIDE = record(file=FILE, size=SIZE, latency=maybe(LATENCY), quality=maybe(QUALITY))
 
+GATE = record(name=TEXT, asked=TEXT, got=TEXT, ok=FLAG, option=TEXT, by=TEXT)
+
 REPORT = record(
     schema={"const": "modelkit.report/1"},
     command=TEXT,
@@ -91,7 +93,7 @@ REPORT = record(
     method=TEXT,
     speedup=maybe(SPEEDUP),
     fidelity=maybe(FIDELITY),
-    gates=listed(record(name=TEXT, asked=TEXT, got=TEXT, ok=FLAG)),
+    gates=listed(GATE),
     candidates=listed(
         record(
             name=TEXT,
@@ -175,6 +177,7 @@ INSPECTION = record(
 
 COMPARISON = record(
     schema={"const": "modelkit.comparison/1"},
+    status={"enum": ["done", "budget not met"]},
     models=listed(
         record(
             name=TEXT,
@@ -184,6 +187,7 @@ COMPARISON = record(
             fidelity=maybe(FIDELITY),
             latency=LATENCY,
             speedup=maybe(SPEEDUP),
+            gates=listed(GATE),
         )
     ),
     data=DATASET,

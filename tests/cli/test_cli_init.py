@@ -76,8 +76,12 @@ def test_list(capsys: Capsys) -> None:
             "there are default, article",
         ),
         (["init", "quantize", "-t", "../evaluate/default"], "has no template '../evaluate/default'", "see --list"),
-        (["init", "prune\x1b[1m"], "'prune\\x1b[1m' has no config", "commands with one: quantize, prune, evaluate"),
-        (["schema", "inspect"], "'inspect' has no config", "commands with one: quantize, prune, evaluate"),
+        (
+            ["init", "prune\x1b[1m"],
+            "'prune\\x1b[1m' has no config",
+            "commands with one: quantize, prune, evaluate, compare",
+        ),
+        (["schema", "inspect"], "'inspect' has no config", "commands with one: quantize, prune, evaluate, compare"),
     ],
 )
 def test_unknown_names(capsys: Capsys, folder: Path, argv: list[str], error: str, hint: str) -> None:
@@ -100,7 +104,8 @@ def test_every_template_fits_its_schema_and_runs(capsys: Capsys, folder: Path, c
     samples()
     # The defaults of prune do not say how much.
     more = ["--sparsity", "0.5"] if (command, template) == ("prune", "default") else []
-    ran = cli(capsys, command, "m.onnx", "--config", "c.yaml", "--data", "d.npz", *more, *QUICK)
+    models = ["m.onnx", mlp("n.onnx", sizes=(16, 32, 10))] if command == "compare" else ["m.onnx"]
+    ran = cli(capsys, command, *models, "--config", "c.yaml", "--data", "d.npz", *more, *QUICK)
     assert ran.code in (0, 1), ran.err
     assert ran.out
 
