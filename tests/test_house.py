@@ -16,6 +16,7 @@ import yaml
 
 from modelkit import templates
 from modelkit.api import CompareConfig, EvaluateConfig
+from modelkit.automl.config import AutomlConfig
 from modelkit.config import json_schema, resolve
 from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
@@ -24,9 +25,15 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "sample_models"
 MODULES = sorted((ROOT / "modelkit").rglob("*.py"))
 TEMPLATES = sorted((ROOT / "configs").glob("*/*.yaml"))
-SCHEMAS = {"compare": CompareConfig, "evaluate": EvaluateConfig, "prune": PruneConfig, "quantize": QuantizeConfig}
+SCHEMAS = {
+    "automl": AutomlConfig,
+    "compare": CompareConfig,
+    "evaluate": EvaluateConfig,
+    "prune": PruneConfig,
+    "quantize": QuantizeConfig,
+}
 HEAVY = {
-    *("numpy", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "torch", "sklearn"),
+    *("numpy", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "torch", "sklearn", "lightgbm", "optuna"),
     *("pydantic", "yaml", "PIL", "pyarrow", "ml_dtypes"),
 }
 # typer checks a command's options with pydantic, as soon as a command is named.
@@ -75,6 +82,8 @@ def test_files_are_short_and_say_what_they_do(path: Path) -> None:
         (["inspect", "--help"], 0),
         (["evaluate", "--help"], 0),
         (["compare", "--help"], 0),
+        (["automl", "--help"], 0),
+        (["predict", "--help"], 0),
         (["verify", "--help"], 0),
         (["init", "--help"], 0),
         (["quantize"], 2),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from modelkit.automl.folds import held_out, how_many, make_folds
 from modelkit.automl.losses import Metric
 from modelkit.automl.problem import Problem
 from modelkit.automl.search import Search, Trial
+from modelkit.cores import usable_cores
 from modelkit.errors import BudgetError, DataError, UsageError
 from modelkit.jobs.protocol import Event, Finished, Limits, Progressed, Runner, Status, Task
 from modelkit.progress import Progress
@@ -227,7 +227,7 @@ class Run:
     @property
     def workers(self) -> int:
         """Trials at a time."""
-        return self._config.workers or cores()
+        return self._config.workers or usable_cores()
 
     def _wants_artifact(self) -> bool:
         """Whether an early artifact is due: at once when there is a model, then now and then when a better one is."""
@@ -318,8 +318,3 @@ def _split(problem: Problem, test: Problem | None, config: AutomlConfig) -> tupl
             f"{problem.rows} rows are too few to set {config.held_out:.0%} of them apart", hint="give more rows"
         )
     return problem.take(np.flatnonzero(~apart)), problem.take(rows), rows
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,7 +16,7 @@ from modelkit.automl.config import AutomlConfig
 from modelkit.automl.outcome import Sources, report_of
 from modelkit.automl.prepare import Prepared, Roles, prepare
 from modelkit.automl.problem import Problem, Task
-from modelkit.automl.run import Outcome, Run, cores
+from modelkit.automl.run import Outcome, Run
 from modelkit.config import Resolved
 from modelkit.data.frame import Frame, Kind
 from modelkit.data.framefiles import read_frame
@@ -88,7 +88,7 @@ def automl(
         if baseline is not None:
             judged = judge(baseline, _held_frame(frame, test_frame, prepared, run), run.held)
         sources = Sources(data, test, frame.rows, prepared, options, judged)
-        with LocalRunner(config.workers or cores(), warm=_WARM) as runner:
+        with LocalRunner(run.workers, warm=_WARM) as runner:
             run.run(runner)
     return report
 

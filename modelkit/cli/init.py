@@ -18,7 +18,7 @@ CommandArgument = Annotated[
     str,
     typer.Argument(
         metavar="COMMAND",
-        help="The command whose config is wanted: quantize, prune, evaluate or compare.",
+        help="The command whose config is wanted: quantize, prune, automl, evaluate or compare.",
         show_default=False,
     ),
 ]
@@ -61,7 +61,7 @@ def init(
         return
     target = output if output is not None else Path(f"{command}.yaml")
     templates.write(command, text, schema, target, force=force)
-    models = "OLD NEW" if command == "compare" else "MODEL"
+    models = {"compare": "OLD NEW", "automl": "DATA --target COLUMN"}.get(command, "MODEL")
     say(f"wrote {target}; run: modelkit {command} {models} --config {target}")
 
 
@@ -88,6 +88,10 @@ def _schema_of(command: str) -> type[BaseModel]:
         return COMMANDS[command].schema
     if command in ("evaluate", "compare"):
         return EvaluateConfig if command == "evaluate" else CompareConfig
+    if command == "automl":
+        from modelkit.automl.config import AutomlConfig
+
+        return AutomlConfig
     raise UsageError(
-        f"'{shown(command)}' has no config", f"commands with one: {', '.join(COMMANDS)}, evaluate, compare"
+        f"'{shown(command)}' has no config", f"commands with one: {', '.join(COMMANDS)}, automl, evaluate, compare"
     )
