@@ -35,8 +35,9 @@ def build(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         progress: Told what is done.
 
     Returns:
-        ``path``, ``bytes``, ``latency_ms`` of one row, ``gap`` (largest difference to the Python models), ``rows`` verified,
-        ``dropped`` members (numbers in the list) that did not agree, and ``scores`` on the rows set apart.
+        ``path``, ``bytes``, ``latency_ms`` of one row, ``gap`` (largest difference to the Python models), ``rows``
+        that were compared, ``dropped`` members (numbers in the list) that did not agree, ``scores`` on the rows set
+        apart, ``seconds``.
 
     Raises:
         ModelError: No member agrees.

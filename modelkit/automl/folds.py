@@ -59,8 +59,9 @@ def held_out(problem: Problem, share: float, seed: int) -> np.ndarray:
     if problem.order is not None:
         cut = np.quantile(problem.order, 1 - share)
         return np.asarray(problem.order > cut)
-    parts = max(2, round(1 / share))
-    return np.asarray(_parts(problem, parts, np.random.default_rng([seed, 1000])) == 0)
+    parts = round(1 / share) if share <= 0.25 else 20
+    mine = 1 if share <= 0.25 else round(20 * share)
+    return np.asarray(_parts(problem, parts, np.random.default_rng([seed, 1000])) < mine)
 
 
 def _parts(problem: Problem, count: int, rng: np.random.Generator) -> np.ndarray:

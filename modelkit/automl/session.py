@@ -23,6 +23,7 @@ from modelkit.data.framefiles import read_frame
 from modelkit.errors import DataError, UsageError
 from modelkit.files import Staging, check_outputs, json_bytes, outputs_of, shown
 from modelkit.jobs.local import LocalRunner
+from modelkit.jobs.protocol import Runner
 from modelkit.progress import Progress, silent
 from modelkit.report import leaderboard
 
@@ -37,6 +38,7 @@ def automl(
     test: Path | None = None,
     baseline: Path | None = None,
     force: bool = False,
+    runner: Runner | None = None,
     progress: Progress = silent,
     began: float | None = None,
 ) -> dict[str, Any]:
@@ -51,6 +53,7 @@ def automl(
         test: A table that only the reported figures are from; a part of ``data`` by default.
         baseline: An ONNX model to judge on the same rows as the artifact.
         force: Whether to replace an artifact that exists.
+        runner: What runs the trials; processes of this machine by default.
         progress: Told how far the run is.
         began: ``time.monotonic()`` of the start that the time counts from; now by default.
 
@@ -71,7 +74,7 @@ def automl(
     check_outputs(outputs_of(output), inputs, force=force)
     progress("reading the table", 0, 1)
     frame = read_frame(data)
-    prepared = prepare(frame, _roles(config), _task(config), config.seed)
+    prepared = prepare(frame, _roles(config), _task(config, frame), config.seed)
     _check_metric(config, prepared.problem)
     kinds = {name: field.kind for name, field in frame.fields.items()}
     test_frame = None if test is None else read_frame(test, kinds)
@@ -88,8 +91,8 @@ def automl(
         if baseline is not None:
             judged = judge(baseline, _held_frame(frame, test_frame, prepared, run), run.held)
         sources = Sources(data, test, frame.rows, prepared, options, judged)
-        with LocalRunner(run.workers, warm=_WARM) as runner:
-            run.run(runner)
+        with runner or LocalRunner(run.workers, warm=_WARM) as active:
+            run.run(active)
     return report
 
 
@@ -98,12 +101,13 @@ def _roles(config: AutomlConfig) -> Roles:
     return Roles(config.target, config.weight, config.group, config.time_column, tuple(config.ignore))
 
 
-def _task(config: AutomlConfig) -> Task | None:
+def _task(config: AutomlConfig, frame: Frame) -> Task | None:
+    """The task as far as the options say it."""
     if config.task != "auto":
         return Task(config.task)
-    if config.metric is not None:
-        return Task.regression if config.metric.is_regression else None
-    return None
+    target = frame.fields.get(config.target or "")
+    is_number = target is not None and not target.kind.is_string
+    return Task.regression if config.metric is not None and config.metric.is_regression and is_number else None
 
 
 def _check_metric(config: AutomlConfig, problem: Problem) -> None:
