@@ -31,6 +31,11 @@ class SearchOptions(Block):
     slack: float = Field(
         0.25, ge=0, description="a trial is dropped when it is worse than the best on the same folds by this share"
     )
+    confirm: int = Field(
+        20_000,
+        ge=0,
+        description="on tables of at most so many rows, the best trials are tried again on fresh folds, which choose",
+    )
 
 
 class EnsembleOptions(Block):

@@ -17,6 +17,7 @@ from modelkit.automl.ensemble import Choice, calibrate, favour, greedy, prefer_s
 from modelkit.automl.families.known import FAMILIES
 from modelkit.automl.folds import Fold
 from modelkit.automl.losses import Metric
+from modelkit.automl.past import Past, key_of
 from modelkit.automl.problem import Problem
 from modelkit.automl.search import Trial
 from modelkit.errors import BudgetError
@@ -42,6 +43,10 @@ class Plan:
     favour: list[float] | None = None
 
 
+def _loss(trial: Trial) -> float:
+    return trial.loss if trial.fresh_loss is None else trial.fresh_loss
+
+
 class Final:
     """Plans and builds final models.
 
@@ -51,6 +56,7 @@ class Final:
         metric: What is minimised.
         config: Options.
         folder: The folder of the run.
+        past: Where predictions out of fold are.
         trials: All trials.
     """
 
@@ -61,9 +67,11 @@ class Final:
         metric: Metric,
         config: AutomlConfig,
         folder: Path,
+        past: Past,
         trials: Sequence[Trial],
     ) -> None:
-        self._config, self._folder, self._trials, self._metric = config, folder, trials, metric
+        self._config, self._folder, self._past = config, folder, past
+        self._trials, self._metric = trials, metric
         there = np.zeros(problem.rows, bool)
         for fold in folds:
             there[fold.valid] = True
@@ -74,17 +82,24 @@ class Final:
     def plans(self) -> Iterator[Plan]:
         """Models to build, the best one by its loss out of fold first: an ensemble, then single ones."""
         ranked = sorted((t for t in self._trials if t.is_done), key=lambda trial: (trial.loss, trial.number))
+        fresh = [trial for trial in ranked if trial.fresh_loss is not None]
+        ranked = sorted(fresh, key=lambda trial: (trial.fresh_loss, trial.number)) or ranked
         best_of: dict[str, Trial] = {}
         for trial in ranked:
             best_of.setdefault(trial.family, trial)
         candidates = {trial.number: trial for trial in [*ranked[:_CANDIDATES], *best_of.values()]}
-        found = {number: np.load(self._folder / f"oof-{number}.npy")[self._there] for number in candidates}
+        found = {number: self._out_of_fold(trial) for number, trial in candidates.items()}
         options = self._config.ensemble
         choice = greedy(self._metric, self._y, found, self._weight, most=options.size)
         complexity = {number: FAMILIES[trial.family].complexity for number, trial in candidates.items()}
         yield self._plan(prefer_single(choice, self._metric, self._y, found, complexity, options.tolerance), found)
         for trial in [*best_of.values(), *(t for t in ranked[:_CANDIDATES] if best_of[t.family] is not t)]:
-            yield self._plan(Choice({trial.number: 1.0}, trial.loss, single=True), found)
+            yield self._plan(Choice({trial.number: 1.0}, _loss(trial), single=True), found)
+
+    def _out_of_fold(self, trial: Trial) -> np.ndarray:
+        is_fresh = trial.fresh_loss is not None
+        path = self._past.predictions(key_of(trial.family, trial.params), fresh=is_fresh)
+        return np.asarray(np.load(path, allow_pickle=False)[self._there])
 
     def _plan(self, choice: Choice, found: dict[int, np.ndarray]) -> Plan:
         if not self._is_classes:

@@ -107,16 +107,23 @@ def _member(trial: Trial, weight: float) -> dict[str, Any]:
     }
 
 
+def _rank(trial: Trial) -> tuple[object, ...]:
+    """Fresh folds before those of the search, done before dropped, then by loss."""
+    loss = trial.loss if trial.fresh_loss is None else trial.fresh_loss
+    return (trial.fresh_loss is None, not trial.is_done, loss, trial.number)
+
+
 def _board(outcome: Outcome) -> list[dict[str, Any]]:
     """All trials, the best first."""
     weights = outcome.choice.weights
-    order = sorted(outcome.trials, key=lambda t: (not t.is_done, t.loss, t.number))
+    order = sorted(outcome.trials, key=_rank)
     return [
         {
             "trial": trial.number,
             "family": trial.family,
             "loss": trial.loss if np.isfinite(trial.loss) else None,
             "error": float(np.std(trial.losses) / len(trial.losses) ** 0.5) if len(trial.losses) > 1 else None,
+            "fresh_loss": trial.fresh_loss,
             "status": trial.status,
             "reason": trial.reason,
             "source": trial.source,

@@ -19,13 +19,16 @@ from modelkit.automl.families.known import usable
 from modelkit.automl.final import ALL_ROWS, Final, Plan
 from modelkit.automl.folds import held_out, how_many, make_folds
 from modelkit.automl.losses import Metric
+from modelkit.automl.past import Past, key_of
 from modelkit.automl.problem import Problem
 from modelkit.automl.search import Search, Trial
 from modelkit.cores import usable_cores
 from modelkit.errors import BudgetError, DataError, UsageError
-from modelkit.jobs.protocol import Event, Finished, Limits, Progressed, Runner, Status, Task
+from modelkit.jobs.protocol import Event, Finished, Limits, Runner, Status, Task
 from modelkit.progress import Progress
 
+_FINALISTS, _OF_FAMILY = 12, 3  # trials that are tried again on fresh folds, and how many of one family
+_SLACK = 0.03  # share of the worst loss that a trial may always be worse by
 _BATCH = 8  # trials between looks at results where a run must be the same each time
 
 
@@ -66,6 +69,7 @@ class Run:
         test: Rows of a test file; None to set a part of the rows apart.
         config: Options.
         folder: A folder of this run alone.
+        past: What is kept while the run lasts, and what an earlier one found out.
         clock: The time.
         publish: Told of each artifact.
         progress: Told how far the run is.
@@ -77,11 +81,12 @@ class Run:
         test: Problem | None,
         config: AutomlConfig,
         folder: Path,
+        past: Past,
         clock: Clock,
         publish: Publish,
         progress: Progress,
     ) -> None:
-        self._config, self._folder, self._clock = config, folder, clock
+        self._config, self._folder, self._past, self._clock = config, folder, past, clock
         self._publish, self._progress = publish, progress
         self._all = problem
         self._problem, self.held, self.apart = _split(problem, test, config)
@@ -100,10 +105,11 @@ class Run:
         method = config.search
         self.search = Search(families, config.space, method.method, method.first, config.seed)
         self._best: Trial | None = None
+        self._worst = 0.0
         self._published: tuple[int, float] | None = None
         self._build_seconds = 0.5
         self._outcome: Outcome | None = None
-        self._final = Final(self._problem, self.folds, self.metric, config, folder, self.search.trials)
+        self._final = Final(self._problem, self.folds, self.metric, config, folder, past, self.search.trials)
         for name, value in ((work.PROBLEM, self._problem), (work.FOLDS, self.folds), (build.HELD_OUT, self.held)):
             work.keep(folder / name, value)
         work.keep(folder / ALL_ROWS, self._all if test is None else problem)
@@ -121,9 +127,14 @@ class Run:
         """
         if self._config.max_trials is not None:
             for batch in self._batches(self._config.max_trials):
-                for event in runner.run(self._task(trial) for trial in batch):
-                    self._heard(event)
+                # All tasks are made before the first runs: what they are told must not hang on which one ends first.
+                tasks = [self._task(trial) for trial in batch if not self._past.recall(trial)]
+                for event in runner.run(tasks):
+                    self._heard(event, at_once=False)
+                for trial in batch:
+                    self._learn(trial)
         else:
+            self._remember()
             for event in runner.run(self._stream()):
                 self._heard(event)
         done = [trial for trial in self.search.trials if trial.is_done]
@@ -132,9 +143,35 @@ class Run:
             more = f"; the first one: {failed.reason}" if failed else ""
             limit = f" within {self._clock.limit:g} s" if self._clock.limit else ""
             raise BudgetError(f"no model was finished{limit}{more}", "give it more --time")
+        if self._problem.rows <= self._config.search.confirm:
+            self._confirm(runner)
         return self._finish(runner)
 
     # Trials
+
+    def _finalists(self) -> list[Trial]:
+        """Trials that are tried again on fresh folds: the best ones, not too many of one family."""
+        found: list[Trial] = []
+        for trial in sorted((t for t in self.search.trials if t.is_done), key=lambda t: (t.loss, t.number)):
+            if sum(other.family == trial.family for other in found) < _OF_FAMILY and len(found) < _FINALISTS:
+                found.append(trial)
+        return found
+
+    def _confirm(self, runner: Runner) -> None:
+        """Try the best trials again, on folds that the search has not seen.
+
+        The best of many trials owes its rank in part to luck with its folds; on small tables, to a large part.
+        """
+        folds, repeats = how_many(self._problem, self._config.search.folds)
+        fresh = make_folds(self._problem, folds, repeats, self._config.seed + 1_000_003)
+        work.keep(self._folder / work.FRESH_FOLDS, fresh)
+        tasks = [self._task(trial, fresh=True) for trial in self._finalists()]
+        for event in runner.run(tasks):
+            if isinstance(event, Finished) and event.status is Status.DONE and event.result is not None:
+                trial = self.search.trials[event.task.payload["number"]]
+                if not event.result["dropped"]:
+                    trial.fresh_loss = event.result["loss"]
+                self._tell(trial)
 
     def _batches(self, count: int) -> Iterator[list[Trial]]:
         while count > 0:
@@ -143,6 +180,14 @@ class Run:
                 return
             count -= len(found)
             yield found
+
+    def _remember(self) -> None:
+        """Take over what an earlier run found out."""
+        for record in self._past.records.values():
+            if record["family"] in self.search.families:
+                trial = self.search.add(record["family"], record["params"], record["source"])
+                self._past.recall(trial)
+                self._learn(trial)
 
     def _stream(self) -> Iterator[Task]:
         while self._clock.left > self._reserve():
@@ -159,10 +204,10 @@ class Run:
         took = [t.seconds for t in self.search.trials if t.family == family and t.is_done]
         return not took or sorted(took)[len(took) // 2] < self._clock.left - self._reserve()
 
-    def _task(self, trial: Trial) -> Task:
+    def _task(self, trial: Trial, *, fresh: bool = False) -> Task:
         seconds, until = self._config.trial.timeout, None
         if self._config.max_trials is None:
-            left = max(0.1, self._clock.left - self._reserve())
+            left = max(0.1, self._clock.left - self._reserve(confirms=not fresh))
             # A trial stops by itself between folds. What does not is ended: its worker must start anew.
             soft = min(left, seconds if seconds is not None else max(left / 4, 5.0))
             until = time.monotonic() + soft
@@ -170,22 +215,23 @@ class Run:
         memory = self._config.trial.memory
         race = None
         if self._best is not None:
-            race = {"losses": self._best.losses, "slack": self._config.search.slack}
+            slack = self._config.search.slack * self._best.loss + _SLACK * self._worst
+            race = None if fresh else {"losses": self._best.losses, "slack": slack}
         payload = {
             "folder": str(self._folder),
+            "folds": work.FRESH_FOLDS if fresh else work.FOLDS,
             "number": trial.number,
             "family": trial.family,
             "params": dict(trial.params),
             "metric": self.metric.value,
             "race": race,
             "until": until,
+            "out": str(self._past.predictions(key_of(trial.family, trial.params), fresh=fresh)),
         }
         limits = Limits(seconds, None if memory is None else int(memory))
         return Task(f"trial {trial.number}", work.ENTRY, payload, limits)
 
-    def _heard(self, event: Event) -> None:
-        if isinstance(event, Progressed):
-            return
+    def _heard(self, event: Event, *, at_once: bool = True) -> None:
         if not isinstance(event, Finished):
             return
         if event.task.entry == build.ENTRY:
@@ -200,11 +246,24 @@ class Run:
             trial.status = "done"
             if found["dropped"]:
                 trial.status = f"{'out of time' if found['late'] else 'dropped'} after {found['dropped']} folds"
-            if trial.is_done and (self._best is None or trial.loss < self._best.loss):
-                self._best = trial
         else:
             trial.status, trial.reason = event.status.value, event.reason
+        if trial.is_done or trial.status.startswith("dropped"):
+            self._past.keep(trial)
+        if at_once:
+            self._learn(trial)
+        self._tell(trial)
+
+    def _learn(self, trial: Trial) -> None:
+        """Let a trial that ended guide those that follow."""
+        if trial.is_done and (self._best is None or trial.loss < self._best.loss):
+            self._best = trial
+        if trial.is_done:
+            self._worst = max(self._worst, trial.loss)
         self.search.tell(trial)
+
+    def _tell(self, trial: Trial) -> None:
+        """Tell how far the run is."""
         best = "" if self._best is None else f", best {self._best.family} {self._best.loss:.4g}"
         limit = self._clock.limit
         if self._config.max_trials is not None:
@@ -214,15 +273,20 @@ class Run:
 
     # Artifacts
 
-    def _reserve(self) -> float:
-        """Seconds that the end is expected to take."""
+    def _reserve(self, *, confirms: bool = True) -> float:
+        """Seconds that the end is expected to take, the second look at the best trials included."""
+        again = 0.0
+        if confirms and self._problem.rows <= self._config.search.confirm:
+            again = 1.2 * sum(trial.seconds for trial in self._finalists()) / self.workers
+            again = min(again, 0.35 * (self._clock.limit or 0.0))
         top = sorted((t for t in self.search.trials if t.is_done), key=lambda trial: trial.loss)
         top = top[: self._config.ensemble.size]
         fits = 1.3 * sum(trial.fit_seconds for trial in top)
         workers = self.workers
         longest = max((trial.fit_seconds for trial in top), default=0.0)
         passes = 2.3 if self._config.refit else 1.0
-        return 0.3 + passes * max(1.3 * longest, fits / workers) + 2.5 * self._build_seconds
+        needed = again + 0.3 + passes * max(1.3 * longest, fits / workers) + 2.5 * self._build_seconds
+        return needed if self._clock.limit is None else min(needed, 0.5 * self._clock.limit)
 
     @property
     def workers(self) -> int:

@@ -28,6 +28,7 @@ class Trial:
         fit_seconds: Time of the longest single fit.
         rounds: Rounds for a final fit.
         reason: Why it failed.
+        fresh_loss: Loss on fresh folds, which no search has seen; None where it was not tried on them.
     """
 
     number: int
@@ -41,6 +42,7 @@ class Trial:
     fit_seconds: float = 0.0
     rounds: int | None = None
     reason: str = ""
+    fresh_loss: float | None = None
     handle: Any = None
 
     @property
@@ -106,11 +108,15 @@ class Search:
                 continue
             key = (family, repr(sorted(params.items())))
             if key not in self._tried or source == "bayesian":
-                self._tried.add(key)
-                trial = Trial(len(self.trials), family, params, source, handle=handle)
-                self.trials.append(trial)
-                return trial
+                return self.add(family, params, source, handle)
         return None
+
+    def add(self, family: str, params: Params, source: str, handle: Any = None) -> Trial:
+        """Note that something is tried."""
+        self._tried.add((family, repr(sorted(params.items()))))
+        trial = Trial(len(self.trials), family, params, source, handle=handle)
+        self.trials.append(trial)
+        return trial
 
     def _propose(self) -> tuple[str | None, Params, str, Any]:
         guess = next(self._guesses, None)

@@ -14,6 +14,7 @@ from modelkit.automl.baseline import judge
 from modelkit.automl.clock import Clock
 from modelkit.automl.config import AutomlConfig
 from modelkit.automl.outcome import Sources, report_of
+from modelkit.automl.past import Past, folder_of
 from modelkit.automl.prepare import Prepared, Roles, prepare
 from modelkit.automl.problem import Problem, Task
 from modelkit.automl.run import Outcome, Run
@@ -21,11 +22,12 @@ from modelkit.config import Resolved
 from modelkit.data.frame import Frame, Kind
 from modelkit.data.framefiles import read_frame
 from modelkit.errors import DataError, UsageError
-from modelkit.files import Staging, check_outputs, json_bytes, outputs_of, shown
+from modelkit.files import Staging, check_outputs, json_bytes, outputs_of, sha256, shown
 from modelkit.jobs.local import LocalRunner
 from modelkit.jobs.protocol import Runner
 from modelkit.progress import Progress, silent
 from modelkit.report import leaderboard
+from modelkit.version import VERSION
 
 _WARM = ("modelkit.automl.build", "sklearn.linear_model", "onnx", "onnxruntime")
 
@@ -38,6 +40,7 @@ def automl(
     test: Path | None = None,
     baseline: Path | None = None,
     force: bool = False,
+    resume: bool = False,
     runner: Runner | None = None,
     progress: Progress = silent,
     began: float | None = None,
@@ -53,6 +56,7 @@ def automl(
         test: A table that only the reported figures are from; a part of ``data`` by default.
         baseline: An ONNX model to judge on the same rows as the artifact.
         force: Whether to replace an artifact that exists.
+        resume: Whether to go on with an earlier run that was ended.
         runner: What runs the trials; processes of this machine by default.
         progress: Told how far the run is.
         began: ``time.monotonic()`` of the start that the time counts from; now by default.
@@ -71,7 +75,7 @@ def automl(
     if config.target is None:
         raise UsageError("no target is named", "name the column to predict: --target COLUMN")
     inputs = [path for path in (data, test, baseline) if path is not None]
-    check_outputs(outputs_of(output), inputs, force=force)
+    check_outputs(outputs_of(output), inputs, force=force or resume)
     progress("reading the table", 0, 1)
     frame = read_frame(data)
     prepared = prepare(frame, _roles(config), _task(config, frame), config.seed)
@@ -83,17 +87,25 @@ def automl(
 
     def publish(path: Path, outcome: Outcome) -> None:
         nonlocal report
-        report = _write(path, output, outcome, run, sources, clock, force=force or bool(report))
+        report = _write(path, output, outcome, run, sources, clock, force=force or resume or bool(report))
 
     with tempfile.TemporaryDirectory(prefix="modelkit-automl-") as folder:
-        run = Run(prepared.problem, held, config, Path(folder), clock, publish, progress)
+        past = Past(folder_of(output), _facts(data, test, config), resume=resume)
+        run = Run(prepared.problem, held, config, Path(folder), past, clock, publish, progress)
         judged = None
         if baseline is not None:
             judged = judge(baseline, _held_frame(frame, test_frame, prepared, run), run.held)
         sources = Sources(data, test, frame.rows, prepared, options, judged)
-        with runner or LocalRunner(run.workers, warm=_WARM) as active:
+        with past, runner or LocalRunner(run.workers, warm=_WARM) as active:
             run.run(active)
     return report
+
+
+def _facts(data: Path, test: Path | None, config: AutomlConfig) -> dict[str, Any]:
+    """What must be the same for an earlier run to be gone on with."""
+    free = {"time", "max_trials", "workers", "budget", "ensemble", "refit", "trial"}
+    options = {name: value for name, value in config.model_dump(mode="json").items() if name not in free}
+    return {"data": sha256(data), "test": test and sha256(test), "version": VERSION, **options}
 
 
 def _roles(config: AutomlConfig) -> Roles:

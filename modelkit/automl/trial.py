@@ -22,7 +22,7 @@ from modelkit.progress import Progress
 
 ENTRY = "modelkit.automl.trial:evaluate"
 FIT_ENTRY = "modelkit.automl.trial:fit"
-PROBLEM, FOLDS = "problem.pickle", "folds.pickle"
+PROBLEM, FOLDS, FRESH_FOLDS = "problem.pickle", "folds.pickle", "fresh_folds.pickle"
 
 
 def keep(path: Path, value: object) -> None:
@@ -44,9 +44,9 @@ def problem_in(folder: str, name: str = PROBLEM) -> Problem:
     return found
 
 
-@lru_cache(maxsize=1)
-def _folds_in(folder: str) -> list[Fold]:
-    found: list[Fold] = kept(Path(folder) / FOLDS)
+@lru_cache(maxsize=2)
+def _folds_in(folder: str, name: str) -> list[Fold]:
+    found: list[Fold] = kept(Path(folder) / name)
     return found
 
 
@@ -54,17 +54,19 @@ def evaluate(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     """Fit on each fold and predict the rest of it; stop early where the first folds are hopeless.
 
     Args:
-        payload: ``folder``, ``number``, ``family``, ``params``, ``metric``, ``race`` (see `hopeless`), ``until``:
-            ``time.monotonic()`` by which it must end, or None.
+        payload: ``folder``, ``folds`` (file), ``number``, ``family``, ``params``, ``metric``, ``race`` (see
+            `hopeless`), ``until``:
+            ``time.monotonic()`` by which it must end, or None; ``out``: where predictions go.
         progress: Told after each fold.
 
     Returns:
         ``losses`` of the folds, ``loss`` of all, ``dropped`` after how many folds (0: it was not) and whether because
         it was ``late``, ``seconds`` of all and of one ``fit``, ``rounds``. Predictions for rows out of their fold
-        are kept as ``oof-NUMBER.npy``.
+        are kept in ``out``.
     """
     folder = Path(payload["folder"])
-    problem, folds, metric = problem_in(str(folder)), _folds_in(str(folder)), Metric(payload["metric"])
+    problem, folds = problem_in(str(folder)), _folds_in(str(folder), payload["folds"])
+    metric = Metric(payload["metric"])
     began = time.monotonic()
     total, seen = np.zeros((problem.rows, problem.width)), np.zeros(problem.rows)
     losses: list[float] = []
@@ -96,7 +98,7 @@ def evaluate(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
             }
     there = seen > 0
     total[there] /= seen[there, None]
-    np.save(folder / f"oof-{payload['number']}.npy", total)
+    np.save(payload["out"], total)
     weight = None if problem.weight is None else problem.weight[there]
     return {
         "dropped": 0,
@@ -122,14 +124,14 @@ def hopeless(losses: list[float], race: Mapping[str, Any] | None, folds: int) ->
 
     Args:
         losses: Its losses so far.
-        race: ``losses`` of the best trial on all folds, and ``slack``: how much worse, as a share, a trial may be.
+        race: ``losses`` of the best trial on all folds, and ``slack``: how much worse a trial may be.
         folds: How many folds there are.
     """
-    if race is None or len(losses) >= folds:
+    if race is None or len(losses) >= folds or len(losses) < min(3, folds - 1):
         return False
     mine, best = np.array(losses), np.array(race["losses"][: len(losses)])
-    noise = float(np.std(race["losses"])) / len(losses) ** 0.5
-    return bool(mine.mean() > best.mean() * (1 + race["slack"]) + noise)
+    noise = max(float(np.std(race["losses"])), float(mine.std())) / len(losses) ** 0.5
+    return bool(mine.mean() > best.mean() + race["slack"] + noise)
 
 
 def fit(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:

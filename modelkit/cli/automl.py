@@ -77,6 +77,9 @@ def command(
         Path | None, typer.Option("--output", "-o", metavar="PATH", help="Where the artifact goes (model.onnx).")
     ] = None,
     force: f.ForceFlag = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was ended, on the same data and options.")
+    ] = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -123,7 +126,15 @@ def command(
     where = output if output is not None else Path("model.onnx")
     with progress(quiet=quiet, verbose=verbose) as listener:
         report = automl(
-            data, where, options, test=test, baseline=baseline, force=force, progress=listener, began=began
+            data,
+            where,
+            options,
+            test=test,
+            baseline=baseline,
+            force=force,
+            resume=resume,
+            progress=listener,
+            began=began,
         )
     state.wrote = True
     if as_json:

@@ -30,7 +30,7 @@ def render(report: Mapping[str, Any]) -> RenderableType:
     title = f"{report['artifact']['name']}: {_what(report)}"
     parts = [titled(title, pairs(facts(report)))]
     head, body = _board(report)
-    board = new_table(*head, numbers=("trial", head[2], "±", "seconds", "weight"))
+    board = new_table(*head, numbers=("trial", head[2], "±", "fresh", "seconds", "weight"))
     for row in body:
         add_row(board, *row, style="bold" if row[-2] else None)
     parts.append(titled(_board_title(report), board))
@@ -106,13 +106,14 @@ def _board(report: Mapping[str, Any], shown: int = _SHOWN) -> tuple[list[str], l
             entry["family"],
             "-" if entry["loss"] is None else f"{entry['loss']:.4g}",
             "-" if entry["error"] is None else f"{entry['error']:.2g}",
+            "-" if entry["fresh_loss"] is None else f"{entry['fresh_loss']:.4g}",
             f"{entry['seconds']:.2f}",
             "" if not entry["weight"] else f"{entry['weight']:.2f}",
             _params(entry["params"]),
         ]
         for entry in kept
     ]
-    return ["trial", "family", _loss_name(report), "±", "seconds", "weight", "hyper-parameters"], body
+    return ["trial", "family", _loss_name(report), "±", "fresh", "seconds", "weight", "hyper-parameters"], body
 
 
 def _params(params: Mapping[str, Any]) -> str:

@@ -197,9 +197,37 @@ def test_an_interrupted_run_leaves_the_last_artifact(folder):
     assert child.returncode == 130
     assert json.loads((folder / "model.report.json").read_text())["status"] == "searching"
     assert ort.InferenceSession(str(folder / "model.onnx")).get_outputs()[0].name == "label"
-    assert sorted(p.name for p in folder.iterdir()) == [
-        "iris.csv",
-        "model.onnx",
-        "model.report.json",
-        "model.report.md",
-    ]
+    left = ["iris.csv", "model.automl", "model.onnx", "model.report.json", "model.report.md"]
+    assert sorted(p.name for p in folder.iterdir()) == left
+    tried = len((folder / "model.automl" / "trials.jsonl").read_text().splitlines()) - 2
+    assert automl(data, "-t", "species", "--time", "6s", "--resume", "-q") == 0
+    report = json.loads((folder / "model.report.json").read_text())
+    assert report["status"] == "done"
+    assert len(report["leaderboard"]) >= tried
+    left.remove("model.automl")
+    assert sorted(p.name for p in folder.iterdir()) == left
+
+
+def test_resuming_gives_the_bytes_of_one_run(folder, inline, capsys, monkeypatch):
+    data = iris(folder / "iris.csv")
+    argv = (data, "-t", "species", "--set", "search.folds=2", "-q", "--max-trials", "10")
+    assert automl(*argv, "-o", "whole.onnx") == 0
+    from modelkit.automl.past import Past
+
+    keep, count = Past.keep, [0]
+
+    def interrupted(past, trial):
+        keep(past, trial)
+        count[0] += 1
+        if count[0] == 9:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Past, "keep", interrupted)
+        assert automl(*argv, "-o", "parts.onnx") == 130
+    assert automl(*argv, "-o", "parts.onnx", "--resume", "--seed", "1") == 2
+    assert "seed changed since" in capsys.readouterr().err
+    assert automl(*argv, "-o", "parts.onnx", "--resume") == 0
+    assert (folder / "parts.onnx").read_bytes() == (folder / "whole.onnx").read_bytes()
+    assert automl(*argv, "-o", "parts.onnx", "--resume") == 2
+    assert "holds no run to go on with" in capsys.readouterr().err

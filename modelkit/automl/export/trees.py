@@ -1,8 +1,8 @@
 """Forests of scikit-learn: random forests and extremely randomised trees.
 
-scikit-learn compares features as float32 with thresholds in float64, so features are rounded to float32 first. Of three
-and more classes, each tree gives the number of its leaf, and a table says what the leaf means: so a tree is written
-once, not once for each class.
+scikit-learn compares features as float32 with thresholds in float64, so features are rounded to float32 first.
+Of three and more classes, each tree gives the number of its leaf, and a table says what the leaf means: so a tree is
+written once, not once for each class.
 """
 
 from __future__ import annotations
