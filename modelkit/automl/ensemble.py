@@ -1,8 +1,8 @@
 """Which trials make the final model, and with what weights: greedy selection on predictions out of fold.
 
 Caruana et al., "Ensemble selection from libraries of models" (2004): start with nothing, again and again add the
-model (it may be there already) with which the mean predicts best. If a single model is within a standard error of the
-result, the simplest such model is taken instead. The loss that selects is never reported: it flatters.
+model (it may be there already) with which the mean predicts best. If a linear model is within some standard errors of
+the result, it is taken instead. The loss that selects is never reported: it flatters.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ import numpy as np
 
 from modelkit.automl.blend import soften
 from modelkit.automl.losses import Metric, labels_score, loss, row_losses
+
+
+_SIMPLE = 1  # the complexity of linear models
+_PULL = 5.0  # rows' worth of evidence that probabilities are right as they are
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,10 @@ def prefer_single(
     complexity: Mapping[int, int],
     tolerance: float = 1.0,
 ) -> Choice:
-    """The simplest single model, where one is as good within ``tolerance`` standard errors of the difference."""
+    """A simple model alone, where one is as good within ``tolerance`` standard errors of the difference.
+
+    Only linear models and the constant count as simple: between single trees and many, the many are steadier.
+    """
     if len(choice.weights) == 1:
         return choice
     blend = np.sum([weight * predictions[number] for number, weight in choice.weights.items()], axis=0)
@@ -82,6 +89,8 @@ def prefer_single(
         return choice
     near: list[tuple[int, float, int]] = []
     for number, predicted in predictions.items():
+        if complexity[number] > _SIMPLE:
+            continue
         alone = row_losses(metric, y, predicted)
         assert alone is not None
         gap = alone - together
@@ -97,12 +106,13 @@ def calibrate(y: np.ndarray, probabilities: np.ndarray) -> float:
     """The temperature with the least log-loss, or 1 where it does not help by more than a standard error."""
     before = row_losses(Metric.log_loss, y, probabilities)
     assert before is not None
-    best, after = 1.0, before
+    best, after, lowest = 1.0, before, float(before.mean())
     for temperature in np.exp(np.linspace(np.log(0.5), np.log(2.5), 33)):
         rows = row_losses(Metric.log_loss, y, soften(probabilities, float(temperature)))
         assert rows is not None
-        if rows.mean() < after.mean():
-            best, after = float(temperature), rows
+        total = float(rows.mean()) + _PULL * np.log(temperature) ** 2 / len(y)
+        if total < lowest:
+            best, after, lowest = float(temperature), rows, total
     gain = before - after
     return best if gain.mean() > gain.std() / len(gain) ** 0.5 else 1.0
 
