@@ -1,7 +1,7 @@
 """Side by side with FLAML: same sets, same outer folds, same seconds; writes its section of docs/benchmarks.md.
 
-FLAML runs in an environment of its own, because it wants other versions: ``--flaml ENV/bin/python``. Sets are those of
-scikit-learn that need no network, and every csv in ``--sets FOLDER``: the last column is the target.
+FLAML runs in an environment of its own, because it wants other versions: ``--flaml ENV/bin/python``. Sets are those
+of scikit-learn that need no network, and every csv in ``--sets FOLDER``: the last column is the target.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ class EnsembleOptions(Block):
     tolerance: float = Field(
         0.25,
         ge=0,
-        description="a linear model is preferred to an ensemble if it is worse by less than this many standard errors "
-        "of the difference; 1 is the one-standard-error rule",
+        description="a linear model is preferred to an ensemble if it is worse by less than this many standard "
+        "errors of the difference; 1 is the one-standard-error rule",
     )
     calibrate: bool = Field(True, description="whether to soften or sharpen probabilities where that helps")
 

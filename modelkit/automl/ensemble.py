@@ -15,7 +15,6 @@ import numpy as np
 from modelkit.automl.blend import soften
 from modelkit.automl.losses import Metric, labels_score, loss, row_losses
 
-
 _SIMPLE = 1  # the complexity of linear models
 _PULL = 5.0  # rows' worth of evidence that probabilities are right as they are
 

@@ -12,6 +12,7 @@ import numpy as np
 from modelkit.automl import build
 from modelkit.automl import trial as work
 from modelkit.automl.blend import soften
+from modelkit.automl.clock import Clock
 from modelkit.automl.config import AutomlConfig
 from modelkit.automl.ensemble import Choice, calibrate, favour, greedy, prefer_single
 from modelkit.automl.families.known import FAMILIES
@@ -41,6 +42,11 @@ class Plan:
     choice: Choice
     temperature: float = 1.0
     favour: list[float] | None = None
+
+
+def _limits(clock: Clock) -> Limits:
+    """What is left of the time."""
+    return Limits(None if clock.limit is None else max(clock.left, 0.1))
 
 
 def _loss(trial: Trial) -> float:
@@ -128,22 +134,21 @@ class Final:
         }
 
     def build(
-        self, runner: Runner, plan: Plan, problem: str, kind: str, seconds: float, *, judge: bool
+        self, runner: Runner, plan: Plan, problem: str, kind: str, clock: Clock, *, judge: bool
     ) -> dict[str, Any]:
         """Fit the members of a plan, several at a time, and build it; see `build.build` for what comes of it.
 
         Raises:
-            BudgetError: It failed, or took longer than the seconds given.
+            BudgetError: It failed, or there was no time for it.
         """
         payload = self.payload(plan, problem, kind, judge=judge)
-        limits = Limits(None if seconds == float("inf") else max(seconds, 0.1))
         common = {"folder": str(self._folder), "problem": problem}
-        fits = [Task(f"fit {m['out']}", work.FIT_ENTRY, {**common, **m}, limits) for m in payload["members"]]
+        fits = [Task(f"fit {m['out']}", work.FIT_ENTRY, {**common, **m}, _limits(clock)) for m in payload["members"]]
         for event in runner.run([task for task in fits if not (self._folder / task.payload["out"]).exists()]):
             if isinstance(event, Finished) and event.status is not Status.DONE:
                 raise BudgetError(f"the final fit failed: {event.reason}", event.hint)
         result = None
-        for event in runner.run([Task(f"build {kind}", build.ENTRY, payload, limits)]):
+        for event in runner.run([Task(f"build {kind}", build.ENTRY, payload, _limits(clock))]):
             if isinstance(event, Finished):
                 if event.status is not Status.DONE:
                     raise BudgetError(f"the final model cannot be written: {event.reason}", event.hint)

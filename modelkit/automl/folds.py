@@ -64,6 +64,17 @@ def held_out(problem: Problem, share: float, seed: int) -> np.ndarray:
     return np.asarray(_parts(problem, parts, np.random.default_rng([seed, 1000])) < mine)
 
 
+def set_apart(problem: Problem, test: Problem | None, share: float, seed: int) -> tuple[Problem, Problem, np.ndarray]:
+    """Rows to search with, rows that only the reported figures are from, and their numbers (of the test's rows)."""
+    if test is not None:
+        return problem, test, np.arange(test.rows)
+    apart = held_out(problem, share, seed)
+    rows = np.flatnonzero(apart)
+    if not len(rows) or apart.all():
+        raise DataError(f"{problem.rows} rows are too few to set {share:.0%} of them apart", hint="give more rows")
+    return problem.take(np.flatnonzero(~apart)), problem.take(rows), rows
+
+
 def _parts(problem: Problem, count: int, rng: np.random.Generator) -> np.ndarray:
     """Numbers of parts [N], each with nearly the same share of every class, or of every range of values."""
     if problem.groups is not None:

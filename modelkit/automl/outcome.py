@@ -17,7 +17,8 @@ from modelkit.files import file_record
 from modelkit.measure.machine import machine_facts
 
 if TYPE_CHECKING:
-    from modelkit.automl.run import Outcome, Run
+    from modelkit.automl.made import Outcome
+    from modelkit.automl.run import Run
 
 SCHEMA = "modelkit.automl/1"
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from modelkit.automl import build
 from modelkit.automl import trial as work
@@ -17,48 +14,20 @@ from modelkit.automl.config import AutomlConfig
 from modelkit.automl.ensemble import Choice
 from modelkit.automl.families.known import usable
 from modelkit.automl.final import ALL_ROWS, Final, Plan
-from modelkit.automl.folds import held_out, how_many, make_folds
+from modelkit.automl.folds import how_many, make_folds, set_apart
 from modelkit.automl.losses import Metric
+from modelkit.automl.made import Outcome, Publish
 from modelkit.automl.past import Past, key_of
 from modelkit.automl.problem import Problem
 from modelkit.automl.search import Search, Trial
 from modelkit.cores import usable_cores
-from modelkit.errors import BudgetError, DataError, UsageError
-from modelkit.jobs.protocol import Event, Finished, Limits, Runner, Status, Task
+from modelkit.errors import BudgetError, UsageError
+from modelkit.jobs.protocol import Event, Finished, Limits, Runner, Started, Status, Task
 from modelkit.progress import Progress
 
 _FINALISTS, _OF_FAMILY = 12, 3  # trials that are tried again on fresh folds, and how many of one family
 _SLACK = 0.03  # share of the worst loss that a trial may always be worse by
 _BATCH = 8  # trials between looks at results where a run must be the same each time
-
-
-@dataclass
-class Outcome:
-    """A finished artifact and how it was found.
-
-    Attributes:
-        trials: Everything that was tried.
-        choice: What it is made of.
-        built: What building it found: bytes, latency, differences, scores.
-        temperature: How probabilities were softened.
-        favour: Factors on classes.
-        final: Whether the run is over, or this is an early artifact.
-        refitted: Whether it was fitted on all rows.
-        notes: What a reader must know.
-    """
-
-    trials: list[Trial]
-    choice: Choice
-    built: dict[str, Any]
-    temperature: float = 1.0
-    favour: list[float] | None = None
-    final: bool = False
-    refitted: bool = False
-    notes: list[str] = field(default_factory=list)
-
-
-Publish = Callable[[Path, Outcome], None]
-"""Told of each artifact: its file, which it may move, and how it came about."""
 
 
 class Run:
@@ -89,7 +58,7 @@ class Run:
         self._config, self._folder, self._past, self._clock = config, folder, past, clock
         self._publish, self._progress = publish, progress
         self._all = problem
-        self._problem, self.held, self.apart = _split(problem, test, config)
+        self._problem, self.held, self.apart = set_apart(problem, test, config.held_out, config.seed)
         self.metric = config.metric or (Metric.log_loss if problem.is_classes else Metric.rmse)
         folds, repeats = how_many(self._problem, config.search.folds)
         self.folds = make_folds(self._problem, folds, repeats, config.seed)
@@ -106,6 +75,8 @@ class Run:
         self.search = Search(families, config.space, method.method, method.first, config.seed)
         self._best: Trial | None = None
         self._worst = 0.0
+        self._began = clock.spent
+        self._startup: float | None = None
         self._published: tuple[int, float] | None = None
         self._build_seconds = 0.5
         self._outcome: Outcome | None = None
@@ -209,9 +180,9 @@ class Run:
         if self._config.max_trials is None:
             left = max(0.1, self._clock.left - self._reserve(confirms=not fresh))
             # A trial stops by itself between folds. What does not is ended: its worker must start anew.
-            soft = min(left, seconds if seconds is not None else max(left / 4, 5.0))
+            soft = min(0.85 * left, seconds if seconds is not None else max(left / 4, 5.0))
             until = time.monotonic() + soft
-            seconds = min(max(self._clock.left - 0.5, 0.1), 1.5 * soft + 1.0)
+            seconds = min(left, 1.5 * soft + 1.0)
         memory = self._config.trial.memory
         race = None
         if self._best is not None:
@@ -232,6 +203,8 @@ class Run:
         return Task(f"trial {trial.number}", work.ENTRY, payload, limits)
 
     def _heard(self, event: Event, *, at_once: bool = True) -> None:
+        if isinstance(event, Started) and self._startup is None:
+            self._startup = self._clock.spent - self._began
         if not isinstance(event, Finished):
             return
         if event.task.entry == build.ENTRY:
@@ -285,7 +258,13 @@ class Run:
         workers = self.workers
         longest = max((trial.fit_seconds for trial in top), default=0.0)
         passes = 2.3 if self._config.refit else 1.0
-        needed = again + 0.3 + passes * max(1.3 * longest, fits / workers) + 2.5 * self._build_seconds
+        needed = (
+            (self._startup or 1.5)
+            + again
+            + 0.3
+            + passes * max(1.3 * longest, fits / workers)
+            + 2.5 * self._build_seconds
+        )
         return needed if self._clock.limit is None else min(needed, 0.5 * self._clock.limit)
 
     @property
@@ -325,22 +304,29 @@ class Run:
 
     def _finish(self, runner: Runner) -> Outcome:
         """Build the best plan inside of the budget, judge it, and fit it again on all rows."""
+        if self._outcome is not None and self._clock.left < 0.7 * self._build_seconds:
+            return self._leave("there was no time to build a better one")
         tried = []
         for plan in self._final.plans():
             self._progress("building the model", 0, 1)
             try:
-                judged = self._final.build(runner, plan, work.PROBLEM, "search", self._clock.left, judge=True)
+                judged = self._final.build(runner, plan, work.PROBLEM, "search", self._clock, judge=True)
             except BudgetError as error:
                 if self._outcome is None:
                     raise
-                self._outcome.final = True
-                self._outcome.notes.append(f"this is the last early artifact: {error.message}")
-                return self._published_again()
+                return self._leave(error.message)
             over = self._final.over_budget(judged)
             if not over:
                 return self._refit(runner, plan, judged)
             tried.append((judged["bytes"], judged["latency_ms"], over))
         raise BudgetError(f"no model keeps the budget; the smallest has {min(tried)[2]}", "allow more")
+
+    def _leave(self, why: str) -> Outcome:
+        """Let the last early artifact be the final one."""
+        assert self._outcome is not None
+        self._outcome.final = True
+        self._outcome.notes.append(f"this is the last early artifact: {why}")
+        return self._published_again()
 
     def _refit(self, runner: Runner, plan: Plan, judged: dict[str, Any]) -> Outcome:
         trials = self.search.trials
@@ -350,7 +336,7 @@ class Run:
             outcome.notes.append("there was no time to fit the models on the rows that were set apart too")
         elif self._config.refit:
             try:
-                found = self._final.build(runner, plan, ALL_ROWS, "all", self._clock.left, judge=False)
+                found = self._final.build(runner, plan, ALL_ROWS, "all", self._clock, judge=False)
             except BudgetError as error:
                 outcome.notes.append(f"the models are fitted without the rows set apart: {error.message}")
             else:
@@ -369,16 +355,3 @@ class Run:
         assert self._outcome is not None
         self._publish(Path(self._outcome.built["path"]), self._outcome)
         return self._outcome
-
-
-def _split(problem: Problem, test: Problem | None, config: AutomlConfig) -> tuple[Problem, Problem, np.ndarray]:
-    """Rows to search with, rows that only the reported figures are from, and their numbers (of the test's rows)."""
-    if test is not None:
-        return problem, test, np.arange(test.rows)
-    apart = held_out(problem, config.held_out, config.seed)
-    rows = np.flatnonzero(apart)
-    if not len(rows) or apart.all():
-        raise DataError(
-            f"{problem.rows} rows are too few to set {config.held_out:.0%} of them apart", hint="give more rows"
-        )
-    return problem.take(np.flatnonzero(~apart)), problem.take(rows), rows

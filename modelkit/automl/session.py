@@ -13,11 +13,12 @@ import numpy as np
 from modelkit.automl.baseline import judge
 from modelkit.automl.clock import Clock
 from modelkit.automl.config import AutomlConfig
+from modelkit.automl.made import Outcome
 from modelkit.automl.outcome import Sources, report_of
 from modelkit.automl.past import Past, folder_of
 from modelkit.automl.prepare import Prepared, Roles, prepare
 from modelkit.automl.problem import Problem, Task
-from modelkit.automl.run import Outcome, Run
+from modelkit.automl.run import Run
 from modelkit.config import Resolved
 from modelkit.data.frame import Frame, Kind
 from modelkit.data.framefiles import read_frame
