@@ -114,7 +114,7 @@ class Run:
             more = f"; the first one: {failed.reason}" if failed else ""
             limit = f" within {self._clock.limit:g} s" if self._clock.limit else ""
             raise BudgetError(f"no model was finished{limit}{more}", "give it more --time")
-        if self._problem.rows <= self._config.search.confirm:
+        if self._problem.rows <= self._config.search.confirm and len(done) > _OF_FAMILY:
             self._confirm(runner)
         return self._finish(runner)
 
@@ -161,7 +161,7 @@ class Run:
                 self._learn(trial)
 
     def _stream(self) -> Iterator[Task]:
-        while self._clock.left > self._reserve():
+        while self._clock.left > self._reserve() or self._has_hardly_begun():
             if self._wants_artifact():
                 yield self._early_task()
                 continue
@@ -170,10 +170,18 @@ class Run:
                 return
             yield self._task(trial)
 
+    def _has_hardly_begun(self) -> bool:
+        """Whether there is little but the constant, and some time."""
+        done = sum(trial.is_done for trial in self.search.trials)
+        limit = self._clock.limit or 0.0
+        return done < 2 and len(self.search.trials) < 3 and self._clock.left > 0.3 * limit
+
     def _fits_in(self, family: str) -> bool:
         """Whether a trial of a family can be expected to end in time, going by those before."""
         took = [t.seconds for t in self.search.trials if t.family == family and t.is_done]
-        return not took or sorted(took)[len(took) // 2] < self._clock.left - self._reserve()
+        return (
+            self._has_hardly_begun() or not took or sorted(took)[len(took) // 2] < self._clock.left - self._reserve()
+        )
 
     def _task(self, trial: Trial, *, fresh: bool = False) -> Task:
         seconds, until = self._config.trial.timeout, None
@@ -258,13 +266,8 @@ class Run:
         workers = self.workers
         longest = max((trial.fit_seconds for trial in top), default=0.0)
         passes = 2.3 if self._config.refit else 1.0
-        needed = (
-            (self._startup or 1.5)
-            + again
-            + 0.3
-            + passes * max(1.3 * longest, fits / workers)
-            + 2.5 * self._build_seconds
-        )
+        needed = again + passes * max(1.3 * longest, fits / workers) + 2.5 * self._build_seconds
+        needed += 0.3 + (self._startup or 1.5)  # a worker that was ended starts anew
         return needed if self._clock.limit is None else min(needed, 0.5 * self._clock.limit)
 
     @property
