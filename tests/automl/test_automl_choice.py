@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from modelkit.automl.blend import choose, soften
 from modelkit.automl.encode.dates import date_parts
-from modelkit.automl.ensemble import Choice, calibrate, favour, greedy, prefer_single
+from modelkit.automl.ensemble import calibrate, favour, greedy, prefer_single
 from modelkit.automl.families.known import FAMILIES
 from modelkit.automl.losses import Metric, loss, scores
 from modelkit.automl.search import Search
@@ -38,7 +38,7 @@ def test_an_ensemble_is_better_than_its_best_member(noisy):
 
 def test_a_linear_model_is_preferred_where_it_is_as_good(noisy):
     y, models = noisy
-    choice = Choice({0: 0.5, 1: 0.5}, 0.0)
+    choice = greedy(Metric.log_loss, y, models, None, {0: "a", 1: "b", 2: "c", 3: "d"})
     complexity = {0: 1, 1: 7, 2: 7, 3: 7}
     assert prefer_single(choice, Metric.log_loss, y, models, complexity, 100.0).weights == {0: 1.0}
     assert prefer_single(choice, Metric.log_loss, y, models, complexity, 0.0).weights == choice.weights
