@@ -140,7 +140,7 @@ def weights() -> None:
         files = fashion(folder, padded=True, count=24_000)
         rows: list[tuple[str, Path]] = [("original", model)]
         shot = {"sparsity": 0.8, "measure.seconds": 0.2}
-        tuned = {"sparsity": 0.9, "steps": 3, **TRAINING, "finetune.epochs": 3, "measure.seconds": 0.2}
+        tuned = {"sparsity": 0.9, "steps": 3, **TRAINING, "finetune.epochs": 5, "measure.seconds": 0.2}
         for label, config, source in (
             ("80 %, magnitude", {**shot, "method": "magnitude"}, None),
             ("80 %, wanda", {**shot, "method": "wanda"}, files.calibration),
@@ -227,17 +227,15 @@ def lenet() -> None:
             ((part["x"].astype(np.float32) / 255).reshape(-1, 1, 28, 28), part["y"].astype(np.int64))
             for part in parts
         )
-        files = sets("image", folder, x, y, test_x, test_y)
+        moves = [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]
+        wider = np.concatenate([moved(x, *move) for move in moves])
+        files = sets("image", folder, wider, np.tile(y, len(moves)), test_x, test_y)
         dense = folder / "lenet_300_100.onnx"
         train_lenet(x, y, dense)
         config = {
-            "sparsity": 0.95,
-            "scope": "global",
-            "steps": 8,
-            **TRAINING,
-            "finetune.epochs": 24,
-            "finetune.augment": "shift",
-            "measure.seconds": 0.2,
+            **{"sparsity": 0.95, "method": "magnitude", "scope": "global", "steps": 7},
+            **{**TRAINING, "finetune.epochs": 12, "finetune.batch": 128, "finetune.learning_rate": 0.002},
+            **{"finetune.patience": 0, "measure.seconds": 0.2},
         }
         sparse = folder / "sparse.onnx"
         prune(dense, output=sparse, data=files.train, config=config)
@@ -251,27 +249,45 @@ def lenet() -> None:
         f"- 95 % sparse at most 1.7 % test error: {percent(share)} of the weights are zero, "
         f"{percent(error)}: {verdict(error <= 0.017 and round(share, 4) >= 0.95)}"
     )
+    told = (
+        "Both are trained on the training images and on copies of them moved by one pixel. The settings were chosen "
+        "on 10,000 training images that were held out; the test images were looked at once."
+    )
     write_section(
         "prune-lenet",
         "LeNet-300-100 on MNIST",
         "MNIST=folder python benchmarks/prune.py lenet",
-        bar + "\n\n" + table(["model", "zeros", "test error"], lines),
+        bar + f"\n\n{told}\n\n" + table(["model", "zeros", "test error"], lines),
     )
 
 
+def moved(x: np.ndarray, down: int, right: int) -> np.ndarray:
+    """Images ``[N, 1, H, W]`` moved by at most one pixel, with zeros where nothing was."""
+    height, width = x.shape[2:]
+    wide = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    return wide[:, :, 1 - down : 1 - down + height, 1 - right : 1 - right + width]
+
+
 def train_lenet(x: np.ndarray, y: np.ndarray, target: Path) -> None:
-    """Train 784-300-100-10 (LeCun et al. 1998) densely and write it as ONNX."""
+    """Train 784-300-100-10 (LeCun et al. 1998) on images that move by up to one pixel, and write it as ONNX."""
     import data
     import torch
     import train
     from torch import nn
 
+    rng = np.random.default_rng(0)
+
+    def rows(_: int) -> data.Split:
+        found, which = np.empty_like(x), rng.integers(0, 9, len(x))
+        for move in range(9):
+            found[which == move] = moved(x[which == move], move // 3 - 1, move % 3 - 1)
+        return data.Split(found, y)
+
     train.seed_everything(0)
     net = nn.Sequential(
         *(nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10))
     )
-    rows = data.Split(x, y)
-    train.fit(net, lambda _: rows, epochs=20, batch=128, rate=2e-3, decay=0.05)
+    train.fit(net, rows, epochs=40, batch=128, rate=2e-3, decay=0.05)
     torch.onnx.export(
         net,
         (torch.from_numpy(x[:1]),),

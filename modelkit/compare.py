@@ -1,4 +1,4 @@
-"""Models side by side: the work behind `modelkit evaluate`."""
+"""Models side by side: the work behind `modelkit evaluate` and `modelkit compare`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from modelkit import gates, verdict
 from modelkit.alike import check_outputs_match, common_inputs
 from modelkit.checkpoint.loading import Loading
 from modelkit.checkpoint.open import is_checkpoint, open_source
@@ -15,7 +16,7 @@ from modelkit.checkpoint.source import Source
 from modelkit.data.open import open_dataset
 from modelkit.data.preprocess import Preprocess
 from modelkit.data.synthetic import synthetic_dataset
-from modelkit.errors import UsageError
+from modelkit.errors import BudgetError, UsageError
 from modelkit.files import file_record
 from modelkit.graph.layers import input_vocabulary
 from modelkit.graph.load import load
@@ -23,14 +24,21 @@ from modelkit.measure.evaluate import evaluate_sessions
 from modelkit.measure.latency import compare_fresh
 from modelkit.measure.machine import machine_facts
 from modelkit.measure.size import measure_size
-from modelkit.options import Measure, Synthetic
+from modelkit.options import Budget, Measure, Regression, Synthetic
 from modelkit.progress import Progress
 from modelkit.report.comparison import SCHEMA
+from modelkit.report.report import Gate
 from modelkit.report.rows import finite_note
+from modelkit.report.summary import DONE, MISSED
 from modelkit.runtime import class_count, input_specs, make_session, output_specs, ready_run
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+
+
+# What a new model may cost where no limit is set, beside the safe limits on quality (modelkit.verdict).
+SAFE_GROWTH = 0.05
+SAFE_SLOWDOWN = 0.1
 
 
 class Options(Protocol):
@@ -127,7 +135,7 @@ def _compare(sources: list[Source], data: Path | None, options: Options, progres
     )
     unknown = next((text for each in found.values() if (text := finite_note(each.fidelity))), None)
     notes += [unknown] if unknown else []
-    entries = []
+    entries: list[dict[str, Any]] = []
     for key, source in zip(keys, sources, strict=True):
         ratio = timed.ratios.get(key)
         entries.append(
@@ -139,16 +147,104 @@ def _compare(sources: list[Source], data: Path | None, options: Options, progres
                 "fidelity": found[key].fidelity,
                 "latency": asdict(timed.stats[key]),
                 "speedup": None if ratio is None else asdict(ratio),
+                "gates": [],
             }
         )
     return {
         "schema": SCHEMA,
+        "status": DONE,
         "models": entries,
         "data": dataset.describe(),
         "notes": notes,
         "seed": options.seed,
         "machine": machine_facts(),
     }
+
+
+def check_limits(budget: Budget, models: int) -> None:
+    """Refuse limits that are about two models where there is one.
+
+    Raises:
+        UsageError: There are such limits.
+    """
+    alone = [name for name, limit in budget if limit is not None and name != "max_latency"]
+    if alone and models < 2:
+        raise UsageError(
+            f"--{alone[0].replace('_', '-')} needs a model to compare with, and one is named",
+            "name the reference first",
+        )
+
+
+def hold(found: dict[str, Any], budget: Budget) -> None:
+    """Hold models to a budget: each gets its ``gates``, and the whole its ``status``.
+
+    Args:
+        found: What ``compare_models`` returned; changed in place.
+        budget: The limits; a ``Regression`` without any limit stands for safe ones.
+
+    Raises:
+        BudgetError: A gate is missed; its report is ``found``.
+    """
+    reference, *others = found["models"]
+    safe = isinstance(budget, Regression) and all(limit is None for _, limit in budget)
+    missed: list[str] = []
+    for model in others or [reference]:
+        held = _safe_gates(reference, model, found["data"]["synthetic"]) if safe else _gates(reference, model, budget)
+        model["gates"] = [asdict(gate) for gate in held]
+        missed += [f"{model['name']}: {gates.describe(gate)}" for gate in held if not gate.ok]
+    if missed:
+        found["status"] = MISSED
+        count = f"{len(missed)} gates are" if len(missed) > 1 else "a gate is"
+        hint = "no limit was set, so safe ones hold: set your own" if safe else None
+        message = f"{count} missed" + (f": {missed[0]}" if len(missed) == 1 else "")
+        raise BudgetError(message, hint, found, missed)
+
+
+def _gates(reference: dict[str, Any], model: dict[str, Any], budget: Budget) -> list[Gate]:
+    """The gates of one model, in the order of the options."""
+    fidelity, speedup = model["fidelity"] or {}, model["speedup"]
+    held = verdict.gates(
+        budget,
+        before=reference["size"],
+        after={**model["size"], "median_ms": model["latency"]["median_ms"]},
+        loss=verdict.quality_loss(reference["quality"], model["quality"]),
+        agreement=fidelity.get("top1_agreement"),
+        speedup=speedup["value"] if speedup else None,
+    )
+    if not isinstance(budget, Regression):
+        return held
+    held.append(gates.finite_outputs(fidelity.get("non_finite", 0)))
+    if budget.min_agreement is not None:
+        held.append(gates.min_agreement(budget.min_agreement, fidelity.get("top1_agreement")))
+    if budget.min_sqnr is not None:
+        held.append(gates.min_sqnr(budget.min_sqnr, fidelity))
+    if budget.max_size_growth is not None:
+        held.append(gates.max_size_growth(budget.max_size_growth, *_bytes(reference, model)))
+    if budget.max_slowdown is not None:
+        held.append(gates.max_slowdown(budget.max_slowdown, speedup))
+    return held
+
+
+def _safe_gates(reference: dict[str, Any], model: dict[str, Any], synthetic: bool) -> list[Gate]:
+    """The gates where no limit is set: quality as far as it can be told, then size and speed."""
+    fidelity = model["fidelity"] or {}
+    loss, agreement = verdict.quality_loss(reference["quality"], model["quality"]), fidelity.get("top1_agreement")
+    if loss is not None:
+        first = gates.max_drop(verdict.SAFE_DROP, loss, None)
+    elif agreement is not None and not synthetic:
+        first = gates.max_drop(verdict.SAFE_CHANGED, None, agreement)
+    else:
+        first = gates.min_sqnr(verdict.SAFE_SQNR_DB, fidelity)
+    return [
+        first,
+        gates.finite_outputs(fidelity.get("non_finite", 0)),
+        gates.max_size_growth(SAFE_GROWTH, *_bytes(reference, model)),
+        gates.max_slowdown(SAFE_SLOWDOWN, model["speedup"]),
+    ]
+
+
+def _bytes(reference: dict[str, Any], model: dict[str, Any]) -> tuple[int, int]:
+    return reference["size"]["file_bytes"], model["size"]["file_bytes"]
 
 
 def _names(paths: list[Path]) -> list[str]:

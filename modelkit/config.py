@@ -37,7 +37,7 @@ from modelkit.config_nodes import (
 from modelkit.errors import ConfigError, ResourceError, UsageError
 from modelkit.yaml_strict import MAX_BYTES, BrokenYamlError, dump, parse
 
-__all__ = ["Bytes", "Milliseconds", "Percent", "Resolved", "Seconds", "as_yaml", "json_schema", "resolve"]
+__all__ = ["Bytes", "Factor", "Milliseconds", "Percent", "Resolved", "Seconds", "as_yaml", "json_schema", "resolve"]
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -81,6 +81,9 @@ Percent = Annotated[
     float, _Quantity("a share", (("%", "0.01"),), "a percentage such as 0.5% or a fraction such as 0.005")
 ]
 """A share: ``0.5%`` and ``0.005`` are the same; plain numbers are fractions. Bounds belong to the field."""
+
+Factor = Annotated[float, _Quantity("a factor", (("x", "1"),), "how many times, such as 3.5x or 3.5")]
+"""How many times: ``3.5x`` and ``3.5`` are the same."""
 
 _TIMES = "a number with a unit such as 5ms or 0.2s, or a plain number of"
 Milliseconds = Annotated[

@@ -73,13 +73,21 @@ class BudgetError(ModelkitError):
         message: What was missed.
         hint: What to do about it.
         report: The report of the best that was found; shown beside the message.
+        problems: One line for each gate that was missed, where the message does not say it.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str | None = None, report: object = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        hint: str | None = None,
+        report: object = None,
+        problems: list[str] | None = None,
+    ) -> None:
         super().__init__(message, hint)
         self.report = report
+        self.problems = problems or []
 
 
 class PartError(ModelkitError):

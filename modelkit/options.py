@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from modelkit.config import Milliseconds, Percent
+from modelkit.config import Factor, Milliseconds, Percent
 
 Objective = Literal["balanced", "size", "latency", "quality"]
 
@@ -27,14 +27,33 @@ class Budget(Block):
         description="largest loss of quality (accuracy, absolute) allowed, 0.5% or 0.005; "
         "without labels, the largest share of changed predictions",
     )
-    min_ratio: float | None = Field(
-        None, gt=0, description="how many times smaller the file must become at least (original / artifact)"
+    min_ratio: Factor | None = Field(
+        None, gt=0, description="how many times smaller the file must become at least (original / artifact), 3.5x"
     )
-    min_speedup: float | None = Field(
-        None, gt=0, description="how many times faster it must run at least (original / artifact)"
+    min_speedup: Factor | None = Field(
+        None, gt=0, description="how many times faster it must run at least (original / artifact), 2x"
     )
     max_latency: Milliseconds | None = Field(
         None, gt=0, description="longest median latency of one batch, 5ms or a number of milliseconds"
+    )
+
+
+class Regression(Budget):
+    """What a model may be worse by than the one that it is to replace; beyond it is exit code 1."""
+
+    min_agreement: Percent | None = Field(
+        None, ge=0, le=1, description="smallest share of predictions that must stay the same, 99% or 0.99"
+    )
+    min_sqnr: float | None = Field(
+        None, ge=-200, le=400, description="least signal-to-noise ratio of the outputs, in decibels"
+    )
+    max_size_growth: Percent | None = Field(
+        None, ge=-1, description="how much larger the files may be, 5% or 0.05; -50% insists on half the size"
+    )
+    max_slowdown: Percent | None = Field(
+        None,
+        ge=-1,
+        description="how much longer it may take, 10% or 0.1; missed only where the whole 95 % interval is beyond",
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modelkit import gates as rule
 from modelkit.candidate import Trial
 from modelkit.measure.quality import Task, drop, primary
 from modelkit.options import Budget, Objective
@@ -60,17 +61,17 @@ def fidelity_problem(trial: Trial, limits: Limits) -> str | None:
     allowed = limits.budget.max_drop
     if loss is not None:
         limit = allowed if allowed is not None else (SAFE_DROP if limits.safe else None)
-        if limit is not None and loss[1] > limit + 1e-12:
+        if limit is not None and not rule.max_drop(limit, loss, None).ok:
             return f"loses {percent(loss[1])} of {loss[0]} on the selection data, {percent(limit)} allowed"
         return None
     agreement = found.get("top1_agreement")
     if agreement is not None and not (limits.synthetic and allowed is None):
         limit = allowed if allowed is not None else (SAFE_CHANGED if limits.safe else None)
-        if limit is not None and 1 - agreement > limit + 1e-12:
+        if limit is not None and not rule.max_drop(limit, None, agreement).ok:
             return f"changes {percent(1 - agreement)} of the predictions, {percent(limit)} allowed"
         return None
     sqnr = found.get("sqnr_db")
-    if limits.safe and allowed is None and sqnr is not None and sqnr < SAFE_SQNR_DB:
+    if limits.safe and allowed is None and sqnr is not None and not rule.min_sqnr(SAFE_SQNR_DB, found).ok:
         return f"output noise at {decibel(sqnr)}, at least {decibel(SAFE_SQNR_DB)} wanted"
     return None
 
@@ -82,7 +83,7 @@ def size_problem(trial: Trial, limits: Limits) -> str | None:
         return f"not smaller: {size(bytes_now)} against {size(limits.original_bytes)}"
     ratio = limits.original_bytes / max(bytes_now, 1)
     wanted = limits.budget.min_ratio
-    if wanted is not None and ratio < wanted:
+    if wanted is not None and not rule.min_ratio(wanted, limits.original_bytes, bytes_now).ok:
         return f"only {factor(ratio)} smaller, {factor(wanted)} wanted"
     return None
 
@@ -93,10 +94,10 @@ def latency_problem(trial: Trial, limits: Limits, objective: Objective) -> str |
         return None
     ratio, median = trial.latency["speedup"], trial.latency["median_ms"]
     budget = limits.budget
-    if budget.max_latency is not None and median > budget.max_latency:
+    if budget.max_latency is not None and not rule.max_latency(budget.max_latency, median).ok:
         return f"takes {milliseconds(median)}, {milliseconds(budget.max_latency)} allowed"
     if budget.min_speedup is not None:
-        if ratio["value"] < budget.min_speedup:
+        if not rule.min_speedup(budget.min_speedup, ratio["value"]).ok:
             return f"{factor(ratio['value'])} as fast, {factor(budget.min_speedup)} wanted"
         return None
     if limits.safe and objective != "size" and ratio["high"] < 1 - SLOWER_BY:
@@ -225,48 +226,11 @@ def gates(
     """
     found: list[Gate] = []
     if budget.max_drop is not None:
-        if loss is not None:
-            found.append(
-                Gate(
-                    f"drop in {loss[0]}",
-                    f"≤ {percent(budget.max_drop)}",
-                    percent(loss[1]),
-                    loss[1] <= budget.max_drop + 1e-12,
-                )
-            )
-        elif agreement is not None:
-            changed = 1 - agreement
-            found.append(
-                Gate(
-                    "changed predictions",
-                    f"≤ {percent(budget.max_drop)}",
-                    percent(changed),
-                    changed <= budget.max_drop + 1e-12,
-                )
-            )
-        else:
-            found.append(
-                Gate(
-                    "drop in quality",
-                    f"≤ {percent(budget.max_drop)}",
-                    "not measurable on these outputs",
-                    False,
-                )
-            )
+        found.append(rule.max_drop(budget.max_drop, loss, agreement))
     if budget.min_ratio is not None:
-        ratio = before["file_bytes"] / max(after["file_bytes"], 1)
-        found.append(Gate("smaller by", f"≥ {factor(budget.min_ratio)}", factor(ratio), ratio >= budget.min_ratio))
-    if budget.min_speedup is not None and speedup is not None:
-        found.append(
-            Gate("faster by", f"≥ {factor(budget.min_speedup)}", factor(speedup), speedup >= budget.min_speedup)
-        )
-    if budget.max_latency is not None and after.get("median_ms") is not None:
-        found.append(
-            Gate(
-                "latency",
-                f"≤ {milliseconds(budget.max_latency)}",
-                milliseconds(after["median_ms"]),
-                after["median_ms"] <= budget.max_latency,
-            )
-        )
+        found.append(rule.min_ratio(budget.min_ratio, before["file_bytes"], after["file_bytes"]))
+    if budget.min_speedup is not None:
+        found.append(rule.min_speedup(budget.min_speedup, speedup))
+    if budget.max_latency is not None:
+        found.append(rule.max_latency(budget.max_latency, after.get("median_ms")))
     return found

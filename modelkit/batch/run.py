@@ -8,11 +8,14 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from modelkit.batch.beside import ENTRY as BESIDE
+from modelkit.batch.beside import code_of
 from modelkit.batch.facts import facts_of
 from modelkit.batch.past import Past, marks_of, relative
 from modelkit.batch.plan import Item, Request, check_existing, key_of, plan
 from modelkit.files import Staging, write_json
 from modelkit.jobs import journal as lines
+from modelkit.jobs.cluster import ClusterRunner
 from modelkit.jobs.local import LocalRunner
 from modelkit.jobs.lock import FolderLock
 from modelkit.jobs.protocol import Finished, Progressed, Runner, Started, Status, Task
@@ -66,6 +69,7 @@ class _Run:
         self._past: Past | None = None
         self._key = ""
         self._holding: list[int] = []
+        self._shared = _shared(request)
 
     def run(self, runner: Runner | None) -> Summary:
         began = time.monotonic()
@@ -75,15 +79,23 @@ class _Run:
             self._listener.begin([item.name for item in self._items])
             todo = [item for item in self._items if not self._is_done(item)]
             if todo:
-                workers = min(self._request.workers, len(todo))
-                active = runner or LocalRunner(workers, warm=self._request.warm, holding=self._holding)
+                active = runner or self._runner(len(todo))
                 stack.callback(self._clean_up)  # after the runner has ended its workers
                 for event in stack.enter_context(active).run(self._tasks(todo)):
                     self._take(event)
             found = self._summary(time.monotonic() - began)
             if self._request.output is not None:
-                _write(found, self._request.output)
+                _write(found, self._request.output, html=self._request.html)
         return found
+
+    def _runner(self, most: int) -> Runner:
+        """What runs the tasks, at most so many at a time."""
+        request = self._request
+        if request.on is None:
+            threads = None if request.cpus is None else max(1, int(request.cpus))
+            workers = min(request.workers or 1, most)
+            return LocalRunner(workers, warm=request.warm, holding=self._holding, threads=threads)
+        return ClusterRunner(request.on, request.workers, most=most, warm=request.warm)
 
     def _open(self, output: Path, stack: ExitStack) -> None:
         """Take the folder of results for this run, and see what is in it."""
@@ -138,9 +150,14 @@ class _Run:
                     "output": item.output,
                     "outputs": item.outputs,
                     "force": force,
-                    "arguments": dict(request.arguments),
+                    "arguments": {**request.arguments, **request.aside},
                 },
                 limits=request.limits,
+                cpus=request.cpus or 1,
+                gpus=request.gpus,
+                reads=(item.path, *self._shared),
+                writes=item.outputs,
+                beside=BESIDE,
             )
 
     def _take(self, event: Started | Progressed | Finished) -> None:
@@ -175,6 +192,7 @@ class _Run:
             hint=result["hint"],
             exit_code=0 if result["status"] == DONE else 1,
             seconds=event.seconds,
+            page=relative(result["page"], top) if top is not None else None,
             document=result["document"],
         )
 
@@ -201,12 +219,22 @@ class _Run:
 
     def _summary(self, seconds: float) -> Summary:
         notes, fresh = list(self._notes), sum(not row.resumed for row in self._rows.values())
-        if self._request.workers > 1 and fresh > 1 and self._request.command != "inspect":
-            notes.append(
-                f"up to {self._request.workers} models were timed at once: each may show longer times than alone"
-            )
+        workers = self._request.workers or 1
+        if fresh > 1 and self._request.command != "inspect":
+            if self._request.on not in (None, "ray"):
+                notes.append("models were timed on nodes of a cluster: times of different models may not compare")
+            elif workers > 1:
+                notes.append(f"up to {workers} models were timed at once: each may show longer times than alone")
         rows = [self._rows[item.name] for item in self._items]
         return Summary(self._request.command, rows, notes, dict(self._request.config), seconds, VERSION)
+
+
+def _shared(request: Request) -> list[Path]:
+    """Files that every model of a run needs: data, and an architecture's code in the current folder."""
+    found = [value for value in request.arguments.values() if isinstance(value, Path)]
+    loading = request.arguments.get("loading")
+    code = code_of(loading.arch, Path.cwd()) if loading is not None and loading.arch else None
+    return found if code is None else [*found, code]
 
 
 def _tidy(item: Item, top: Path | None) -> None:
@@ -221,10 +249,16 @@ def _tidy(item: Item, top: Path | None) -> None:
             folder.rmdir()
 
 
-def _write(found: Summary, output: Path) -> None:
+def _write(found: Summary, output: Path, *, html: bool) -> None:
     """Write the summary's files."""
     with Staging(output) as stage:
         write_json(stage.path("summary.json"), found.to_dict())
         text = report.markdown(found)
         stage.path("summary.md").write_bytes(text.encode("utf-8", "backslashreplace"))
-        stage.publish(["summary.json", "summary.md"], force=True)
+        names = ["summary.json", "summary.md"]
+        if html:
+            from modelkit.report.html.page import render
+
+            stage.path("index.html").write_bytes(render(found))
+            names.append("index.html")
+        stage.publish(names, force=True)

@@ -18,10 +18,8 @@ from modelkit.errors import ModelError, UnsafeError
 from modelkit.files import Kind, file_record, shown
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
     from torch import nn
 
-Kept = Mapping[str, Mapping[int, Any]]
 PLAN_SCHEMA = "modelkit.checkpoint-plan/1"
 
 
@@ -115,26 +113,6 @@ class Container:
         if self._tree is None:
             self._tree = torchfile.load(self.file, trust=self.trust)
         return self._tree
-
-    def write(self, path: Path, before: ir.Model, after: ir.Model, kept: Kept | None = None) -> dict[str, Any]:
-        """Write the container again with what changed between two graphs.
-
-        Args:
-            path: Where to; in the format of the original, whatever its name.
-            before: The graph after ``normalise``, before it was changed.
-            after: The changed graph.
-            kept: For each initializer that was cut, by axis, the positions in ``before`` that are left.
-
-        Returns:
-            The plan, see ``save``.
-
-        Raises:
-            ModelError: A change cannot be expressed in this state dict.
-        """
-        from modelkit.checkpoint.write_back import changes
-
-        found = changes(self, before, after, kept or {})
-        return self.save(path, {c.key: c.array for c in found}, {c.key: c.plan for c in found})
 
     def save(
         self, path: Path, changed: Mapping[str, np.ndarray], plan: Mapping[str, dict[str, Any]] | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +15,9 @@ from modelkit.errors import ModelError
 from modelkit.files import shown
 
 if TYPE_CHECKING:
-    from modelkit.checkpoint.container import Container, Kept
+    from modelkit.checkpoint.container import Container
+
+Kept = Mapping[str, Mapping[int, Any]]
 
 
 @dataclass
@@ -44,6 +48,28 @@ class _Draft:
     array: np.ndarray
     alive: np.ndarray | None = None
     touched: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+
+
+def write_back(
+    held: Container, path: Path, before: ir.Model, after: ir.Model, kept: Kept | None = None
+) -> dict[str, Any]:
+    """Write a container again with what changed between two graphs.
+
+    Args:
+        held: The container that the graph came from.
+        path: Where to; in the format of the original, whatever its name.
+        before: The graph after ``normalise``, before it was changed.
+        after: The changed graph.
+        kept: For each initializer that was cut, by axis, the positions in ``before`` that are left.
+
+    Returns:
+        The plan, see ``Container.save``.
+
+    Raises:
+        ModelError: A change cannot be expressed in this state dict.
+    """
+    found = changes(held, before, after, kept or {})
+    return held.save(path, {c.key: c.array for c in found}, {c.key: c.plan for c in found})
 
 
 def changes(held: Container, before: ir.Model, after: ir.Model, kept: Kept) -> list[Change]:

@@ -14,7 +14,8 @@ from typing import Annotated
 
 import typer
 
-from modelkit.cli import evaluate, init, inspect, prune, quantize, rules
+from modelkit.cli import ci, compare, evaluate, init, inspect, prune, quantize, rules, verify
+from modelkit.cli import run as run_command
 from modelkit.cli.console import drop_stdout, fail, state
 from modelkit.errors import ModelkitError, ResourceError, UsageError, defect, refusal
 from modelkit.version import VERSION
@@ -47,9 +48,12 @@ def _root(
 
 app.command("quantize", short_help="Store a model's numbers in fewer bits.")(quantize.command)
 app.command("prune", short_help="Take weights or whole channels out of a model.")(prune.command)
+app.command("run", short_help="Run several commands in order, from a recipe.")(run_command.command)
 app.add_typer(rules.app, name="rules", short_help="Write, check and run rule engines.")
 app.command("inspect", short_help="Show what is in a model, and what would stop quantization.")(inspect.command)
 app.command("evaluate", short_help="Compare models: quality, agreement, size and latency.")(evaluate.command)
+app.command("compare", short_help="Hold a new model against the old one: a gate for CI.")(compare.command)
+app.command("verify", short_help="Find out whether what a report says is so.")(verify.command)
 app.command("init", short_help="Write a commented YAML template for a command.")(init.init)
 app.command("schema", short_help="Print the JSON Schema of a command's config.")(init.schema)
 
@@ -78,6 +82,12 @@ def main(argv: list[str] | None = None) -> None:
 def run(argv: list[str]) -> int:
     """Run one command line and return its exit code."""
     state.debug, state.wrote, state.left = "--debug" in argv, False, ""
+    state.error = state.ci = None
+    code = _run(argv)
+    return ci.end(code) if state.ci is not None else code
+
+
+def _run(argv: list[str]) -> int:
     try:
         code = int(app(args=argv, prog_name="modelkit", standalone_mode=False) or 0)
         # typer makes an exit code of Ctrl-C, and ends the program itself where nobody reads its help.

@@ -19,6 +19,7 @@ from modelkit.staging import shown
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from modelkit.cli.outcome import Outcome
     from modelkit.progress import Progress
 
 _SHOW_AFTER = 2.0  # seconds; quicker work needs no progress
@@ -34,11 +35,15 @@ class State:
         debug: Show the traceback of an error above its line.
         wrote: Whether the results are in place, so that an interruption must not say otherwise.
         left: What is in place of a run that was cut short in its middle.
+        error: The error that ended it.
+        ci: What continuous integration is to be told; None where no flag asks for it.
     """
 
     debug: bool = False
     wrote: bool = False
     left: str = ""
+    error: ModelkitError | None = None
+    ci: Outcome | None = None
 
 
 state = State()
@@ -111,6 +116,7 @@ def say(text: str, *, quiet: bool = False) -> None:
 
 def fail(error: ModelkitError) -> int:
     """Print an error with all its problems and the hint; returns the exit code."""
+    state.error = error
     message, problems = error.message, list(getattr(error, "problems", []))
     if isinstance(error, ConfigError) and len(problems) == 1:
         message, problems = problems[0], []

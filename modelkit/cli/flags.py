@@ -30,7 +30,15 @@ OutputOption = Annotated[
 ]
 ResultsOption = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FOLDER", help="For a folder of models: where results are kept as JSON."),
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="PATH",
+        help="For a folder of models: where results are kept as JSON. For one model with --html: the page.",
+    ),
+]
+PageOption = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="PATH", help="With --html: where the page goes.")
 ]
 DataOption = Annotated[
     Path | None,
@@ -68,6 +76,9 @@ TrustFlag = Annotated[
     bool,
     typer.Option("--trust", help="Load a checkpoint that can run code: pickled modules, TorchScript."),
 ]
+HtmlFlag = Annotated[
+    bool, typer.Option("--html", help="Write the report as a page for the browser too, in one file.")
+]
 ForceFlag = Annotated[bool, typer.Option("--force", "-f", help="Overwrite an artifact that exists.")]
 ConfigOption = Annotated[
     Path | None,
@@ -85,15 +96,15 @@ MaxDropOption = Annotated[
 ]
 MinRatioOption = Annotated[
     str | None,
-    typer.Option("--min-ratio", metavar="X", help="At least this many times smaller."),
+    typer.Option("--min-ratio", metavar="X", help="At least this many times smaller: 3.5x."),
 ]
 MinSpeedupOption = Annotated[
     str | None,
-    typer.Option("--min-speedup", metavar="X", help="At least this many times faster."),
+    typer.Option("--min-speedup", metavar="X", help="At least this many times faster: 2x."),
 ]
 MaxLatencyOption = Annotated[
     str | None,
-    typer.Option("--max-latency", metavar="TIME", help="Longest median latency: 5ms."),
+    typer.Option("--max-latency", metavar="TIME", help="Longest median latency of a batch: 5ms."),
 ]
 ThreadsOption = Annotated[
     str | None,
@@ -109,8 +120,27 @@ SkipOption = Annotated[
     list[str] | None,
     typer.Option("--skip", metavar="GLOB", help="Of a folder, leave out models and folders that fit; repeatable."),
 ]
+OnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="WHERE",
+        help="Where models of a folder are worked on: ray starts a local Ray, ray://HOST:10001 is a Ray cluster.",
+    ),
+]
 WorkersOption = Annotated[
-    str | None, typer.Option("--workers", metavar="N", help="Models of a folder that are worked on at a time (1).")
+    str | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        help="Models of a folder that are worked on at a time (1; on a cluster as many as fit).",
+    ),
+]
+CpusOption = Annotated[
+    str | None, typer.Option("--cpus", metavar="N", help="Processors for each model of a folder (on a cluster 1).")
+]
+GpusOption = Annotated[
+    str | None, typer.Option("--gpus", metavar="N", help="Accelerators for each model of a folder, on a cluster (0).")
 ]
 TimeoutOption = Annotated[
     str | None, typer.Option("--timeout", metavar="TIME", help="Longest time for one model of a folder: 10min.")

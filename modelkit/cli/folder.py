@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelkit.cli import ci
 from modelkit.cli.console import say, show, show_line, state
 from modelkit.cli.flags import scalars
 from modelkit.errors import BudgetError, PartError, UsageError
@@ -29,7 +30,10 @@ class FolderFlags:
 
     match: list[str] | None = None
     skip: list[str] | None = None
+    on: str | None = None
     workers: str | None = None
+    cpus: str | None = None
+    gpus: str | None = None
     timeout: str | None = None
     memory: str | None = None
     resume: bool = False
@@ -64,13 +68,13 @@ def any_folder(models: list[Path], flags: FolderFlags) -> Path | None:
     return models[0] if is_folder(models[0], flags) else None
 
 
-def no_results(output: Path | None) -> None:
-    """Refuse a folder for results where there is only one model.
+def no_results(output: Path | None, *, html: bool = False) -> None:
+    """Refuse a folder for results where there is only one model and no page to be written.
 
     Raises:
         UsageError: One was given.
     """
-    if output is not None:
+    if output is not None and not html:
         raise UsageError("--output is for a folder of models", "--json > FILE keeps what is said of one model")
 
 
@@ -84,7 +88,9 @@ def run_folder(
     test: Path | None = None,
     config: Resolved[Any] | None = None,
     loading: Loading,
+    cache: Path | bool = True,
     force: bool = False,
+    html: bool = False,
     dry_run: bool = False,
     explain: bool = False,
     as_json: bool = False,
@@ -112,8 +118,10 @@ def run_folder(
         config=config,
         options=_options(flags),
         loading=loading,
+        cache=cache,
         resume=flags.resume,
         force=force,
+        html=html,
     )
     if dry_run:
         _show_plan(request, as_json=as_json, quiet=quiet)
@@ -121,12 +129,14 @@ def run_folder(
     with _faces(as_json=as_json, quiet=quiet, verbose=verbose, kept=output is not None) as faces:
         found = api.run_folder(request, listener=faces)
     state.wrote = True
+    ci.tell_summary(found)
     if as_json:
         show_line(found.to_dict(rows=False))
     elif not quiet:
         show(report.render(found))
     if output is not None:
-        say(f"wrote {output / 'summary.json'} and {output / 'summary.md'}", quiet=quiet or as_json)
+        more = f", and {output / 'index.html'}" if html else ""
+        say(f"wrote {output / 'summary.json'} and {output / 'summary.md'}{more}", quiet=quiet or as_json)
     _judge(found, output)
 
 

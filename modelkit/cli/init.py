@@ -18,7 +18,7 @@ CommandArgument = Annotated[
     str,
     typer.Argument(
         metavar="COMMAND",
-        help="The command whose config is wanted: quantize, prune, evaluate or rules.",
+        help="The command whose config is wanted: quantize, prune, run, evaluate, compare or rules.",
         show_default=False,
     ),
 ]
@@ -61,8 +61,12 @@ def init(
         return
     target = output if output is not None else Path(f"{command}.yaml")
     templates.write(command, text, schema, target, force=force)
-    use = f"rules check {target}" if command == "rules" else f"{command} MODEL --config {target}"
-    say(f"wrote {target}; run: modelkit {use}")
+    use = {
+        "run": f"run {target} MODEL",
+        "compare": f"compare OLD NEW --config {target}",
+        "rules": f"rules check {target}",
+    }
+    say(f"wrote {target}; run: modelkit {use.get(command, f'{command} MODEL --config {target}')}")
 
 
 def schema(command: CommandArgument, debug: DebugFlag = False) -> None:
@@ -81,17 +85,18 @@ def schema(command: CommandArgument, debug: DebugFlag = False) -> None:
 
 def _schema_of(command: str) -> type[BaseModel]:
     """The config of a command."""
-    from modelkit.api import EvaluateConfig
+    from modelkit.api import CompareConfig, EvaluateConfig
     from modelkit.commands import COMMANDS
+    from modelkit.recipe.config import RUN, RecipeConfig
+    from modelkit.rules.config import RulesFile
 
-    if command in COMMANDS:
-        return COMMANDS[command].schema
-    if command == "evaluate":
-        return EvaluateConfig
-    if command == "rules":
-        from modelkit.rules.config import RulesFile
-
-        return RulesFile
-    raise UsageError(
-        f"'{shown(command)}' has no config", f"commands with one: {', '.join(COMMANDS)}, evaluate, rules"
-    )
+    schemas: dict[str, type[BaseModel]] = {
+        **{name: each.schema for name, each in COMMANDS.items()},
+        RUN: RecipeConfig,
+        "evaluate": EvaluateConfig,
+        "compare": CompareConfig,
+        "rules": RulesFile,
+    }
+    if command not in schemas:
+        raise UsageError(f"'{shown(command)}' has no config", f"commands with one: {', '.join(schemas)}")
+    return schemas[command]

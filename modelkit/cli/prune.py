@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from modelkit.cli import ci
 from modelkit.cli import flags as f
+from modelkit.cli.ci import GithubFlag, JunitOption
 from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag
 from modelkit.cli.folder import FolderFlags
 from modelkit.cli.transform import Given, transform
@@ -85,13 +87,19 @@ def command(
     sets: f.SetOption = None,
     match: f.MatchOption = None,
     skip: f.SkipOption = None,
+    on: f.OnOption = None,
     workers: f.WorkersOption = None,
+    cpus: f.CpusOption = None,
+    gpus: f.GpusOption = None,
     timeout: f.TimeoutOption = None,
     memory: f.MemoryOption = None,
     resume: f.ResumeFlag = False,
     dry_run: f.DryRunFlag = False,
     explain: f.ExplainFlag = False,
+    junit: JunitOption = None,
+    github: GithubFlag = False,
     seed: f.SeedOption = None,
+    html: f.HtmlFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -120,9 +128,10 @@ def command(
 
         modelkit prune models/ --sparsity 0.5 -o small/ --workers 2
     """
+    ci.begin("prune", model, junit=junit, github=github, files=(output, data, test, config))
     from modelkit.prune.config import PruneConfig
 
-    folder = FolderFlags(match, skip, workers, timeout, memory, resume)
+    folder = FolderFlags(match, skip, on, workers, cpus, gpus, timeout, memory, resume)
     options = f.resolve_config(
         "prune",
         PruneConfig,
@@ -141,5 +150,5 @@ def command(
         },
     )
     loading = f.loading(arch, inputs, trust)
-    given = Given(output, data, test, loading, force, dry_run, explain, as_json, quiet, verbose)
+    given = Given(output, data, test, loading, force, html, dry_run, explain, as_json, quiet, verbose)
     transform("prune", model, options, folder, given)

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from google.protobuf.message import Message  # type: ignore[import-untyped]
 
 from modelkit.errors import ModelError, UnsafeError
-from modelkit.files import contained
+from modelkit.files import Kind, contained, sniff
 
 _TYPED_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 # Inlining multiplies: ten functions that call each other ten times make 10^10 nodes.
@@ -134,6 +134,11 @@ def _external_region(tensor: onnx.TensorProto, expected: int | None, path: Path)
         ) from None
     if not stat.S_ISREG(status.st_mode):
         raise UnsafeError(f"the external data '{location}' of '{path.name}' is not a plain file")
+    if sniff(file) is Kind.LFS_POINTER:
+        raise ModelError(
+            f"the external data file '{location}' of '{path.name}' is a Git LFS pointer, not the data itself",
+            "run git lfs pull",
+        )
     if status.st_nlink > 1:
         # onnx_ir and onnxruntime refuse these later with less to say: a hard link can be a way out.
         raise UnsafeError(

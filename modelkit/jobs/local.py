@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from modelkit.cores import usable_cores
 from modelkit.errors import ResourceError
 from modelkit.jobs.processes import end, ending, families, resident
 from modelkit.jobs.protocol import Event, Finished, Progressed, Started, Status, Task
@@ -66,15 +67,25 @@ class LocalRunner:
         workers: How many tasks run at a time; 1 or more.
         warm: Modules that a worker imports before its first task, outside any time limit.
         holding: Descriptors that workers keep open as long as they live, such as that of a lock.
+        threads: Threads of numpy and torch in each worker; None for its share of the cores, unless the environment
+            says otherwise.
 
     Raises:
         ResourceError: This system cannot do it, or there is no room for temporary files.
     """
 
-    def __init__(self, workers: int = 1, *, warm: Sequence[str] = (), holding: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        workers: int = 1,
+        *,
+        warm: Sequence[str] = (),
+        holding: Sequence[int] = (),
+        threads: int | None = None,
+    ) -> None:
         if os.name == "nt":
             raise ResourceError("running many models needs Linux or macOS", "run them one by one")
         self._count, self._warm, self._holding = workers, tuple(warm), tuple(holding)
+        self._threads = threads
         self._scratch = Scratch()
         self._workers: list[_Worker] = []
         self._families_at = 0.0
@@ -92,6 +103,15 @@ class LocalRunner:
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Event]:
         """Run tasks; see ``Runner.run``."""
+        for event in self.watch(tasks):
+            if event is not None:
+                yield event
+
+    def watch(self, tasks: Iterable[Task]) -> Iterator[Event | None]:
+        """Run tasks like ``run``; yields None too, at least each second, for a caller that has to look elsewhere.
+
+        Limits hold only while somebody waits for the next event.
+        """
         queue = iter(tasks)
         more = True
         for worker in self._workers:  # of a run that was left before its end
@@ -109,6 +129,7 @@ class LocalRunner:
             if not busy:
                 return
             yield from self._listen(busy)
+            yield None
 
     def _engage(self, worker: _Worker) -> Iterator[Event]:
         """Give a worker its task, or start it: it gets the task as soon as it is ready."""
@@ -151,9 +172,8 @@ class LocalRunner:
     def _environment(self, worker: _Worker) -> dict[str, str]:
         """The worker finds the same modules, and keeps its temporary files where they are cleaned up after it."""
         paths = [os.path.abspath(path) for path in sys.path if path]  # noqa: PTH100 - text in, text out
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        share = str(max(1, cores // self._count))
-        threads = {name: os.environ.get(name, share) for name in _THREADS}
+        share = self._threads or max(1, usable_cores() // self._count)
+        threads = {name: str(self._threads or os.environ.get(name, share)) for name in _THREADS}
         return {
             **os.environ,
             **threads,

@@ -1,21 +1,27 @@
 """What is to be done and what came of it, in plain values: the one protocol of every kind of worker.
 
 A runner takes tasks and yields events. It knows nothing of models: a task names the function that does it, which a
-worker imports. ``modelkit.jobs.local`` runs tasks in processes of this machine; another runner (on a cluster) only
-has to yield the same events.
+worker imports. ``modelkit.jobs.local`` runs tasks in processes of this machine, ``modelkit.jobs.cluster`` on a Ray
+cluster: both yield the same events. A worker may be on a machine with other disks, so every file that a task works
+with is a ``Path`` in its payload, never text, and is named in ``reads`` or lies in the folder of ``writes``.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Protocol
 
 from modelkit.progress import Progress
 
 Entry = Callable[[Mapping[str, Any], Progress], dict[str, Any]]
-"""What does a task: takes its payload and a listener, returns plain values that JSON can hold."""
+"""What does a task: takes its payload and a listener, returns plain values that JSON can hold, and Paths."""
+
+Beside = Callable[[Path], list[Path]]
+"""Tells what else belongs to a file that a task reads, such as external data: files below the file's folder."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,10 @@ class Task:
         limits: What it may use.
         cpus: Processors that it keeps busy; a cluster places it by them.
         gpus: The same for accelerators; a share of one is possible.
+        reads: Files and folders that it reads, as the payload names them.
+        writes: Files that it may write, all in one folder. What else it leaves in that folder counts too.
+        beside: The ``Beside`` that tells what belongs to the files in ``reads``, named like the entry. It is called
+            where ``run`` was, and only for files that a worker does not see; empty where nothing does.
     """
 
     name: str
@@ -50,6 +60,9 @@ class Task:
     limits: Limits = Limits()
     cpus: float = 1
     gpus: float = 0
+    reads: tuple[Path, ...] = ()
+    writes: tuple[Path, ...] = ()
+    beside: str = ""
 
 
 class Status(StrEnum):
@@ -113,6 +126,12 @@ class Finished:
 Event = Started | Progressed | Finished
 
 
+def imported(name: str) -> Any:
+    """Import what ``"package.module:function"`` names."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 class Runner(Protocol):
     """Runs tasks, several at a time. To be used in a ``with`` block, whose end stops whatever still runs."""
 
@@ -127,7 +146,7 @@ class Runner(Protocol):
             For each task Started, Progressed now and then, and one Finished. A task that fails never ends the run.
 
         Raises:
-            ResourceError: No worker can be started at all.
+            ModelkitError: No worker can be started at all.
         """
 
     def __enter__(self) -> Runner:

@@ -18,19 +18,24 @@ _PREFIX = "modelkit-jobs-"
 class Scratch:
     """The folder of one run, locked as long as its process lives.
 
+    Args:
+        parent: Where to make it; None for the system's folder of temporary files.
+
     Raises:
         ResourceError: It cannot be made (in ``open``).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, parent: Path | None = None) -> None:
+        self._parent = parent
         self._folder: Path | None = None
         self._lock: int | None = None
 
     def open(self) -> Path:
         """Make the folder, after removing those that nobody holds any more."""
-        _sweep(Path(tempfile.gettempdir()))
+        parent = self._parent or Path(tempfile.gettempdir())
+        _sweep(parent)
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
             self._lock = hold(self._folder, create=True)
         except OSError as error:
             raise ResourceError(f"cannot make a folder for temporary files: {error.strerror}") from error

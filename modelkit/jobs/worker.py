@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from modelkit.errors import ModelkitError, defect, refusal
+from modelkit.jobs.protocol import imported
 from modelkit.progress import Progress
 
 _EVERY = 0.1  # seconds between messages of progress
@@ -49,8 +50,7 @@ def main(descriptor: int, parent: int) -> None:
 def do(entry: str, payload: Mapping[str, Any], progress: Progress) -> tuple[Any, ...]:
     """Do one task; returns the message about its end."""
     try:
-        module, _, name = entry.partition(":")
-        return ("done", getattr(importlib.import_module(module), name)(payload, progress))
+        return ("done", imported(entry)(payload, progress))
     except ModelkitError as error:
         reason = "; ".join([error.message, *_more(error)])
         kind = "memory" if any(words in reason for words in _NO_MEMORY) else "error"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import platform
 import re
 import subprocess
@@ -13,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from modelkit.cores import usable_cores
 from modelkit.version import VERSION
 
 Int8Kind = Literal["vnni", "avx2", "arm_dot", "other"]
@@ -40,7 +40,7 @@ def machine_facts() -> dict[str, object]:
     cpu, words = _processor()
     return {
         "cpu": cpu,
-        "cores": _usable_cores(),
+        "cores": usable_cores(),
         "architecture": platform.machine(),
         "features": sorted(_known(words)),
         "int8": int8_kind(),
@@ -79,12 +79,6 @@ def _int8_kind(features: set[str]) -> Int8Kind:
 
 def _known(words: frozenset[str]) -> set[str]:
     return {feature for feature, names in _FEATURES.items() if not words.isdisjoint(names)}
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @cache

@@ -12,7 +12,7 @@ from modelkit.errors import UsageError
 from modelkit.graph.run import session_of
 from modelkit.progress import Progress
 from modelkit.train.config import FineTune
-from modelkit.train.history import History
+from modelkit.train.history import History, note
 
 
 @dataclass
@@ -57,12 +57,13 @@ class Tuner:
             progress=progress,
             seed=self.seed,
         )
+        note(model, history)
         return [_whole(history), *decisions]
 
     def share_out(self, steps: int) -> list[int]:
-        """Divide the epochs among steps, at least one each; the last gets what is left over, and so the most."""
-        each = max(1, self.options.epochs // steps)
-        return [each] * (steps - 1) + [max(each, self.options.epochs - each * (steps - 1))]
+        """Divide the epochs among steps, at least one each; the last, which ends at the target, gets half or more."""
+        each = max(1, self.options.epochs // (2 * steps - 2)) if steps > 1 else 0
+        return [each] * (steps - 1) + [max(1, self.options.epochs - each * (steps - 1))]
 
 
 def _whole(history: History) -> Decision:

@@ -16,6 +16,8 @@ from modelkit.rules.model import Bound, Forbid, Monotone, Require, RuleSet
 from modelkit.rules.samples import all_atoms
 from modelkit.rules.solver import Found, RowMaker
 
+_MOST_BOXES = 200_000
+
 
 @dataclass
 class Analysis:
@@ -28,7 +30,8 @@ class Analysis:
         boxes: Boxes of all rules, in the order in which the policy asks the rules.
         rows: Finds rows in regions.
         dead: Indices of rules whose condition never holds.
-        complex: Indices of rules that are too complex to be taken apart; they have no boxes.
+        complex: Indices of rules that are too complex to be taken apart, by themselves or all together; they have no
+            boxes.
         unsure: Indices of rules of which it is not known whether they can fire.
         when: For each claim the regions in which it must hold; None where that is too complex.
     """
@@ -49,7 +52,7 @@ class Analysis:
         cubes: list[tuple[int, Cube]] = []
         for index in rules.order:
             found = _cubes(maker, rules.rules[index].when)
-            if found is None:
+            if found is None or self.budget.is_spent or len(cubes) + len(found) > _MOST_BOXES:
                 self.complex.append(index)
             else:
                 cubes += [(index, cube) for cube in found]

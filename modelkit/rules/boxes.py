@@ -126,8 +126,8 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.owner)
 
-    def take(self, which: np.ndarray) -> Boxes:
-        """Some of them, by index or mask."""
+    def take(self, which: np.ndarray | slice) -> Boxes:
+        """Some of them, by index, mask or slice."""
         return Boxes(self.low[which], self.high[which], self.bits[which], self.owner[which])
 
     def region(self, index: int) -> Region:

@@ -11,10 +11,9 @@ import numpy as np
 from modelkit.errors import ModelError
 from modelkit.files import Kind, require_file, sniff
 from modelkit.rules.conditions import atoms, columns_of
-from modelkit.rules.evaluate import Evaluation, Table, evaluate, fires, holds
-from modelkit.rules.load import load
+from modelkit.rules.evaluate import Evaluation, Table, evaluate, fires, holds, outcome_values
 from modelkit.rules.model import Policy, RuleSet
-from modelkit.rules.onnx_build import rules_of
+from modelkit.rules.onnx_build import open_rules
 from modelkit.rules.table import read_table, row_of, row_text
 from modelkit.rules.text import condition_text
 from modelkit.rules.verify import first_difference, run_rules
@@ -37,6 +36,7 @@ class Explanation:
         literals: The comparisons of that rule's condition with the row's values, and whether each holds.
         fired: Names of all rules that fire.
         scores: Scores by label, with policies that reckon with them.
+        adds: With the policy `score`, what the default and each rule that fires adds.
     """
 
     row: int
@@ -48,6 +48,7 @@ class Explanation:
     literals: tuple[tuple[str, bool], ...] = ()
     fired: tuple[str, ...] = ()
     scores: dict[str, float] = field(default_factory=dict)
+    adds: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -68,7 +69,7 @@ def explain(source: Path, data: Path, *, first: int = 0, count: int = 10) -> lis
         DataError: The data does not fit.
     """
     is_onnx = sniff(require_file(source)) is Kind.ONNX
-    rules = rules_of(source) if is_onnx else load(source)
+    rules = open_rules(source)
     table, _ = read_table(rules, data)
     part = {name: values[first : first + count] for name, values in table.items()}
     if not len(next(iter(part.values()))):
@@ -115,8 +116,24 @@ def explanations(rules: RuleSet, table: Table, result: Evaluation, first: int = 
                 {str(label): float(s) for label, s in zip(rules.classes, result.scores[i], strict=False)}
                 if rules.policy in (Policy.VOTE, Policy.COLLECT)
                 else {},
+                _adds(
+                    rules,
+                    np.flatnonzero(fired[i]).tolist(),
+                    {name: values[i : i + 1] for name, values in table.items()},
+                ),
             )
         )
+    return found
+
+
+def _adds(rules: RuleSet, firing: list[int], table: Table) -> dict[str, float]:
+    """What makes up a sum, in its order."""
+    if rules.policy is not Policy.SCORE:
+        return {}
+    found = {} if rules.default is None else {"default": float(outcome_values(rules.default, table)[0])}
+    for index in firing:
+        rule = rules.rules[index]
+        found[rule.name] = float(outcome_values(rule.then, table)[0])
     return found
 
 

@@ -21,7 +21,7 @@ from modelkit.rules.places import Places
 from modelkit.yaml_strict import BrokenYamlError, parse
 
 MAX_BYTES = 64 << 20
-MAX_VALUES = 5_000_000
+MAX_VALUES = 1_000_000
 _HINT = "`modelkit schema rules` lists every key; docs/rules.md describes conditions"
 
 

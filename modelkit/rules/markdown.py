@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modelkit.report import units
 from modelkit.report.markdown import code, escape, table
-from modelkit.rules.build import BuildReport
+from modelkit.rules.build_report import BuildReport
 from modelkit.rules.document import to_yaml
 from modelkit.rules.table import row_text
 from modelkit.rules.text import condition_text

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelkit.errors import ModelError, UsageError
-from modelkit.files import require_file, shown
+from modelkit.files import Kind, require_file, shown, sniff
 from modelkit.rules.document import SCHEMA, to_yaml
-from modelkit.rules.load import from_yaml
+from modelkit.rules.load import from_yaml, load
 from modelkit.rules.model import RuleSet
 from modelkit.rules.onnx_input import Inputs
 from modelkit.rules.onnx_match import Matcher, exact_axes
@@ -91,3 +91,14 @@ def rules_of(path: Path) -> RuleSet:
             f"'{shown(path)}' holds no rule set", "`modelkit rules build` makes ONNX files that explain themselves"
         )
     return from_yaml(texts[0], f"{path.name}, {METADATA_KEY}")
+
+
+def open_rules(path: Path) -> RuleSet:
+    """The rule set of a rules file, or of an ONNX file that was made of one; content tells which it is.
+
+    Raises:
+        UsageError: The file does not exist.
+        ModelError: It is an ONNX file that was not made of rules.
+        ConfigError: What it holds is no valid rule set.
+    """
+    return rules_of(path) if sniff(require_file(path)) is Kind.ONNX else load(path)

@@ -145,6 +145,12 @@ class Outputs:
             parts = nodes.add("Mul", nodes.cast(fired, "DOUBLE"), nodes.constant(values))
         else:  # NaN times 0 is NaN
             parts = nodes.add("Where", fired, values, nodes.constant(np.float64(0.0)))
+        if (
+            start == 0.0
+        ):  # nothing to begin with; adding it last turns a -0.0, which skipped rules may leave, into 0.0
+            running = nodes.add("CumSum", parts, nodes.constant(np.int64(1)))
+            last = self._slice(running, -1, np.iinfo(np.int64).max)
+            return nodes.add("Add", last, nodes.constant(np.float64(0.0)))
         if isinstance(start, float):
             shape = nodes.add("Concat", self._inputs.count(), nodes.constant([1], np.int64), axis=0)
             start = nodes.add("Expand", nodes.constant(np.array([[start]])), shape)

@@ -65,7 +65,7 @@ def find_shadowed(analysis: Analysis, budget: Budget) -> tuple[list[Shadow], Ver
         worst = PROVED
         for index in range(start, end):
             region = boxes.region(index)
-            before = boxes.take(np.arange(start))
+            before = boxes.take(slice(0, start))
             before = before.take(before.touching(region))
             by |= set(before.owner.tolist())
             verdict = uncovered(before, region, analysis.rows, budget)
@@ -99,7 +99,7 @@ def _row(analysis: Analysis, rule: int, boxes: range) -> Row | None:
 def _least(analysis: Analysis, start: int, end: int, by: set[int]) -> tuple[int, ...]:
     """One rule that covers all of the rule's boxes by itself, where there is one; else all that touch them."""
     boxes = analysis.boxes
-    earlier = boxes.take(np.arange(start))
+    earlier = boxes.take(slice(0, start))
     for owner in sorted(by):
         mine = earlier.take(earlier.owner == owner)
         if all(mine.containing(boxes.region(index)).any() for index in range(start, end)):

@@ -6,7 +6,7 @@ from rich.console import RenderableType
 
 from modelkit.report import units
 from modelkit.report.text import add_row, new_table, notes, pairs, stack, titled
-from modelkit.rules.build import BuildReport
+from modelkit.rules.build_report import BuildReport
 from modelkit.rules.explain import Explanation
 from modelkit.rules.findings import CheckReport
 from modelkit.rules.fit import Fit
@@ -103,7 +103,9 @@ def render_explanation(explanations: list[Explanation]) -> RenderableType:
     for each in explanations:
         rows: list[tuple[object, object]] = [("result", each.result), ("because", each.because)]
         rows += [("", f"{'✓' if holds else '✗'} {text}") for text, holds in each.literals]
-        if each.fired:
+        if each.adds:
+            rows.append(("adds up", ", ".join(f"{name} {value:+g}" for name, value in each.adds.items())))
+        elif each.fired:
             rows.append(("all that fire", ", ".join(each.fired)))
         if each.scores:
             rows.append(("scores", ", ".join(f"{label} {score:g}" for label, score in each.scores.items())))

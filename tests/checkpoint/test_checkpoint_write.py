@@ -17,6 +17,7 @@ import torch
 from modelkit.checkpoint.container import Container, read
 from modelkit.checkpoint.loading import Loading
 from modelkit.checkpoint.open import open_source
+from modelkit.checkpoint.write_back import write_back
 from modelkit.cli.app import run
 from modelkit.errors import ModelError
 from modelkit.files import sniff
@@ -56,7 +57,7 @@ class Opened:
         value.shape = ir.Shape(array.shape)
 
     def write(self, **kept: Any) -> dict[str, Any]:
-        return self.container.write(Path("out"), self.before, self.after, **kept)
+        return write_back(self.container, Path("out"), self.before, self.after, **kept)
 
     def agree(self) -> None:
         """The written state dict in its own class computes what the changed graph computes."""

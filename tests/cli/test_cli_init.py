@@ -77,8 +77,16 @@ def test_list(capsys: Capsys) -> None:
             "there are default, article",
         ),
         (["init", "quantize", "-t", "../evaluate/default"], "has no template '../evaluate/default'", "see --list"),
-        (["init", "prune\x1b[1m"], "'prune\\x1b[1m' has no config", "commands with one: quantize, prune, evaluate, rules"),
-        (["schema", "inspect"], "'inspect' has no config", "commands with one: quantize, prune, evaluate, rules"),
+        (
+            ["init", "prune\x1b[1m"],
+            "'prune\\x1b[1m' has no config",
+            "commands with one: quantize, prune, run, evaluate, compare, rules",
+        ),
+        (
+            ["schema", "inspect"],
+            "'inspect' has no config",
+            "commands with one: quantize, prune, run, evaluate, compare, rules",
+        ),
     ],
 )
 def test_unknown_names(capsys: Capsys, folder: Path, argv: list[str], error: str, hint: str) -> None:
@@ -101,7 +109,9 @@ def test_every_template_fits_its_schema_and_runs(capsys: Capsys, folder: Path, c
     samples()
     # The defaults of prune do not say how much.
     more = ["--sparsity", "0.5"] if (command, template) == ("prune", "default") else []
-    ran = cli(capsys, command, "m.onnx", "--config", "c.yaml", "--data", "d.npz", *more, *QUICK)
+    models = ["m.onnx", mlp("n.onnx", sizes=(16, 32, 10))] if command == "compare" else ["m.onnx"]
+    how = ["c.yaml", "m.onnx"] if command == "run" else [*models, "--config", "c.yaml"]
+    ran = cli(capsys, command, *how, "--data", "d.npz", *more, *QUICK)
     assert ran.code in (0, 1), ran.err
     assert ran.out
 

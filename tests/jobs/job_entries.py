@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -33,6 +34,13 @@ def obey(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     if what == "noise":
         print("x" * 10_000, flush=True)
         os.write(2, b"\xff\x00 noise\n")
+    if what == "log":
+        with Path(payload["log"]).open("a") as file:
+            file.write(f"{payload['me']}\n")
+        time.sleep(payload["seconds"])
+    if what == "murder":  # of the process that looks after this one
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
     if what == "sleep":
         time.sleep(payload["seconds"])
     return {"what": what, "pid": os.getpid(), "temporary": os.environ["TMPDIR"]}

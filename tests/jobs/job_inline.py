@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from modelkit.jobs.protocol import Event, Finished, Progressed, Started, Status, Task
 from modelkit.jobs.worker import do
@@ -13,7 +13,7 @@ from modelkit.jobs.worker import do
 class InlineRunner:
     """Does tasks one after another in this process."""
 
-    def __init__(self, workers: int = 1, *, warm: Sequence[str] = (), holding: Sequence[int] = ()) -> None:
+    def __init__(self, workers: int = 1, **more: object) -> None:
         pass
 
     def __enter__(self) -> InlineRunner:

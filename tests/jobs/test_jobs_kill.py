@@ -168,7 +168,12 @@ def test_an_interrupt_leaves_no_debris_and_can_be_resumed(
     argv += ["--set", "measure.seconds=0.001", "--set", "objective=size"]
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     process = subprocess.Popen(
-        argv, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        argv,
+        env=environment,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     journal = tmp_path / "out" / ".modelkit" / "quantize.jsonl"
 
@@ -180,7 +185,10 @@ def test_an_interrupt_leaves_no_debris_and_can_be_resumed(
         time.sleep(0.02)
     time.sleep(0.3)
     process.send_signal(number)
-    out, err = process.communicate(timeout=20)
+    try:
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
     assert (process.returncode, out) == (code, "")
     assert err.splitlines()[-1] == f"{word}; 1 of 3 models are done; --resume goes on", err
     assert "Traceback" not in err

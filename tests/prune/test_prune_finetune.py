@@ -81,7 +81,8 @@ def test_training_needs_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "steps", "expected"), [(3, 1, [3]), (9, 3, [3, 3, 3]), (10, 3, [3, 3, 4]), (1, 3, [1, 1, 1])]
+    ("epochs", "steps", "expected"),
+    [(3, 1, [3]), (9, 3, [2, 2, 5]), (10, 3, [2, 2, 6]), (1, 3, [1, 1, 1]), (24, 2, [12, 12])],
 )
 def test_steps_share_the_epochs(epochs: int, steps: int, expected: list[int]) -> None:
     assert Tuner(None, FineTune(epochs=epochs), None, 0).share_out(steps) == expected  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise, product
 
 import numpy as np
@@ -17,12 +18,12 @@ from modelkit.rules.evaluate import Table, evaluate, fires
 from modelkit.rules.findings import CheckReport, Kind, Level
 from modelkit.rules.load import from_yaml
 from modelkit.rules.model import Label, Monotone, Policy, Rule, RuleSet
-from modelkit.rules.monotone import turns
+from modelkit.rules.monotone import turning_pair, turns
 from modelkit.rules.samples import boundary_values, random_rows
 from modelkit.rules.search import State
 from modelkit.rules.table import Row, row_of, table_of
 
-SLOW = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def grid(rules: RuleSet) -> Table:
@@ -131,7 +132,9 @@ def test_is_never_wrong_with_linear_parts(rules: RuleSet) -> None:
         assert Kind.DEAD not in found or not fired[:, i].any()
         assert Kind.SHADOWED not in found or not (result.rule_id == i).any()
     for claim, (_, verdict) in zip(rules.claims, report.claims, strict=True):
-        if verdict.state is State.PROVED and not isinstance(claim, Monotone):
+        if verdict.state is State.PROVED and isinstance(claim, Monotone):
+            assert turning_pair(rules, claim, table, rng) is None
+        elif verdict.state is State.PROVED:
             kept = claim_holds(claim, rules, table)
             assert kept.all(), row_of(table, int(kept.argmin()))
 
@@ -175,10 +178,11 @@ def random_set(count: int, columns: int, literals: int) -> RuleSet:
 
 
 def test_a_thousand_rules_of_twenty_columns() -> None:
-    report = check(random_set(1000, 20, 6), seconds=60)
+    rules, started = random_set(1000, 20, 6), time.process_time()
+    report = check(rules, seconds=120)
     assert report.overlaps > 1000 and report.complete.state is State.REFUTED
     assert not [finding for finding in report.findings if finding.kind is Kind.UNKNOWN]
-    assert report.seconds < 30  # 3 s on a free core
+    assert time.process_time() - started < 10
     verify_rows(report)
 
 
@@ -198,3 +202,28 @@ def test_policies_say_how_bad_an_overlap_is() -> None:
     for policy, level in ((Policy.UNIQUE, Level.ERROR), (Policy.PRIORITY, Level.WARNING), (Policy.FIRST, Level.NOTE)):
         report = check(RuleSet(cols, rules, policy, default=Label("a")))
         assert [f.level for f in report.findings if f.kind is Kind.CONFLICT] == [level]
+
+
+def test_every_pair_of_boxes_counts_where_linear_conditions_restrict_them() -> None:
+    """A rule of two boxes may meet another in its second box only."""
+    pytest.importorskip("z3")
+    text = "columns: {x: number}\nrules:\n- {when: x != -1.5, then: a}\n- {when: 0.7 * x > -0.1, then: b}"
+    report = check(from_yaml(text))
+    assert (report.overlaps, report.conflicts, report.at_least) == (1, 1, False)
+    verify_rows(report)
+
+
+def test_what_fires_on_both_sides_cancels_in_a_sum() -> None:
+    text = """\
+columns: {age: {type: integer, range: [18, 99]}, income: {type: number, range: [0, 1000000]}}
+policy: score
+rules:
+- {when: age >= 30, then: 40}
+- {when: income > 20000, then: {intercept: 10, linear: {income: %s}}}
+- {when: age >= 50 and income > 5, then: %s}
+constraints: [{monotone: age}, {monotone: income}]
+"""
+    states = [verdict.state for _, verdict in check(from_yaml(text % (0.5, 1))).claims]
+    assert states == [State.PROVED, State.PROVED]
+    states = [verdict.state for _, verdict in check(from_yaml(text % (-0.5, -1))).claims]
+    assert states == [State.REFUTED, State.REFUTED]

@@ -19,7 +19,7 @@ from modelkit.rules.table import table_of
 from modelkit.rules.verify import first_difference, run_rules
 from modelkit.runtime import make_session
 
-SLOW = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def assert_agrees(rules: RuleSet, *tables: dict[str, np.ndarray]) -> None:
@@ -108,3 +108,15 @@ def test_the_same_rules_give_the_same_bytes() -> None:
 )
 def test_sums_are_exact(values: list[float], exact: bool) -> None:
     assert sums_are_exact(values) is exact
+
+
+def test_labels_that_no_rule_gives_have_a_column_of_scores() -> None:
+    cols = (Column("x", ColumnType.NUMBER),)
+    rules = tuple(Rule(f"r{i}", Compare("x", Operator.GT, i / 10), Label("b"), weight=0.1 * i) for i in range(1, 5))
+    labels = ("a", "b", "c")
+    for base in ((), (("c", 0.3),)):
+        voted = RuleSet(cols, rules, Policy.VOTE, labels=labels, base=base)
+        assert_agrees(voted, random_rows(voted, 100, np.random.default_rng(0), declared=True))
+    assert_agrees(
+        RuleSet(cols, rules, labels=labels), random_rows(voted, 100, np.random.default_rng(0), declared=True)
+    )

@@ -39,16 +39,14 @@ def command(
 
         modelkit rules check rules.yaml --strict --json
     """
-    from pathlib import Path
-
     from modelkit.rules.check import check
     from modelkit.rules.findings import Level
-    from modelkit.rules.load import load
+    from modelkit.rules.onnx_build import open_rules
     from modelkit.rules.show import render_check
 
     time = seconds(budget)
     with progress(quiet=quiet, verbose=verbose) as listener:
-        report = check(load(Path(rules)), seconds=time, limit=limit, dead=Level(dead), progress=listener)
+        report = check(open_rules(rules), seconds=time, limit=limit, dead=Level(dead), progress=listener)
     if as_json:
         show_json(report.as_json())
     elif not quiet:

@@ -8,7 +8,12 @@ from typing import Annotated
 
 import typer
 
-RulesArgument = Annotated[Path, typer.Argument(metavar="RULES", help="A rules file in YAML.", show_default=False)]
+RulesArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RULES", help="A rules file in YAML; check takes an ONNX file made of one, too.", show_default=False
+    ),
+]
 SecondsOption = Annotated[
     str,
     typer.Option(
