@@ -54,10 +54,10 @@ def trees(path, double=False):
         class_nodeids=[2, 2, 3, 3, 4, 4],
         class_ids=[0, 1] * 3,
         class_weights=[0.9, 0.1, 0.8, 0.2, 0.1, 0.9],
-        classlabels_strings=["no", "yes"],
+        classlabels_strings=["no", "yes", "perhaps"],
         post_transform="NONE",
     )
-    outputs = [("label", TensorProto.STRING, ["N"]), ("probabilities", TensorProto.FLOAT, ["N", 2])]
+    outputs = [("label", TensorProto.STRING, ["N"]), ("probabilities", TensorProto.FLOAT, ["N", 3])]
     return save(path, [node], outputs, {})
 
 

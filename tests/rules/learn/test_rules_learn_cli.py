@@ -29,7 +29,6 @@ def test_learn_writes_rules_a_model_and_reports(data, tmp_path, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report["rules"] <= 5
     assert report["quality"]["test"] > 0.85
-    assert report["literals"] == sum(1 for _ in ()) or report["literals"] > 0
     rules = load(tmp_path / "rows.rules.yaml")
     table, labels = read_table(rules, test, label="y")
     result = evaluate(rules, table).result
@@ -39,18 +38,11 @@ def test_learn_writes_rules_a_model_and_reports(data, tmp_path, capsys):
     assert (tmp_path / "rows.rules.report.md").read_text()
 
 
-def test_the_same_data_give_the_same_bytes(data, tmp_path, capsys):
+def test_the_same_data_give_the_same_bytes(data, tmp_path):
     for name in ("a", "b"):
-        assert (
-            run(["rules", "learn", str(data), "-y", "y", "-o", str(tmp_path / name / "r.yaml"), "-q", *FAST]) == 0
-            or (tmp_path / name).mkdir() is None
-        )
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir(exist_ok=True)
-        assert (
-            run(["rules", "learn", str(data), "-y", "y", "-o", str(tmp_path / name / "r.yaml"), "-q", "-f", *FAST])
-            == 0
-        )
+        (tmp_path / name).mkdir()
+        target = str(tmp_path / name / "r.yaml")
+        assert run(["rules", "learn", str(data), "-y", "y", "-o", target, "-q", *FAST]) == 0
     assert (tmp_path / "a/r.yaml").read_bytes() == (tmp_path / "b/r.yaml").read_bytes()
     assert (tmp_path / "a/r.onnx").read_bytes() == (tmp_path / "b/r.onnx").read_bytes()
 
@@ -76,7 +68,7 @@ def test_numbers_dates_and_truth_are_known_by_their_values(tmp_path, capsys):
     ("args", "code", "words"),
     [
         (["--target", "z"], 5, "no column 'z'"),
-        (["--target", "y", "--max-rules", "1"], 2, "max_rules"),
+        (["--target", "y", "--max-rules", "1"], 2, "--max-rules: 1"),
         (["--target", "y", "--method", "trees"], 2, "methods"),
         (["--target", "group", "--outcome", "number"], 5, "other than numbers"),
         (["--target", "y", "--without", "sise"], 5, "size"),
