@@ -35,7 +35,9 @@ Result = dict[str, float]
 def peers(folder: Path, *what: str) -> None:
     """Run the script of the peers in its own environment."""
     script = Path(__file__).with_name("rules_peers.py")
-    subprocess.run([os.environ["PEERS_PYTHON"], str(script), what[0], str(folder), *what[1:]], check=True)
+    # -P: this folder has names that the standard library has, too.
+    command = [os.environ["PEERS_PYTHON"], "-P", str(script), what[0], str(folder), *what[1:]]
+    subprocess.run(command, check=True, env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"})
 
 
 def load(file: Path) -> tuple[Any, np.ndarray]:

@@ -91,6 +91,8 @@ def _schema_of(command: str) -> type[BaseModel]:
     from modelkit.commands import COMMANDS
     from modelkit.recipe.config import RUN, RecipeConfig
     from modelkit.rules.config import RulesFile
+    from modelkit.rules.extract.config import ExtractConfig
+    from modelkit.rules.learn.config import LearnConfig
 
     schemas: dict[str, type[BaseModel]] = {
         **{name: each.schema for name, each in COMMANDS.items()},
@@ -99,6 +101,8 @@ def _schema_of(command: str) -> type[BaseModel]:
         "evaluate": EvaluateConfig,
         "compare": CompareConfig,
         "rules": RulesFile,
+        "rules-learn": LearnConfig,
+        "rules-extract": ExtractConfig,
     }
     if command not in schemas:
         raise UsageError(f"'{shown(command)}' has no config", f"commands with one: {', '.join(schemas)}")

@@ -23,6 +23,8 @@ Row = dict[str, Value]
 """One row: text for categories ("" is missing), doubles for the others (NaN is missing)."""
 
 _MAX_PROBLEMS = 20
+MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "null", "none"})
+"""What a cell of a column of numbers, dates or truth may hold where there is no value."""
 _WORDS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "1": 1.0, "0": 0.0}
 
 
@@ -145,7 +147,7 @@ def _text(value: Any, row: int) -> str:
 
 
 def _number(column: Column, value: Any, row: int) -> float:
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and value.strip().lower() in MISSING_WORDS):
         return math.nan
     if isinstance(value, bool | int | float | np.number | np.bool_):
         return float(value)

@@ -103,7 +103,7 @@ class Teacher:
         found: list[Any] = []
         for k in range(matrix.shape[1]):
             values, counts = np.unique(labels[best == k], return_counts=True)
-            found.append(values[counts.argmax()].item() if len(values) else None)
+            found.append(values.tolist()[counts.argmax()] if len(values) else None)
         if len({name for name in found if name is not None}) < sum(name is not None for name in found):
             return np.unique(labels).tolist()  # the scores are about something else
         text = any(isinstance(name, str) for name in found)
@@ -130,6 +130,8 @@ class Teacher:
             codes = share.argmax(axis=1)
         if share is None:
             share = np.eye(width)[codes]
+        elif (share.argmax(axis=1) != codes).any():  # the labels are what counts
+            share = np.where((share.argmax(axis=1) == codes)[:, None], share, np.eye(width)[codes])
         return Answers(codes, share, None)
 
     def _run(self, table: Table) -> list[np.ndarray]:

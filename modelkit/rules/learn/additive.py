@@ -118,7 +118,7 @@ class AdditiveFit:
     def refit(self, ensemble: Ensemble) -> Ensemble:
         """All weights at their optimum."""
         columns, classes = self._design(ensemble)
-        ridge = np.full(len(classes), self._settings.ridge)
+        ridge = np.full(len(classes), float(self._settings.ridge))
         ridge[len(ensemble.boxes) :] = 1e-3
         start = np.concatenate([ensemble.weights, ensemble.base])
         solve = _least_squares if self._problem.is_numeric else _newton

@@ -49,24 +49,29 @@ def _of_column(terms: list[Literal]) -> list[Literal]:
     high = [t for t in terms if isinstance(t, Compare) and t.op is Operator.LE]
     found += [max(low, key=lambda t: t.value)] if low else []
     found += [min(high, key=lambda t: t.value)] if high else []
-    equal = [t for t in terms if isinstance(t, Compare) and t.op is Operator.EQ]
-    groups = [t for t in terms if isinstance(t, In)]
-    unequal = [t for t in terms if isinstance(t, Compare) and t.op is Operator.NE]
-    if equal:
-        found += equal
-    elif groups:
-        inside = set(groups[0].values).intersection(*(group.values for group in groups))
-        inside -= {t.value for t in unequal}
-        found.append(In(groups[0].column, tuple(sorted(inside, key=str))) if inside else groups[0])
-        if not inside:  # nothing is left: keep what makes it never hold
-            found += [*groups[1:], *unequal]
-    elif unequal:
-        values = tuple(sorted((t.value for t in unequal), key=str))
-        found.append(unequal[0] if len(values) == 1 else In(unequal[0].column, values, negated=True))
+    found += _of_values(terms)
     # Any comparison is false of a missing value, so "is there" follows from it.
     if all(isinstance(term, IsMissing) for term in found):
         found += [term for term in terms if isinstance(term, Not)]
     return found
+
+
+def _of_values(terms: list[Literal]) -> list[Literal]:
+    """Comparisons with single values and groups of them, as one."""
+    equal = [t for t in terms if isinstance(t, Compare) and t.op is Operator.EQ]
+    groups = [t for t in terms if isinstance(t, In)]
+    unequal = [t for t in terms if isinstance(t, Compare) and t.op is Operator.NE]
+    if equal or groups:
+        sets = [{t.value} for t in equal] + [set(t.values) for t in groups]
+        inside = set.intersection(*sets) - {t.value for t in unequal}
+        if not inside:  # it never holds; what makes it so stays
+            return [*equal, *groups, *unequal]
+        column = (equal or groups)[0].column
+        values = tuple(sorted(inside, key=str))
+        return [Compare(column, Operator.EQ, values[0]) if len(values) == 1 else In(column, values)]
+    if len(unequal) > 1:
+        return [In(unequal[0].column, tuple(sorted((t.value for t in unequal), key=str)), negated=True)]
+    return list(unequal)
 
 
 def condition(terms: Conjunction) -> Condition:

@@ -14,10 +14,9 @@ from modelkit.errors import DataError
 from modelkit.files import require_file, shown
 from modelkit.rules.columns import MAX_EXACT, Column, ColumnType, date_number, is_date
 from modelkit.rules.learn.problem import Problem, classification, regression
-from modelkit.rules.table import read_arrow
+from modelkit.rules.table import MISSING_WORDS, read_arrow
 from modelkit.rules.typecheck import near
 
-_MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
 _TRUTH = {"true": 1.0, "false": 0.0}
 _MOST_CLASSES = 20
 _MOST_CATEGORIES = 100
@@ -125,7 +124,7 @@ def _read(values: Sequence[Any], read: Any) -> np.ndarray | None:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and value.strip().lower() in _MISSING)
+    return value is None or (isinstance(value, str) and value.strip().lower() in MISSING_WORDS)
 
 
 def _boolean(value: Any) -> float:
@@ -172,7 +171,9 @@ def labelled(frame: Frame, target: str, outcome: str = "auto") -> tuple[Problem,
         DataError: There is nothing to learn: too few rows, or only one label.
     """
     values = frame.raw[target]
-    known = np.array([not _is_missing(value) for value in values])
+    numeric = _read(values, _number) is not None
+    # Of text only an empty cell is missing: "none" may well be a label.
+    known = np.array([not (_is_missing(value) if numeric else value in (None, "")) for value in values])
     notes = [] if known.all() else [f"{int((~known).sum())} rows without '{target}' are left out"]
     table = {name: array[known] for name, array in frame.table.items()}
     kept = [value for value, there in zip(values, known, strict=True) if there]
