@@ -46,10 +46,8 @@ def leaf(tree, row):
     at = 0 if len(left) else -1
     while at >= 0:
         value = row[feature[at]]
-        if at in sets:
-            goes_left = value in sets[at]
-        else:
-            goes_left = value <= threshold[at] or (missing[at] and np.isnan(value))
+        below = value <= threshold[at] or (missing[at] and np.isnan(value))
+        goes_left = value in sets[at] if at in sets else below
         at = (left if goes_left else right)[at]
     return weights[-1 - at]
 

@@ -1,7 +1,7 @@
 """Codes of categories as TreeEnsemble can test them: whole numbers from 0 on, NaN for everything else.
 
-onnxruntime tests membership in bit sets where it can: there it cuts fractions off, and takes numbers below 0 or beyond
-32 bits for members at times. So what is no code becomes NaN, which is in no set.
+onnxruntime tests membership in bit sets where it can: there it cuts fractions off, and at times takes numbers below 0
+or beyond 32 bits for members. So what is no code becomes NaN, which is in no set.
 """
 
 from __future__ import annotations
