@@ -64,6 +64,7 @@ class Run:
         self.folds = make_folds(self._problem, folds, repeats, config.seed)
         self.scheme = f"{folds} folds" + (f" x {repeats}" if repeats > 1 else "")
         families = usable(self._problem.rows, problem.width if problem.is_classes else 0)
+        families = [f for f in families if f.takes_weights or problem.weight is None]
         if config.families is not None:
             families = [f for f in families if f.name in config.families]
         if not families:

@@ -15,7 +15,8 @@ from automl_tables import iris, mixed, write_csv
 from modelkit.cli.app import run
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "automl").glob("*.yaml"))
-QUICK = ("--max-trials", "4", "--workers", "1", "--set", "search.folds=3")
+FAST = ("--set", "families=[constant, linear, lightgbm, neighbors]")
+QUICK = (*FAST, "--max-trials", "4", "--workers", "1", "--set", "search.folds=3")
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_numbers_are_predicted(folder, capsys, inline):
 
 def test_the_same_trials_give_the_same_bytes(folder):
     data = mixed(folder / "m.csv", 120)
-    more = ("--max-trials", "10", "--set", "search.folds=2", "--workers")
+    more = (*FAST, "--max-trials", "10", "--set", "search.folds=2", "--workers")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("modelkit.automl.session.LocalRunner", InlineRunner)
         assert automl(data, "-t", "churn", *more, "1", "-o", "a.onnx", "-q") == 0
@@ -100,7 +101,7 @@ def test_a_baseline_is_judged_on_the_same_rows(folder, capsys, inline):
 
 def test_a_budget_is_kept(folder, capsys, inline):
     data = iris(folder / "iris.csv")
-    argv = (data, "-t", "species", "--max-trials", "8", "--workers", "1", "--set", "search.folds=2")
+    argv = (data, "-t", "species", "--max-trials", "6", "--workers", "1", "--set", "search.folds=2", *FAST)
     assert automl(*argv, "--max-size", "4kB") == 0
     assert (folder / "model.onnx").stat().st_size <= 4000
     assert automl(*argv, "--max-size", "1kB", "-o", "none.onnx") == 1
@@ -210,7 +211,7 @@ def test_an_interrupted_run_leaves_the_last_artifact(folder):
 
 def test_resuming_gives_the_bytes_of_one_run(folder, inline, capsys, monkeypatch):
     data = iris(folder / "iris.csv")
-    argv = (data, "-t", "species", "--set", "search.folds=2", "-q", "--max-trials", "10")
+    argv = (data, "-t", "species", "--set", "search.folds=2", "-q", "--max-trials", "10", *FAST)
     assert automl(*argv, "-o", "whole.onnx") == 0
     from modelkit.automl.past import Past
 
