@@ -48,9 +48,9 @@ def _root(
 
 app.command("quantize", short_help="Store a model's numbers in fewer bits.")(quantize.command)
 app.command("prune", short_help="Take weights or whole channels out of a model.")(prune.command)
+app.command("run", short_help="Run several commands in order, from a recipe.")(run_command.command)
 app.command("automl", short_help="Find a good model for a table and write it as ONNX.")(automl.command)
 app.command("predict", short_help="Use a model on the rows of a table.")(predict.command)
-app.command("run", short_help="Run several commands in order, from a recipe.")(run_command.command)
 app.add_typer(rules.app, name="rules", short_help="Write, check and run rule engines.")
 app.command("inspect", short_help="Show what is in a model, and what would stop quantization.")(inspect.command)
 app.command("evaluate", short_help="Compare models: quality, agreement, size and latency.")(evaluate.command)

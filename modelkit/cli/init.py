@@ -18,7 +18,7 @@ CommandArgument = Annotated[
     str,
     typer.Argument(
         metavar="COMMAND",
-        help="The command whose config is wanted: quantize, prune, automl, run, evaluate, compare or rules.",
+        help="The command whose config is wanted: quantize, prune, run, automl, evaluate, compare or rules.",
         show_default=False,
     ),
 ]
@@ -62,8 +62,8 @@ def init(
     target = output if output is not None else Path(f"{command}.yaml")
     templates.write(command, text, schema, target, force=force)
     use = {
-        "automl": f"automl DATA --target COLUMN --config {target}",
         "run": f"run {target} MODEL",
+        "automl": f"automl DATA --target COLUMN --config {target}",
         "compare": f"compare OLD NEW --config {target}",
         "rules": f"rules check {target}",
     }
@@ -94,8 +94,8 @@ def _schema_of(command: str) -> type[BaseModel]:
 
     schemas: dict[str, type[BaseModel]] = {
         **{name: each.schema for name, each in COMMANDS.items()},
-        "automl": AutomlConfig,
         RUN: RecipeConfig,
+        "automl": AutomlConfig,
         "evaluate": EvaluateConfig,
         "compare": CompareConfig,
         "rules": RulesFile,

@@ -209,9 +209,11 @@ def read_table(rules: RuleSet, path: Path, *, label: str | None = None) -> tuple
         UsageError: The file does not exist.
         DataError: It cannot be read, or does not fit the rules.
     """
-    read = _arrow(require_file(path))
+    read = read_arrow(require_file(path))
     names = read.column_names
-    values = {column.name: _plain(read[column.name], column) for column in rules.columns if column.name in names}
+    values = {
+        column.name: plain_values(read[column.name], column) for column in rules.columns if column.name in names
+    }
     table = as_table(rules, values, name=shown(path.name))
     chosen = label or next((n for n in ("label", "labels", "target") if n in names and n not in rules.column), None)
     if label is not None and label not in names:
@@ -231,7 +233,12 @@ def _label(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _arrow(path: Path) -> pa.Table:
+def read_arrow(path: Path) -> pa.Table:
+    """Read a csv (all columns as text) or parquet file.
+
+    Raises:
+        DataError: It cannot be read.
+    """
     import pyarrow as pa
     from pyarrow import csv, parquet
 
@@ -250,7 +257,7 @@ def _arrow(path: Path) -> pa.Table:
         raise DataError(f"{shown(path.name)} cannot be read: {text}", hint="csv and parquet are read") from error
 
 
-def _plain(values: pa.ChunkedArray, column: Column) -> Any:
+def plain_values(values: pa.ChunkedArray, column: Column) -> Any:
     """Values of an arrow column: numpy where that loses nothing, else Python's."""
     import pyarrow as pa
     import pyarrow.compute as pc
