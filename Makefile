@@ -19,7 +19,7 @@ venv: $(STAMP) ## Make .venv and install modelkit into it, at the versions of co
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("modelkit needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[dev,samples]"
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[dev,rules,samples]"
 	@touch $@
 
 check: $(STAMP) ## Lint, formatting, types, and the rule that imports go one way
@@ -39,6 +39,8 @@ bench: $(STAMP) sample_models/made/resnet18.onnx sample_models/made/article_cnn.
 	$(BIN)/python benchmarks/static.py
 	$(BIN)/python benchmarks/prune.py
 	$(BIN)/python benchmarks/batch.py
+	$(BIN)/python benchmarks/html.py
+	$(BIN)/python benchmarks/rules_agreement.py
 
 # Too large for git; needs Debian's dataset-fashion-mnist.
 sample_models/made/%.onnx: | $(STAMP)

@@ -165,8 +165,8 @@ def overhead(folder: Path) -> str:
         paths = sorted(models.rglob("*.onnx"))
         seconds = []
         for path in paths:
-            output = alone / asked.name_of(path)
-            payload = {"command": command, "model": path, "output": output, "outputs": asked.outputs_of(output)}
+            output, files = asked.files_of(path, alone / asked.name_of(path))
+            payload = {"command": command, "model": path, "output": output, "outputs": files}
             began = time.perf_counter()
             task.perform({**payload, "force": False, "arguments": asked.arguments}, silent)
             seconds.append(time.perf_counter() - began)

@@ -170,13 +170,28 @@ def command_names() -> list[str]:
     """Return the names of all commands, in the order of `modelkit --help`."""
     from modelkit.cli.app import app
 
-    return [str(command.name) for command in app.registered_commands]
+    return [str(command.name) for command in (*app.registered_commands, *app.registered_groups)]
+
+
+def help_titles() -> list[str]:
+    """Return the command lines whose help makes up the reference: every command, then its sub-commands."""
+    from modelkit.cli.app import app
+
+    inner = {
+        str(group.name): [str(command.name) for command in group.typer_instance.registered_commands]
+        for group in app.registered_groups
+        if group.typer_instance is not None
+    }
+    titles = ["modelkit"]
+    for name in command_names():
+        titles += [f"modelkit {name}", *(f"modelkit {name} {sub}" for sub in inner.get(name, []))]
+    return titles
 
 
 def render() -> str:
     """Return the text of docs/cli.md."""
     parts = [HEAD]
-    for title in ("modelkit", *(f"modelkit {name}" for name in command_names())):
+    for title in help_titles():
         text = "\n".join(printed(run(f"{title} --help", ROOT)))
         parts.append(f"## {title}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelkit.batch.options import FolderOptions
 from modelkit.checkpoint.loading import Loading
-from modelkit.commands import COMMANDS, artifact_name, make_job, maker_of
+from modelkit.commands import make_job, maker_of
 from modelkit.compare_config import CompareConfig as CompareConfig
 from modelkit.compare_config import EvaluateConfig as EvaluateConfig
 from modelkit.config import Resolved, resolve
-from modelkit.options import Block
+from modelkit.folders import folder_request as folder_request
+from modelkit.folders import run_folder as run_folder
 from modelkit.progress import Progress, silent
 from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
+from modelkit.recipe.config import RecipeConfig
+from modelkit.recipe.job import RecipeJob, recipe_job
 
 if TYPE_CHECKING:
-    from modelkit.batch.plan import Request
-    from modelkit.batch.run import Listener
     from modelkit.job import Job
-    from modelkit.jobs.protocol import Runner
     from modelkit.report.plan import Plan
     from modelkit.report.report import Report
-    from modelkit.report.summary import Summary
     from modelkit.report.verification import Verification
 
 
@@ -37,6 +34,7 @@ def quantize(
     test: str | Path | None = None,
     config: Resolved[QuantizeConfig] | Mapping[str, Any] | None = None,
     force: bool = False,
+    html: bool = False,
     loading: Loading = Loading(),  # noqa: B008 - frozen
     progress: Progress = silent,
 ) -> Report:
@@ -49,6 +47,7 @@ def quantize(
         test: Labelled inputs for the final figures only.
         config: Options as dotted keys (``{"bits": 4, "weights.scale": "mse"}``), or already resolved.
         force: Whether to overwrite an artifact that exists.
+        html: Whether to write the report as a page for the browser too.
         loading: For a checkpoint its architecture, inputs and trust (see docs/checkpoints.md).
         progress: Told how far the work is.
 
@@ -65,7 +64,15 @@ def quantize(
         0.26
     """
     job = make_job(
-        "quantize", model, output=output, data=data, test=test, config=config, force=force, loading=loading
+        "quantize",
+        model,
+        output=output,
+        data=data,
+        test=test,
+        config=config,
+        force=force,
+        html=html,
+        loading=loading,
     )
     return run(job, progress)
 
@@ -78,6 +85,7 @@ def prune(
     test: str | Path | None = None,
     config: Resolved[PruneConfig] | Mapping[str, Any] | None = None,
     force: bool = False,
+    html: bool = False,
     loading: Loading = Loading(),  # noqa: B008 - frozen
     progress: Progress = silent,
 ) -> Report:
@@ -90,6 +98,7 @@ def prune(
         test: Labelled inputs for the final figures only.
         config: Options as dotted keys (``{"sparsity": 0.5}``, ``{"channels": 0.3}``), or already resolved.
         force: Whether to overwrite an artifact that exists.
+        html: Whether to write the report as a page for the browser too.
         loading: For a checkpoint its architecture, inputs and trust (see docs/checkpoints.md).
         progress: Told how far the work is.
 
@@ -99,15 +108,77 @@ def prune(
     Raises:
         ModelkitError: With a message, a hint and an exit code; see modelkit.errors.
     """
-    job = make_job("prune", model, output=output, data=data, test=test, config=config, force=force, loading=loading)
+    job = make_job(
+        "prune",
+        model,
+        output=output,
+        data=data,
+        test=test,
+        config=config,
+        force=force,
+        html=html,
+        loading=loading,
+    )
     return run(job, progress)
 
 
+def run_recipe(
+    recipe: Resolved[RecipeConfig] | Mapping[str, Any] | str | Path,
+    model: str | Path,
+    *,
+    output: str | Path | None = None,
+    data: str | Path | None = None,
+    test: str | Path | None = None,
+    force: bool = False,
+    html: bool = False,
+    loading: Loading = Loading(),  # noqa: B008 - frozen
+    cache: str | Path | bool = True,
+    progress: Progress = silent,
+) -> Report:
+    """Run several commands in order on a model, and prove what came of it against the original.
+
+    Args:
+        recipe: A YAML file, its values (``{"steps": [{"command": "prune", "sparsity": 0.5}, ...]}``), or already
+            resolved.
+        model: An ONNX file or a checkpoint.
+        output: Where the artifact goes; by default beside the model, as ``<stem>.pruned.int8.onnx`` or the like.
+        data: Inputs for all steps that name none of their own, with labels or without (see docs/data.md).
+        test: Labelled inputs for the final figures only; a part of ``data`` is set apart for that without.
+        force: Whether to overwrite an artifact that exists.
+        html: Whether to write the report as a page for the browser too.
+        loading: For a checkpoint its architecture, inputs and trust (see docs/checkpoints.md).
+        cache: Folder for what the steps make; True for a hidden one beside the output, False for none.
+        progress: Told how far the work is.
+
+    Returns:
+        The report, with a part for each step; the artifact and the report's files are written.
+
+    Raises:
+        ModelkitError: With a message, a hint and an exit code; see modelkit.errors.
+    """
+    made = recipe_job(
+        model,
+        recipe,
+        output=output,
+        data=data,
+        test=test,
+        force=force,
+        html=html,
+        loading=loading,
+        cache=cache,
+    )
+    return run(made, progress)
+
+
 def run(job: Job, progress: Progress = silent) -> Report:
-    """Do what a job describes; see ``modelkit.commands.make_job``."""
+    """Do what a job describes; see ``modelkit.commands.make_job`` and ``modelkit.recipe.job.recipe_job``."""
     from modelkit.graphless import is_graphless, prune_weights
     from modelkit.pipeline import transform
 
+    if isinstance(job, RecipeJob):
+        from modelkit.recipe.run import run_recipe as cook
+
+        return cook(job, progress)
     if is_graphless(job):
         return prune_weights(job, progress)
     return transform(job, maker_of(job), progress)
@@ -118,96 +189,13 @@ def dry_run(job: Job, progress: Progress = silent) -> Plan:
     from modelkit.graphless import is_graphless, plan_weights
     from modelkit.pipeline import plan
 
+    if isinstance(job, RecipeJob):
+        from modelkit.recipe.plan import plan_recipe
+
+        return plan_recipe(job, progress)
     if is_graphless(job):
         return plan_weights(job)
     return plan(job, maker_of(job), progress)
-
-
-def run_folder(request: Request, *, listener: Listener | None = None, runner: Runner | None = None) -> Summary:
-    """Run a command on every model below a folder, each in a process of its own with limits.
-
-    Args:
-        request: What to do; see ``folder_request``.
-        listener: Told what happens.
-        runner: What runs the models; processes of this machine by default.
-
-    Returns:
-        A row for each model, sorted. A model that failed is a row with its reason, not an exception.
-
-    Raises:
-        ModelkitError: Nothing could be done: no model, results that exist, a folder in use or not writable.
-
-    Example:
-        >>> from modelkit.api import folder_request, run_folder
-        >>> summary = run_folder(folder_request("quantize", "models", output="small", options={"workers": 2}))
-        >>> summary.counts
-        {'done': 12}
-    """
-    from modelkit.batch.run import run as run_batch
-
-    return run_batch(request, listener, runner)
-
-
-def folder_request(
-    command: str,
-    models: str | Path,
-    *,
-    output: str | Path | None = None,
-    data: str | Path | None = None,
-    test: str | Path | None = None,
-    config: Resolved[Any] | Mapping[str, Any] | None = None,
-    options: Resolved[FolderOptions] | Mapping[str, Any] | None = None,
-    loading: Loading = Loading(),  # noqa: B008 - frozen
-    resume: bool = False,
-    force: bool = False,
-) -> Request:
-    """Describe a run over a folder without starting it.
-
-    Args:
-        command: quantize, prune, inspect or evaluate.
-        models: The folder of models.
-        output: The folder of results, which mirrors that of the models; inspect and evaluate need none.
-        data: As the command takes it; the same for every model.
-        test: The same.
-        config: The command's options as dotted keys, or already resolved (inspect has none).
-        options: Options of the run over the folder (``{"workers": 2, "timeout": "10min"}``), or already resolved;
-            see ``modelkit.batch.options.FolderOptions``.
-        loading: For checkpoints their architecture, inputs and trust; the same for all of them.
-        resume: Whether to leave alone what is done and unchanged.
-        force: Whether to replace what is there.
-
-    Raises:
-        UsageError: The command takes no folder, or needs an output.
-        ConfigError: An option is wrong.
-    """
-    from modelkit.batch.requests import make_request
-
-    schemas: dict[str, type[Block]] = {
-        **{name: each.schema for name, each in COMMANDS.items()},
-        "evaluate": EvaluateConfig,
-    }
-    if command in schemas and not isinstance(config, Resolved):
-        config = resolve(schemas[command], flags={key: (value, key) for key, value in (config or {}).items()})
-    if not isinstance(options, Resolved):
-        options = resolve(FolderOptions, flags={key: (value, key) for key, value in (options or {}).items()})
-    name = None
-    if command in COMMANDS and isinstance(config, Resolved):
-        name = partial(artifact_name, command, config=config.value)
-    return make_request(
-        command,
-        Path(models),
-        None if output is None else Path(output),
-        given={
-            "config": config,
-            "data": None if data is None else Path(data),
-            "test": None if test is None else Path(test),
-            "loading": None if loading == Loading() else loading,
-        },
-        options=options.value,
-        artifact_name=name,
-        resume=resume,
-        force=force,
-    )
 
 
 def evaluate(

@@ -13,7 +13,7 @@ from modelkit.candidate import Candidate, Trial
 from modelkit.errors import ModelError
 from modelkit.files import Staging, file_record
 from modelkit.graph.channels.surgery import kept_positions
-from modelkit.graph.facts import describe
+from modelkit.graph.facts import describe, layer_sizes
 from modelkit.graph.save import save
 from modelkit.job import Job, Prepared
 from modelkit.measure.evaluate import Remembered, evaluate_sessions
@@ -21,9 +21,11 @@ from modelkit.measure.latency import Latency, compare_fresh
 from modelkit.measure.machine import machine_facts
 from modelkit.measure.size import measure_size
 from modelkit.progress import Progress
+from modelkit.report.layers import paired
 from modelkit.report.report import Report, Side
 from modelkit.report.rows import finite_note
 from modelkit.runtime import make_session, ready_run
+from modelkit.train.history import noted
 from modelkit.transform_config import TransformConfig
 
 if TYPE_CHECKING:
@@ -50,7 +52,9 @@ class Bench:
         self._options: TransformConfig = job.options.value
         self._roles = prepared.roles
         self._held: ort.InferenceSession | None = None
-        self._size = {**asdict(measure_size(job.model)), "macs": describe(prepared.model).macs}
+        facts = describe(prepared.model)
+        self._size = {**asdict(measure_size(job.model)), "macs": facts.macs}
+        self._layers = layer_sizes(facts)
         self._latency: dict[str, Any] | None = None
         # Every candidate is compared with the same outputs of the original: they are computed once.
         self._remembered = Remembered()
@@ -158,7 +162,10 @@ class Bench:
             fidelity=fidelity,
             gates=checks,
             candidates=[_entry(item) for item in trials],
+            selection_quality=self._quality,
             decisions=trial.decisions,
+            layers=paired(self._layers, trial.layers),
+            history=trial.history,
             normalisation=self._prepared.changes,
             audit=self._prepared.algorithm.audit(trial.path, trial.decisions),
             data=self._roles.describe(),
@@ -204,7 +211,9 @@ class Bench:
             # One way that does not fit this model must not hide the others that do.
             trial.status, trial.reason = "failed", error.message
             return trial
-        trial.path, trial.size = path, {**asdict(measure_size(path)), "macs": describe(model).macs}
+        facts = describe(model)
+        trial.path, trial.size = path, {**asdict(measure_size(path)), "macs": facts.macs}
+        trial.layers, trial.history = layer_sizes(facts), noted(model)
         trial.fidelity, trial.quality = found.fidelity, found.quality
         return trial
 
@@ -259,5 +268,6 @@ class Bench:
 
 def _entry(trial: Trial) -> dict[str, Any]:
     found = asdict(trial)
-    del found["path"], found["decisions"], found["kept"], found["missed"]
+    for key in ("path", "decisions", "kept", "missed", "layers", "history"):
+        del found[key]
     return found

@@ -88,6 +88,7 @@ def make_job(
     test: str | Path | None = None,
     config: Resolved[Any] | Mapping[str, Any] | None = None,
     force: bool = False,
+    html: bool = False,
     loading: Loading = Loading(),  # noqa: B008 - frozen
 ) -> Job:
     """Describe a run of a command without starting it.
@@ -100,6 +101,7 @@ def make_job(
         test: Labelled inputs for the final figures only.
         config: Options as dotted keys, or already resolved.
         force: Whether to overwrite an artifact that exists.
+        html: Whether to write the report as a page for the browser too.
         loading: For a checkpoint its architecture, inputs and trust.
 
     Raises:
@@ -119,6 +121,7 @@ def make_job(
         test=None if test is None else Path(test),
         preprocess=options.preprocess,
         force=force,
+        html=html,
         training=found.training(options),
         writes_back=found.writes_back,
         loading=loading,

@@ -27,6 +27,7 @@ class Node:
         anchor: Dotted key that an option named; None for what stands in a file.
         size: Number of values in it, aliases expanded.
         faulty: A problem was reported already; what does not fit after that is no news.
+        span: Where a scalar begins and ends in the text of its document, in characters, quotes included.
     """
 
     value: Scalar | list[Node] | dict[str, Node]
@@ -35,6 +36,7 @@ class Node:
     anchor: str | None = None
     size: int = 1
     faulty: bool = False
+    span: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

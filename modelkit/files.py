@@ -28,6 +28,7 @@ __all__ = [
     "Staging",
     "check_outputs",
     "contained",
+    "content_hash",
     "file_record",
     "json_bytes",
     "outputs_of",
@@ -160,14 +161,37 @@ def sha256(path: Path) -> str:
     return str(file_record(path)["sha256"])
 
 
-def outputs_of(output: Path) -> list[Path]:
-    """Every file that a transform may write for an artifact: its data, itself, its reports in JSON and Markdown."""
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files below a folder.
+
+    Raises:
+        ResourceError: A file cannot be read.
+    """
+    if not path.is_dir():
+        return sha256(path)
+    digest = hashlib.sha256()
+    for top, folders, files in os.walk(path):
+        folders.sort()
+        for name in sorted(files):
+            file = Path(top) / name
+            if file.is_file():
+                digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\0".encode("utf-8", "replace"))
+    return digest.hexdigest()
+
+
+def outputs_of(output: Path, *, html: bool = False) -> list[Path]:
+    """Every file that a transform may write for an artifact: its data, itself, its reports in JSON and Markdown.
+
+    Args:
+        output: The artifact.
+        html: Whether the report is written as a page for the browser too.
+    """
     stem = output.name.removesuffix(".onnx")
+    ends = ("report.json", "report.md", *(["report.html"] if html else []))
     return [
         output.with_name(f"{output.name}.data"),
         output,
-        output.with_name(f"{stem}.report.json"),
-        output.with_name(f"{stem}.report.md"),
+        *(output.with_name(f"{stem}.{end}") for end in ends),
     ]
 
 

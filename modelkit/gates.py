@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from modelkit.report.report import Gate
-from modelkit.report.units import decibel, factor, milliseconds, percent
+from modelkit.report.units import decibel, factor, milliseconds, percent, size
 
 # Shares are quotients: what equals the limit must not miss it by a rounding.
 _ROUNDING = 1e-12
@@ -64,6 +64,11 @@ def finite_outputs(count: int) -> Gate:
 def min_ratio(limit: float, before: float, after: float) -> Gate:
     """How many times smaller the files became, in bytes before and after."""
     return _at_least("min_ratio", "smaller by", limit, before / max(after, 1), factor, rounding=0.0)
+
+
+def max_size(limit: float, after: float) -> Gate:
+    """How large the files are, in bytes."""
+    return _at_most("max_size", "file size", limit, after, size, "too large", rounding=0.0)
 
 
 def max_size_growth(limit: float, before: float, after: float) -> Gate:

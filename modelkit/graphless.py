@@ -11,19 +11,20 @@ import onnx_ir as ir
 
 from modelkit import gates, verdict
 from modelkit.checkpoint.container import Container, read
+from modelkit.checkpoint.outputs import is_alone
 from modelkit.checkpoint.tell import is_state
 from modelkit.decision import Decision
 from modelkit.errors import BudgetError, ModelError, UsageError
-from modelkit.files import Staging, check_outputs, file_record, json_bytes, require_file, sniff, write_json
+from modelkit.files import Staging, check_outputs, file_record, require_file, sniff, write_json
 from modelkit.graph.edit import Namer, add_initializer, make_node
 from modelkit.job import Job
 from modelkit.measure.machine import machine_facts
 from modelkit.progress import Progress, silent
 from modelkit.prune.config import PruneConfig
 from modelkit.prune.weights.sparse import prune_by_magnitude
-from modelkit.report import markdown
 from modelkit.report.plan import Plan
 from modelkit.report.report import Report, Side
+from modelkit.report.write import write_report
 
 _FLOATS = ("float16", "float32", "float64", "bfloat16")
 _CHUNK = 1 << 20
@@ -31,14 +32,14 @@ _CHUNK = 1 << 20
 
 def is_graphless(job: Job) -> bool:
     """Whether a job prunes a file of weights for which no architecture was named."""
-    return job.command == "prune" and job.loading.arch is None and not job.loading.inputs and is_state(job.model)
+    return job.command == "prune" and is_alone(job.loading) and is_state(job.model)
 
 
 def prune_weights(job: Job, progress: Progress = silent) -> Report:
     """Zero the smallest weights of a state dict, and write it in the format that it had.
 
     Args:
-        job: A job for which ``is_graphless`` holds; its output's ending is that of the original.
+        job: A job for which ``is_graphless`` holds.
         progress: Told how far the work is.
 
     Raises:
@@ -50,10 +51,10 @@ def prune_weights(job: Job, progress: Progress = silent) -> Report:
     config: PruneConfig = job.options.value
     _check(job, config)
     held = read(require_file(job.model), sniff(job.model), trust=job.loading.trust)
-    output = output_of(job)
-    stem = output.stem
-    files = [output, *(output.with_name(f"{stem}.{end}") for end in ("plan.json", "report.json", "report.md"))]
-    check_outputs(files, [job.model], force=job.force)
+    outputs = job.outputs
+    output, changes = outputs.artifact, outputs.plan
+    assert changes is not None
+    check_outputs(outputs.files, [job.model], force=job.force)
     progress("pruning weights", 0, 1)
     carrier = _carrier(held)
     decisions = prune_by_magnitude(carrier, config)
@@ -62,7 +63,7 @@ def prune_weights(job: Job, progress: Progress = silent) -> Report:
         raise ModelError("nothing to prune: no tensor lost a weight", "modelkit inspect lists the tensors")
     with Staging(output.parent) as stage:
         plan = held.save(stage.path(output.name), changed, {name: {"action": "zeroed"} for name in changed})
-        write_json(stage.path(files[1].name), {"artifact": output.name, **plan})
+        write_json(stage.path(changes.name), {"artifact": output.name, **plan})
         before = _size(held, {}, job.model)
         after = _size(held, changed, stage.path(output.name))
         checks = verdict.gates(config.budget, before=before, after=after, loss=None, agreement=None, speedup=None)
@@ -82,12 +83,11 @@ def prune_weights(job: Job, progress: Progress = silent) -> Report:
             seed=config.seed,
             machine=machine_facts(),
         )
-        stage.path(files[2].name).write_bytes(json_bytes(report.to_dict()))
-        stage.path(files[3].name).write_text(markdown.render(report), encoding="utf-8")
-        wanted = files if report.status == "done" else files[2:]
-        stage.publish([path.name for path in wanted], force=job.force)
+        write_report(report, stage, [path.name for path in outputs.reports])
+        made = [output, changes] if report.status == "done" else []
+        stage.publish([path.name for path in (*made, *outputs.reports)], force=job.force)
     if report.status != "done":
-        hint = f"{files[2].name} tells what was done"
+        hint = f"{outputs.report.name} tells what was done"
         raise BudgetError(f"the budget is missed: {gates.missed(checks)}", hint, report=report)
     return report
 
@@ -102,7 +102,7 @@ def plan_weights(job: Job) -> Plan:
     size = job.model.stat().st_size
     return Plan(
         model=job.model.name,
-        output=str(output_of(job)),
+        output=str(job.outputs.artifact),
         original_bytes=size,
         candidates=[{"name": "magnitude", "bytes": size, "reason": ""}],
         decisions=[*decisions, *_others(held, carrier)],
@@ -110,11 +110,6 @@ def plan_weights(job: Job) -> Plan:
         config=config.model_dump(mode="json"),
         origins=dict(job.options.origins),
     )
-
-
-def output_of(job: Job) -> Path:
-    """Where the artifact of such a job goes: the ending is that of the original."""
-    return job.output.with_suffix(job.model.suffix) if job.model.suffix else job.output
 
 
 def _check(job: Job, config: PruneConfig) -> None:

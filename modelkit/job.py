@@ -8,17 +8,18 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelkit.candidate import Candidate, Trial
-from modelkit.checkpoint.artifact import names_beside
 from modelkit.checkpoint.loading import Loading
 from modelkit.checkpoint.open import open_source
+from modelkit.checkpoint.outputs import Outputs, outputs_for
 from modelkit.checkpoint.source import Source
 from modelkit.config import Resolved
 from modelkit.data.open import open_dataset
-from modelkit.data.roles import Roles, assign_roles
+from modelkit.data.roles import Apart, Roles, assign_roles
 from modelkit.data.synthetic import synthetic_dataset
 from modelkit.decision import Decision
 from modelkit.errors import UsageError
@@ -31,7 +32,7 @@ from modelkit.graph.verify import verify_same
 from modelkit.options import Objective
 from modelkit.progress import Progress, silent
 from modelkit.report.report import SCHEMA
-from modelkit.runtime import class_count, input_specs, make_session, output_specs
+from modelkit.runtime import TensorSpec, class_count, input_specs, make_session, output_specs
 from modelkit.transform_config import TransformConfig
 
 if TYPE_CHECKING:
@@ -70,8 +71,11 @@ class Job:
         safe: Whether the built-in safety limits hold where no budget is set (auto modes).
         data: Data to work with; None for made-up inputs.
         test: Data set apart for the final figures.
+        apart: Which part of ``test`` that is; None for all of it. Where ``data`` is the same file, the rest of it
+            is what to work with.
         preprocess: How images become inputs.
         force: Whether to overwrite an artifact that exists.
+        html: Whether to write the report as a page for the browser too.
         training: Whether the algorithm trains, and so gets most of the data.
         writes_back: Whether a state dict that the model came from is written back too.
         loading: How a checkpoint is read.
@@ -85,8 +89,10 @@ class Job:
     safe: bool
     data: Path | None = None
     test: Path | None = None
+    apart: Apart | None = None
     preprocess: Preprocess | None = None
     force: bool = False
+    html: bool = False
     training: bool = False
     writes_back: bool = False
     loading: Loading = Loading()  # noqa: RUF009 - frozen
@@ -96,6 +102,11 @@ class Job:
     def named(self) -> Path:
         """The file that the user named; ``model`` is the ONNX file that stands for it."""
         return self.source.path if self.source is not None else self.model
+
+    @property
+    def outputs(self) -> Outputs:
+        """Every file that may be written."""
+        return outputs_for(self.named, self.output, self.loading, writes_back=self.writes_back, html=self.html)
 
 
 @dataclass
@@ -142,21 +153,13 @@ def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:
     options: TransformConfig = job.options.value
     loaded = load(job.model)
     inputs = [job.named, job.model, *loaded.external, *(p for p in (job.data, job.test) if p is not None)]
-    beside = names_beside(job.source, job.output) if job.source is not None and job.writes_back else []
-    check_outputs([*outputs_of(job.output), *beside], inputs, force=job.force or only_failed(job.output))
-    if job.data is not None and job.test is not None and os.path.realpath(job.data) == os.path.realpath(job.test):
-        raise UsageError(
-            f"'{shown(job.test)}' is named both to work with and to test on",
-            "leave --test out, and labelled data is split in parts; or give other samples",
-        )
+    check_outputs(job.outputs.files, inputs, force=job.force or only_failed(job.output))
+    if job.apart is None:
+        check_separate(job.data, job.test)
     session = make_session(job.model, providers=[options.measure.provider])
     specs = input_specs(session)
     classes = class_count(output_specs(session))
-    data = test = None
-    if job.data is not None:
-        data = open_dataset(job.data, specs, preprocess=job.preprocess, classes=classes)
-    if job.test is not None:
-        test = open_dataset(job.test, specs, preprocess=job.preprocess, classes=classes)
+    data, test = _open_data(job, specs, classes)
     del session
     progress("cleaning up the graph", 0, 1)
     model = loaded.model
@@ -176,6 +179,35 @@ def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:
     roles = assign_roles(data, test, made_up, seed=options.seed, training=job.training)
     algorithm = make(model, roles.calibration)
     return Prepared(loaded, model, changes, roles, algorithm, algorithm.candidates())
+
+
+def _open_data(job: Job, specs: Sequence[TensorSpec], classes: int | None) -> tuple[Dataset | None, Dataset | None]:
+    """Open what there is to work with and to test on."""
+    opened = partial(open_dataset, specs=specs, preprocess=job.preprocess, classes=classes)
+    test = None if job.test is None else opened(job.test)
+    if job.apart is not None and test is not None:
+        rest, test = job.apart.divide(test)
+        if is_same_data(job.data, job.test):
+            return rest, test
+    return None if job.data is None else opened(job.data), test
+
+
+def is_same_data(data: Path | None, test: Path | None) -> bool:
+    """Whether both are there and are one file or folder."""
+    return data is not None and test is not None and os.path.realpath(data) == os.path.realpath(test)
+
+
+def check_separate(data: Path | None, test: Path | None) -> None:
+    """Refuse to test on the samples that are worked with.
+
+    Raises:
+        UsageError: Both are the same file or folder.
+    """
+    if test is not None and is_same_data(data, test):
+        raise UsageError(
+            f"'{shown(test)}' is named both to work with and to test on",
+            "leave --test out, and labelled data is split in parts; or give other samples",
+        )
 
 
 def only_failed(output: Path) -> bool:

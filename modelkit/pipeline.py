@@ -14,14 +14,14 @@ from modelkit.candidate import Trial
 from modelkit.checkpoint.artifact import write_beside
 from modelkit.decision import Decision
 from modelkit.errors import BudgetError, ModelError
-from modelkit.files import Staging, file_record, json_bytes, outputs_of, shown
+from modelkit.files import Staging, file_record, outputs_of, shown
 from modelkit.graph.load import load
 from modelkit.graph.save import save
 from modelkit.job import Job, Maker, only_failed, opened, prepare
 from modelkit.progress import Progress, silent
-from modelkit.report import markdown
 from modelkit.report.plan import Plan
 from modelkit.report.report import Report
+from modelkit.report.write import write_report
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 def transform(job: Job, make: Maker, progress: Progress = silent) -> Report:
     """Run a job from file to file.
 
-    The artifact, ``<stem>.report.json`` and ``<stem>.report.md`` are written together or not at all. When a budget
+    The artifact, ``<stem>.report.json`` and ``<stem>.report.md`` are written together or not at all, and the
+    page ``<stem>.report.html`` with them where the job asks for it. When a budget
     is not met only the report is written. Pruning a state dict also writes it changed in the same way, in the
     format that it had, and a plan of what changed.
 
@@ -59,19 +60,19 @@ def _transform(job: Job, make: Maker, progress: Progress) -> Report:
         names: list[str] = []
         if chosen is not None and report.status == "done":
             if job.writes_back and job.source is not None and best.path is not None:
-                beside, note = write_beside(job.source, stage, job.output, prepared.model, best.path, best.kept)
+                beside, note = write_beside(job.source, stage, job.outputs, prepared.model, best.path, best.kept)
                 names += beside
                 report.notes += [note] if note else []
-            written = save_as(best, stage, artifact)
+            assert best.path is not None
+            written = save_as(best.path, stage, artifact)
             names += written
             external = [stage.path(name) for name in written if name != artifact]
             report.after.file = file_record(stage.path(artifact), external)
-        reports = [path.name for path in outputs_of(job.output)[2:]]
-        older = _older_artifact(job) if report.status != "done" else None
+        reports = [path.name for path in outputs_of(job.output, html=job.html)[2:]]
+        older = older_artifact(job) if report.status != "done" else None
         if older is not None:
             report.notes.append(older)
-        stage.path(reports[0]).write_bytes(json_bytes(report.to_dict()))
-        stage.path(reports[1]).write_text(markdown.render(report), encoding="utf-8")
+        write_report(report, stage, reports)
         # A failed run may replace its own earlier report: only artifacts are precious.
         failed_before = only_failed(job.output)
         stage.publish([*names, *reports], force=job.force or failed_before or report.status != "done")
@@ -84,22 +85,23 @@ def _transform(job: Job, make: Maker, progress: Progress) -> Report:
     return report
 
 
-def plan(job: Job, make: Maker, progress: Progress = silent) -> Plan:
+def plan(job: Job, make: Maker, progress: Progress = silent, keep: Path | None = None) -> Plan:
     """Find out what a run would do, without writing anything.
 
     Args:
         job: What would be done.
         make: Makes the algorithm, as for ``transform``.
         progress: Told how far the work is.
+        keep: Where to write the smallest candidate all the same, for whatever is planned to come after it.
 
     Raises:
         ModelkitError: Whatever ``transform`` would refuse before it starts.
     """
     with opened(job, progress) as ready:
-        return _plan(ready, make, progress)
+        return _plan(ready, make, progress, keep)
 
 
-def _plan(job: Job, make: Maker, progress: Progress) -> Plan:
+def _plan(job: Job, make: Maker, progress: Progress, keep: Path | None) -> Plan:
     prepared = prepare(job, make, progress)
     entries: list[dict[str, Any]] = []
     best: tuple[int, list[Decision]] | None = None
@@ -114,6 +116,8 @@ def _plan(job: Job, make: Maker, progress: Progress) -> Plan:
         entries.append({"name": candidate.name, "bytes": predicted, "reason": ""})
         if best is None or predicted < best[0]:
             best = predicted, decisions
+            if keep is not None:
+                save(model, keep)
     return Plan(
         model=job.named.name,
         output=str(job.output),
@@ -126,7 +130,7 @@ def _plan(job: Job, make: Maker, progress: Progress) -> Plan:
     )
 
 
-def _older_artifact(job: Job) -> str | None:
+def older_artifact(job: Job) -> str | None:
     """What to say of an artifact that is there although this run wrote none."""
     if not any(os.path.lexists(path) for path in outputs_of(job.output)[:2]):
         return None
@@ -139,16 +143,15 @@ def _saved_bytes(model: ir.Model) -> int:
         return sum(path.stat().st_size for path in save(model, Path(folder) / "plan.onnx"))
 
 
-def save_as(trial: Trial, stage: Staging, name: str) -> list[str]:
-    """Give the chosen trial's model its final name within the staging folder; returns the files' names."""
-    assert trial.path is not None
+def save_as(path: Path, stage: Staging, name: str) -> list[str]:
+    """Give a finished model its final name within the staging folder; returns the files' names."""
     target = stage.path(name)
-    external = trial.path.with_name(trial.path.name + ".data")
+    external = path.with_name(path.name + ".data")
     if not external.exists():
-        trial.path.rename(target)
+        path.rename(target)
         return [name]
     # The main file names its data file, so it must be written anew.
-    written = save(load(trial.path).model, target, external=True)
+    written = save(load(path).model, target, external=True)
     return [path.name for path in reversed(written)]
 
 

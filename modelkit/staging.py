@@ -126,7 +126,7 @@ class Staging:
                 if target.is_dir():
                     raise UsageError(f"the output '{shown(self.folder / name)}' is a folder", "remove it first")
                 # A link, not a move: at no time is the name without a file.
-                _keep(target, self._stage / "old" / name)
+                keep(target, self._stage / "old" / name)
         _sync(self._stage / "old")
         journal = self._stage / "journal.json"
         draft = self._stage / "journal.new"
@@ -241,7 +241,7 @@ def _link(source: Path, target: Path) -> None:
     os.link(source, target, follow_symlinks=follow)
 
 
-def _keep(source: Path, target: Path) -> None:
+def keep(source: Path, target: Path) -> None:
     """Keep a file under a second name, by a hard link or, where there are none, by a copy."""
     target.unlink(missing_ok=True)
     try:

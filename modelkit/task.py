@@ -11,10 +11,14 @@ from modelkit.batch.facts import facts_of
 from modelkit.checkpoint.open import is_checkpoint
 from modelkit.commands import COMMANDS, make_job
 from modelkit.errors import BudgetError
-from modelkit.files import check_outputs, write_json
+from modelkit.files import check_outputs
+from modelkit.job import Job
 from modelkit.progress import Progress
+from modelkit.recipe.config import RUN
+from modelkit.recipe.job import recipe_job
 from modelkit.report.report import Report
 from modelkit.report.summary import DONE, figures_of, subject_of
+from modelkit.report.write import write_document
 
 
 def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
@@ -26,50 +30,60 @@ def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         progress: Told how far the work is.
 
     Returns:
-        ``status`` ("done" or "budget not met") with ``reason`` and ``hint``; ``output``, the path of the result,
-        whose ending may be the model's, or None; ``figures`` (see modelkit.report.summary); ``facts``, the hashes for
-        the journal; ``document``, the whole result where it was not written to a file.
+        ``status`` ("done" or "budget not met") with ``reason`` and ``hint``; ``output``, the path of the result, or
+        None; ``page``, the path of its page, or None; ``figures`` (see modelkit.report.summary); ``facts``, the
+        hashes for the journal; ``document``, the whole result where it was not written to a file.
 
     Raises:
         ModelkitError: Whatever is wrong with this model.
     """
     command, model, output = payload["command"], Path(payload["model"]), payload["output"]
+    page: Path | None = None
     arguments, reason, hint = dict(payload["arguments"]), "", None
     if not is_checkpoint(model):  # of a folder that holds both
         arguments.pop("loading", None)
-    if command in COMMANDS:
+    if command in COMMANDS or command == RUN:
         try:
-            job = make_job(command, model, output=output, force=payload["force"], **arguments)
+            job = _job(command, model, output, arguments, force=payload["force"])
+            page = job.outputs.page
             found = api.run(job, progress)
         except BudgetError as error:
             assert isinstance(error.report, Report)
             found, reason, hint = error.report, error.message, error.hint
-        # Weights without an architecture keep their format, and so their ending.
-        document, output = found.to_dict(), output.with_name(found.after.file["name"])
+        document = found.to_dict()
     else:
-        if output is not None:
-            check_outputs([output], [model], force=payload["force"])
+        html = bool(arguments.pop("html", False))
+        page = output.with_suffix(".html") if html and output is not None else None
+        files = [path for path in (output, page) if path is not None]
+        check_outputs(files, [model], force=payload["force"])
         try:
             document = _look(command, model, arguments, progress)
         except BudgetError as error:
             assert isinstance(error.report, dict)
             document, reason, hint = error.report, error.message, error.hint
         if output is not None:
-            write_json(output, document)
+            write_document(document, output, page)
     status = str(document.get("status", DONE))
-    outputs = dict.fromkeys([*payload["outputs"], *([output] if output is not None else [])])
     # What missed its budget leaves no artifact; a document about a model is always written.
-    kept = status == DONE or command not in COMMANDS
-    written = [path for path in outputs if path.is_file() and (kept or ".report." in path.name)]
+    kept = status == DONE or not (command in COMMANDS or command == RUN)
+    written = [path for path in payload["outputs"] if path.is_file() and (kept or ".report." in path.name)]
     return {
         "status": status,
         "reason": reason,
         "hint": hint,
         "output": output if kept else None,
         "figures": figures_of(document),
+        "page": page if page is not None and page.is_file() else None,
         "facts": facts_of(model, _external(model, document), written),
         "document": document if output is None else None,
     }
+
+
+def _job(command: str, model: Path, output: Path, arguments: dict[str, Any], *, force: bool) -> Job:
+    """Describe what a command that makes an artifact is to do."""
+    if command == RUN:
+        return recipe_job(model, arguments.pop("config"), output=output, force=force, **arguments)
+    return make_job(command, model, output=output, force=force, **arguments)
 
 
 def _look(command: str, model: Path, arguments: Mapping[str, Any], progress: Progress) -> dict[str, Any]:

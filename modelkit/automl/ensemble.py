@@ -16,6 +16,7 @@ from modelkit.automl.blend import soften
 from modelkit.automl.losses import Metric, labels_score, loss, row_losses
 
 _SIMPLE = 1  # the complexity of linear models
+_START, _FAR = 3, 1.6  # families that an ensemble starts with, and how many times worse than the best they may be
 _PULL = 5.0  # rows' worth of evidence that probabilities are right as they are
 
 
@@ -39,25 +40,32 @@ def greedy(
     y: np.ndarray,
     predictions: Mapping[int, np.ndarray],
     weight: np.ndarray | None,
+    families: Mapping[int, str],
     steps: int = 40,
     most: int = 8,
 ) -> Choice:
     """Select with replacement until nothing helps.
+
+    It starts with the best models of the best families together: on few rows a first pick alone is a matter of luck.
 
     Args:
         metric: What is minimised.
         y: Class numbers or values [N].
         predictions: Trial -> predictions out of fold, [N, K] or [N, 1].
         weight: Weights of rows [N], or None.
+        families: Trial -> its family.
         steps: Selections at most.
         most: Different members at most.
     """
-    counts: dict[int, int] = {}
-    total = np.zeros_like(next(iter(predictions.values())))
-    best = float("inf")
-    for step in range(steps):
+    alone = {number: loss(metric, y, predicted, weight) for number, predicted in predictions.items()}
+    start = _best_of_families(alone, families)[: min(_START, most)]
+    counts = dict.fromkeys(start, 1)
+    total = np.sum([predictions[number] for number in start], axis=0)
+    best = loss(metric, y, total / len(start), weight)
+    for _ in range(steps):
+        count = sum(counts.values())
         allowed = predictions if len(counts) < most else counts
-        found = {n: loss(metric, y, (total + predictions[n]) / (step + 1), weight) for n in allowed}
+        found = {n: loss(metric, y, (total + predictions[n]) / (count + 1), weight) for n in allowed}
         number = min(found, key=lambda n: (found[n], n))
         if found[number] >= best - 1e-6 * abs(best):
             break
@@ -66,6 +74,15 @@ def greedy(
         total = total + predictions[number]
     share = sum(counts.values())
     return Choice({number: count / share for number, count in sorted(counts.items())}, best)
+
+
+def _best_of_families(alone: Mapping[int, float], families: Mapping[int, str]) -> list[int]:
+    """The best trial of each family, the best first, without those that are far behind."""
+    found: dict[str, int] = {}
+    for number in sorted(alone, key=lambda n: (alone[n], n)):
+        found.setdefault(families[number], number)
+    numbers = list(found.values())
+    return [number for number in numbers if alone[number] <= _FAR * alone[numbers[0]]]
 
 
 def prefer_single(
@@ -106,7 +123,7 @@ def calibrate(y: np.ndarray, probabilities: np.ndarray) -> float:
     before = row_losses(Metric.log_loss, y, probabilities)
     assert before is not None
     best, after, lowest = 1.0, before, float(before.mean())
-    for temperature in np.exp(np.linspace(np.log(0.5), np.log(2.5), 33)):
+    for temperature in np.exp(np.linspace(np.log(0.8), np.log(2.5), 33)):
         rows = row_losses(Metric.log_loss, y, soften(probabilities, float(temperature)))
         assert rows is not None
         total = float(rows.mean()) + _PULL * np.log(temperature) ** 2 / len(y)

@@ -96,7 +96,8 @@ class Final:
         candidates = {trial.number: trial for trial in [*ranked[:_CANDIDATES], *best_of.values()]}
         found = {number: self._out_of_fold(trial) for number, trial in candidates.items()}
         options = self._config.ensemble
-        choice = greedy(self._metric, self._y, found, self._weight, most=options.size)
+        families = {number: trial.family for number, trial in candidates.items()}
+        choice = greedy(self._metric, self._y, found, self._weight, families, most=options.size)
         complexity = {number: FAMILIES[trial.family].complexity for number, trial in candidates.items()}
         yield self._plan(prefer_single(choice, self._metric, self._y, found, complexity, options.tolerance), found)
         for trial in [*best_of.values(), *(t for t in ranked[:_CANDIDATES] if best_of[t.family] is not t)]:

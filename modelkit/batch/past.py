@@ -63,19 +63,24 @@ class Past:
             return None
         document = read_document(item)
         try:
-            # Without its list of external data, a change of that could not be noticed later. Nor that of a result
-            # with another ending.
-            if document is None or _subject(document) != (sha256(item.path), 0) or not _is_at(item, document):
+            # Without its list of external data, a change of that could not be noticed later.
+            if document is None or _subject(document) != (sha256(item.path), 0):
                 return None
             status = str(document.get("status", DONE))
             output = relative(item.output, self._folder) if status == DONE else None
             exit_code = 0 if status == DONE else 1
-            return Row(item.name, status, output, figures_of(document), exit_code=exit_code, resumed=True)
+            figures, page = figures_of(document), relative(page_of(item), self._folder)
+            return Row(item.name, status, output, figures, exit_code=exit_code, resumed=True, page=page)
         except (KeyError, TypeError, IndexError, ResourceError):
             return None
 
     def _is_same(self, record: Mapping[str, Any], item: Item) -> bool:
         return record.get("key") == self._key and record.get("output") == relative(item.output, self._folder)
+
+
+def page_of(item: Item) -> Path | None:
+    """The page that was written for an item; None where there is none."""
+    return next((path for path in item.outputs if path.suffix == ".html" and path.is_file()), None)
 
 
 def relative(path: Path | None, folder: Path) -> str | None:
@@ -108,11 +113,6 @@ def _subject(document: Mapping[str, Any]) -> tuple[str, int]:
     """Hash and bytes of external data of the model that a document is about."""
     subject = subject_of(document)
     return subject["file"]["sha256"], subject.get("size", {}).get("external_bytes", 0)
-
-
-def _is_at(item: Item, document: Mapping[str, Any]) -> bool:
-    """Whether the artifact that a report is about has the name that was planned."""
-    return item.output is None or "after" not in document or document["after"]["file"]["name"] == item.output.name
 
 
 def _unchanged(folder: Path, hashes: Mapping[str, str]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from modelkit.batch.find import MODELS, check_targets, find_models, mirrored
 from modelkit.errors import UsageError
-from modelkit.files import Kind, sha256, shown
+from modelkit.files import Kind, content_hash, shown
 from modelkit.jobs.protocol import Limits
 from modelkit.version import VERSION
 
@@ -28,9 +28,12 @@ class Request:
         entry: What a worker does with one model (see ``modelkit.jobs.protocol.Task``).
         arguments: What the command is given beside the model and its output; can be pickled. A Path among them is a
             file or folder that results depend on.
+        aside: Further arguments, which change no result.
+        inputs: Files and folders that results depend on beside the arguments, by what to call them.
         config: The resolved options as plain values, for the summary and to tell runs apart.
         name_of: The file name of a model's result, from the model's path.
-        outputs_of: Every file that may be written for a result, from the result's path.
+        files_of: The result and every file that may be written for it, from the model's path and that by ``name_of``.
+        html: Whether a page is written for each model, and an index.
         transforms: Whether the command makes artifacts: then it leaves alone what modelkit made.
         kinds: Formats that count as models.
         match: Globs of models to take.
@@ -50,9 +53,12 @@ class Request:
     output: Path | None
     entry: str
     name_of: Callable[[Path], str]
-    outputs_of: Callable[[Path], list[Path]]
+    files_of: Callable[[Path, Path], tuple[Path, list[Path]]]
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    aside: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Path] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    html: bool = False
     transforms: bool = True
     kinds: frozenset[Kind] = MODELS
     match: Sequence[str] = ()
@@ -130,8 +136,8 @@ def _item(request: Request, model: PurePosixPath, target: PurePosixPath) -> Item
     path = request.models / model
     if request.output is None:
         return Item(str(model), path, None)
-    output = request.output / target
-    return Item(str(model), path, output, tuple(request.outputs_of(output)))
+    output, files = request.files_of(path, request.output / target)
+    return Item(str(model), path, output, tuple(files))
 
 
 def key_of(request: Request) -> str:
@@ -146,20 +152,6 @@ def key_of(request: Request) -> str:
         "command": request.command,
         "config": request.config,
         "arguments": {key: str(value) for key, value in request.arguments.items() if key not in ("config", *paths)},
-        "data": {key: _hash_of(path) for key, path in paths.items()},
+        "data": {key: content_hash(path) for key, path in {**paths, **request.inputs}.items()},
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _hash_of(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of all files below a folder."""
-    if not path.is_dir():
-        return sha256(path)
-    digest = hashlib.sha256()
-    for top, folders, files in os.walk(path):
-        folders.sort()
-        for name in sorted(files):
-            file = Path(top) / name
-            if file.is_file():
-                digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\0".encode("utf-8", "replace"))
-    return digest.hexdigest()

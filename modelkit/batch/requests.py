@@ -11,9 +11,11 @@ from typing import Any
 from modelkit.batch.find import MODELS, WEIGHTS
 from modelkit.batch.options import FolderOptions
 from modelkit.batch.plan import Request
+from modelkit.checkpoint.loading import Loading
+from modelkit.checkpoint.outputs import outputs_for
 from modelkit.config import Resolved
 from modelkit.errors import ResourceError, UsageError
-from modelkit.files import outputs_of, shown
+from modelkit.files import shown
 from modelkit.jobs.protocol import Limits
 
 ENTRY = "modelkit.task:perform"
@@ -21,6 +23,7 @@ ENTRY = "modelkit.task:perform"
 _WARM = {
     "quantize": ("modelkit.pipeline", "modelkit.quantize.auto", "onnxruntime"),
     "prune": ("modelkit.pipeline", "modelkit.prune.auto", "onnxruntime"),
+    "run": ("modelkit.recipe.run", "onnxruntime"),
     "inspect": ("modelkit.graph.facts", "modelkit.graph.load", "modelkit.measure.size"),
     "evaluate": ("modelkit.compare", "onnxruntime"),
 }
@@ -34,7 +37,10 @@ def make_request(
     *,
     given: Mapping[str, Any],
     options: FolderOptions,
+    aside: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Path] | None = None,
     artifact_name: Callable[[Path], str] | None,
+    writes_back: bool = False,
     resume: bool,
     force: bool,
 ) -> Request:
@@ -46,7 +52,10 @@ def make_request(
         output: The folder of results.
         given: Arguments of the command's function; None is left out. A Path is something that results depend on.
         options: Options of the run.
+        aside: Further arguments of the function, which change no result.
+        inputs: What results depend on beside the arguments, by what to call it.
         artifact_name: The name of a model's artifact, for commands that make one.
+        writes_back: Whether the command writes state dicts back.
         resume: Whether to leave alone what is done and unchanged.
         force: Whether to replace what is there.
 
@@ -59,7 +68,9 @@ def make_request(
         raise UsageError(f"'{shown(command)}' takes no folder", f"commands that do: {', '.join(_WARM)}")
     _check_folders(models, output, needed=artifact_name is not None or resume)
     arguments = {key: value for key, value in given.items() if value is not None}
-    for value in arguments.values():
+    if arguments.get("html") and output is None:
+        raise UsageError("--html needs a folder for the pages", "name one with -o")
+    for value in [*arguments.values(), *(inputs or {}).values()]:
         if isinstance(value, Path) and not os.path.lexists(value):
             raise UsageError(f"'{shown(value)}' does not exist")
     config = arguments.get("config")
@@ -68,9 +79,17 @@ def make_request(
         models=models,
         output=output,
         entry=ENTRY,
+        html=bool(arguments.get("html")),
         name_of=artifact_name or partial(_document_name, _DOCUMENTS.get(command, "")),
-        outputs_of=outputs_of if artifact_name is not None else _alone,
+        files_of=partial(
+            _documents if artifact_name is None else _artifact,
+            loading=arguments.get("loading", Loading()),
+            writes_back=writes_back,
+            html=bool(arguments.get("html")),
+        ),
         arguments=arguments,
+        aside=aside or {},
+        inputs=inputs or {},
         config=config.value.model_dump(mode="json") if isinstance(config, Resolved) else {},
         transforms=artifact_name is not None,
         # Weights alone can be looked at; for all else one must know what they belong to.
@@ -110,5 +129,14 @@ def _document_name(kind: str, model: Path) -> str:
     return f"{model.stem}.{kind}.json"
 
 
-def _alone(output: Path) -> list[Path]:
-    return [output]
+def _documents(
+    model: Path, output: Path, *, loading: Loading, writes_back: bool, html: bool
+) -> tuple[Path, list[Path]]:
+    return output, [output, *([output.with_suffix(".html")] if html else [])]
+
+
+def _artifact(
+    model: Path, output: Path, *, loading: Loading, writes_back: bool, html: bool
+) -> tuple[Path, list[Path]]:
+    found = outputs_for(model, output, loading, writes_back=writes_back, html=html)
+    return found.artifact, found.files

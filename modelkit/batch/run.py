@@ -85,7 +85,7 @@ class _Run:
                     self._take(event)
             found = self._summary(time.monotonic() - began)
             if self._request.output is not None:
-                _write(found, self._request.output)
+                _write(found, self._request.output, html=self._request.html)
         return found
 
     def _runner(self, most: int) -> Runner:
@@ -150,7 +150,7 @@ class _Run:
                     "output": item.output,
                     "outputs": item.outputs,
                     "force": force,
-                    "arguments": dict(request.arguments),
+                    "arguments": {**request.arguments, **request.aside},
                 },
                 limits=request.limits,
                 cpus=request.cpus or 1,
@@ -192,6 +192,7 @@ class _Run:
             hint=result["hint"],
             exit_code=0 if result["status"] == DONE else 1,
             seconds=event.seconds,
+            page=relative(result["page"], top) if top is not None else None,
             document=result["document"],
         )
 
@@ -248,10 +249,16 @@ def _tidy(item: Item, top: Path | None) -> None:
             folder.rmdir()
 
 
-def _write(found: Summary, output: Path) -> None:
+def _write(found: Summary, output: Path, *, html: bool) -> None:
     """Write the summary's files."""
     with Staging(output) as stage:
         write_json(stage.path("summary.json"), found.to_dict())
         text = report.markdown(found)
         stage.path("summary.md").write_bytes(text.encode("utf-8", "backslashreplace"))
-        stage.publish(["summary.json", "summary.md"], force=True)
+        names = ["summary.json", "summary.md"]
+        if html:
+            from modelkit.report.html.page import render
+
+            stage.path("index.html").write_bytes(render(found))
+            names.append("index.html")
+        stage.publish(names, force=True)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from modelkit.cli.console import fail, say, state
+from modelkit.cli.outcome import Outcome
 from modelkit.errors import ModelkitError
 
 if TYPE_CHECKING:
@@ -29,27 +29,6 @@ JunitOption = Annotated[
 GithubFlag = Annotated[
     bool, typer.Option("--github", help="Annotate the run of GitHub Actions, and add to its step summary.")
 ]
-
-
-@dataclass
-class Outcome:
-    """What a run has to tell.
-
-    Attributes:
-        command: What runs, such as "quantize".
-        subject: The model, folder or report that was named first.
-        junit: Where the JUnit file goes; None for none.
-        closing: The line that makes GitHub listen again; None where it is told nothing.
-        cases: What was checked so far.
-        body: Markdown for the step summary, below the cases.
-    """
-
-    command: str
-    subject: Path
-    junit: Path | None
-    closing: str | None
-    cases: list[Case] = field(default_factory=list)
-    body: str = ""
 
 
 def begin(

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from modelkit.cli import ci
+from modelkit.cli import ci, page
 from modelkit.cli import flags as f
 from modelkit.cli.ci import GithubFlag, JunitOption
 from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag
 from modelkit.cli.evaluate import BatchOption, DataOption, SecondsOption, compare
+from modelkit.cli.folder import no_results
 
 
 def command(
@@ -53,6 +54,9 @@ def command(
     threads: f.ThreadsOption = None,
     config: f.ConfigOption = None,
     sets: f.SetOption = None,
+    output: f.PageOption = None,
+    force: f.ForceFlag = False,
+    html: f.HtmlFlag = False,
     junit: JunitOption = None,
     github: GithubFlag = False,
     as_json: JsonFlag = False,
@@ -96,10 +100,13 @@ def command(
             "measure.threads": ("--threads", threads),
         },
     )
+    no_results(output, html=html)
+    target = page.place(html, output, [new, old], "comparison", force=force)
     loading = f.loading(arch, inputs, trust)
     compare(
         lambda listener: api.compare(old, new, data=data, config=options, loading=loading, progress=listener),
         new,
+        target=target,
         as_json=as_json,
         quiet=quiet,
         verbose=verbose,

@@ -19,7 +19,7 @@ from modelkit.staging import shown
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from modelkit.cli.ci import Outcome
+    from modelkit.cli.outcome import Outcome
     from modelkit.progress import Progress
 
 _SHOW_AFTER = 2.0  # seconds; quicker work needs no progress

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modelkit.cli import ci
+from modelkit.cli import ci, page
 from modelkit.cli import flags as f
 from modelkit.cli.ci import GithubFlag, JunitOption
 from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, VerboseFlag, progress, show, show_json
@@ -67,6 +67,7 @@ def command(
     timeout: f.TimeoutOption = None,
     memory: f.MemoryOption = None,
     resume: f.ResumeFlag = False,
+    html: f.HtmlFlag = False,
     junit: JunitOption = None,
     github: GithubFlag = False,
     as_json: JsonFlag = False,
@@ -120,16 +121,19 @@ def command(
             config=options,
             loading=f.loading(arch, inputs, trust),
             force=force,
+            html=html,
             as_json=as_json,
             quiet=quiet,
             verbose=verbose,
         )
         return
-    no_results(output)
+    no_results(output, html=html)
+    target = page.place(html, output, models, "comparison", force=force)
     loading = f.loading(arch, inputs, trust)
     compare(
         lambda listener: api.evaluate(models, data=data, config=options, loading=loading, progress=listener),
         models[-1],
+        target=target,
         as_json=as_json,
         quiet=quiet,
         verbose=verbose,
@@ -137,13 +141,20 @@ def command(
 
 
 def compare(
-    work: Callable[[Progress], dict[str, Any]], model: Path, *, as_json: bool, quiet: bool, verbose: bool
+    work: Callable[[Progress], dict[str, Any]],
+    model: Path,
+    *,
+    target: Path | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
 ) -> None:
     """Measure models side by side, and print what came of it.
 
     Args:
         work: Does it.
         model: The model that gates are about.
+        target: Where the page for the browser goes; None for none.
         as_json: Print JSON.
         quiet: Print nothing.
         verbose: Print every stage.
@@ -157,8 +168,10 @@ def compare(
     except BudgetError as error:
         assert isinstance(error.report, dict)
         _print(error.report, model, as_json=as_json, quiet=quiet)
+        page.write(error.report, target, quiet=quiet or as_json)
         raise
     _print(found, model, as_json=as_json, quiet=quiet)
+    page.write(found, target, quiet=quiet or as_json)
 
 
 def _print(found: dict[str, Any], model: Path, *, as_json: bool, quiet: bool) -> None:

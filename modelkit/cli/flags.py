@@ -30,7 +30,15 @@ OutputOption = Annotated[
 ]
 ResultsOption = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FOLDER", help="For a folder of models: where results are kept as JSON."),
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="PATH",
+        help="For a folder of models: where results are kept as JSON. For one model with --html: the page.",
+    ),
+]
+PageOption = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="PATH", help="With --html: where the page goes.")
 ]
 DataOption = Annotated[
     Path | None,
@@ -67,6 +75,9 @@ InputOption = Annotated[
 TrustFlag = Annotated[
     bool,
     typer.Option("--trust", help="Load a checkpoint that can run code: pickled modules, TorchScript."),
+]
+HtmlFlag = Annotated[
+    bool, typer.Option("--html", help="Write the report as a page for the browser too, in one file.")
 ]
 ForceFlag = Annotated[bool, typer.Option("--force", "-f", help="Overwrite an artifact that exists.")]
 ConfigOption = Annotated[

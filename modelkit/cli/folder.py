@@ -68,13 +68,13 @@ def any_folder(models: list[Path], flags: FolderFlags) -> Path | None:
     return models[0] if is_folder(models[0], flags) else None
 
 
-def no_results(output: Path | None) -> None:
-    """Refuse a folder for results where there is only one model.
+def no_results(output: Path | None, *, html: bool = False) -> None:
+    """Refuse a folder for results where there is only one model and no page to be written.
 
     Raises:
         UsageError: One was given.
     """
-    if output is not None:
+    if output is not None and not html:
         raise UsageError("--output is for a folder of models", "--json > FILE keeps what is said of one model")
 
 
@@ -88,7 +88,9 @@ def run_folder(
     test: Path | None = None,
     config: Resolved[Any] | None = None,
     loading: Loading,
+    cache: Path | bool = True,
     force: bool = False,
+    html: bool = False,
     dry_run: bool = False,
     explain: bool = False,
     as_json: bool = False,
@@ -116,8 +118,10 @@ def run_folder(
         config=config,
         options=_options(flags),
         loading=loading,
+        cache=cache,
         resume=flags.resume,
         force=force,
+        html=html,
     )
     if dry_run:
         _show_plan(request, as_json=as_json, quiet=quiet)
@@ -131,7 +135,8 @@ def run_folder(
     elif not quiet:
         show(report.render(found))
     if output is not None:
-        say(f"wrote {output / 'summary.json'} and {output / 'summary.md'}", quiet=quiet or as_json)
+        more = f", and {output / 'index.html'}" if html else ""
+        say(f"wrote {output / 'summary.json'} and {output / 'summary.md'}{more}", quiet=quiet or as_json)
     _judge(found, output)
 
 

@@ -18,7 +18,7 @@ CommandArgument = Annotated[
     str,
     typer.Argument(
         metavar="COMMAND",
-        help="The command whose config is wanted: quantize, prune, automl, evaluate or compare.",
+        help="The command whose config is wanted: quantize, prune, run, automl, evaluate, compare or rules.",
         show_default=False,
     ),
 ]
@@ -61,8 +61,13 @@ def init(
         return
     target = output if output is not None else Path(f"{command}.yaml")
     templates.write(command, text, schema, target, force=force)
-    models = {"compare": "OLD NEW", "automl": "DATA --target COLUMN"}.get(command, "MODEL")
-    say(f"wrote {target}; run: modelkit {command} {models} --config {target}")
+    use = {
+        "run": f"run {target} MODEL",
+        "automl": f"automl DATA --target COLUMN --config {target}",
+        "compare": f"compare OLD NEW --config {target}",
+        "rules": f"rules check {target}",
+    }
+    say(f"wrote {target}; run: modelkit {use.get(command, f'{command} MODEL --config {target}')}")
 
 
 def schema(command: CommandArgument, debug: DebugFlag = False) -> None:
@@ -82,16 +87,19 @@ def schema(command: CommandArgument, debug: DebugFlag = False) -> None:
 def _schema_of(command: str) -> type[BaseModel]:
     """The config of a command."""
     from modelkit.api import CompareConfig, EvaluateConfig
+    from modelkit.automl.config import AutomlConfig
     from modelkit.commands import COMMANDS
+    from modelkit.recipe.config import RUN, RecipeConfig
+    from modelkit.rules.config import RulesFile
 
-    if command in COMMANDS:
-        return COMMANDS[command].schema
-    if command in ("evaluate", "compare"):
-        return EvaluateConfig if command == "evaluate" else CompareConfig
-    if command == "automl":
-        from modelkit.automl.config import AutomlConfig
-
-        return AutomlConfig
-    raise UsageError(
-        f"'{shown(command)}' has no config", f"commands with one: {', '.join(COMMANDS)}, automl, evaluate, compare"
-    )
+    schemas: dict[str, type[BaseModel]] = {
+        **{name: each.schema for name, each in COMMANDS.items()},
+        RUN: RecipeConfig,
+        "automl": AutomlConfig,
+        "evaluate": EvaluateConfig,
+        "compare": CompareConfig,
+        "rules": RulesFile,
+    }
+    if command not in schemas:
+        raise UsageError(f"'{shown(command)}' has no config", f"commands with one: {', '.join(schemas)}")
+    return schemas[command]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modelkit.cli import ci
+from modelkit.cli import ci, page
 from modelkit.cli import flags as f
 from modelkit.cli.ci import GithubFlag, JunitOption
 from modelkit.cli.console import DebugFlag, JsonFlag, QuietFlag, say, show, show_json
@@ -50,6 +50,7 @@ def command(
     timeout: f.TimeoutOption = None,
     memory: f.MemoryOption = None,
     resume: f.ResumeFlag = False,
+    html: f.HtmlFlag = False,
     junit: JunitOption = None,
     github: GithubFlag = False,
     as_json: JsonFlag = False,
@@ -69,6 +70,8 @@ def command(
 
         modelkit inspect model.onnx --json
 
+        modelkit inspect model.onnx --html
+
         modelkit inspect models/
 
         modelkit inspect --check model.onnx other.onnx
@@ -79,6 +82,8 @@ def command(
     many = FolderFlags(match, skip, on, workers, cpus, gpus, timeout, memory, resume)
     loading = f.loading(arch, inputs, trust)
     if check:
+        if html:
+            raise UsageError("--html is not for --check", "--junit FILE keeps what is said")
         _check(models, many, loading, output=output, as_json=as_json, quiet=quiet)
         return
     folder = any_folder(models, many)
@@ -90,13 +95,15 @@ def command(
             output=output,
             loading=loading,
             force=force,
+            html=html,
             as_json=as_json,
             quiet=quiet,
         )
         return
-    no_results(output)
+    no_results(output, html=html)
     if len(models) > 1:
         raise UsageError(f"{len(models)} models are named, and one is shown at a time", "--check takes several")
+    target = page.place(html, output, models, "inspection", force=force)
     from modelkit.api import inspect
     from modelkit.report import inspection
 
@@ -108,6 +115,7 @@ def command(
 
         render = state.render if found["schema"] == state.SCHEMA else inspection.render
         show(render(found, layers=layers))
+    page.write(found, target, quiet=quiet or as_json)
 
 
 def _check(

@@ -99,6 +99,7 @@ def command(
     junit: JunitOption = None,
     github: GithubFlag = False,
     seed: f.SeedOption = None,
+    html: f.HtmlFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     verbose: VerboseFlag = False,
@@ -149,5 +150,5 @@ def command(
         },
     )
     loading = f.loading(arch, inputs, trust)
-    given = Given(output, data, test, loading, force, dry_run, explain, as_json, quiet, verbose)
+    given = Given(output, data, test, loading, force, html, dry_run, explain, as_json, quiet, verbose)
     transform("prune", model, options, folder, given)

@@ -26,6 +26,7 @@ class Given:
     test: Path | None
     loading: Loading
     force: bool
+    html: bool
     dry_run: bool
     explain: bool
     as_json: bool
@@ -54,12 +55,19 @@ def transform(command: str, model: Path, options: Resolved[Any], folder: FolderF
         test=given.test,
         config=options,
         force=given.force,
+        html=given.html,
         loading=given.loading,
     )
-    _run(job, given)
+    run_job(job, given)
 
 
-def _run(job: Job, given: Given) -> None:
+def run_job(job: Job, given: Given) -> None:
+    """Do what a job describes, or tell what it would do, and print it.
+
+    Raises:
+        BudgetError: A budget was missed; the report is printed before.
+        ModelkitError: Whatever is wrong.
+    """
     from modelkit import api
     from modelkit.errors import BudgetError
 
@@ -84,9 +92,7 @@ def _run(job: Job, given: Given) -> None:
         raise
     state.wrote = True
     _print(report, explain, as_json, quiet)
-    # Weights without an architecture keep their format, and so their ending.
-    written = job.output.with_name(report.after.file["name"])
-    say(f"wrote {written} and its report", quiet=quiet or as_json)
+    say(f"wrote {job.outputs.artifact} and its report", quiet=quiet or as_json)
 
 
 def _print(report: Report, explain: bool, as_json: bool, quiet: bool) -> None:

@@ -14,6 +14,40 @@ _SHARES = {"test given": (0.5, 0.5, 0.0), "unlabelled": (0.75, 0.25, 0.0), "labe
 _TRAINING_SHARES = {"test given": (0.9, 0.1, 0.0), "unlabelled": (0.9, 0.1, 0.0), "labelled": (0.7, 0.1, 0.2)}
 
 
+@dataclass(frozen=True)
+class Apart:
+    """A part of a dataset that is set apart for testing before anything else is done with it.
+
+    Several steps that each divide what is left among their uses then have the same test samples.
+
+    Attributes:
+        share: How much of it, above 0 and below 1.
+        seed: Seed of the split.
+    """
+
+    share: float
+    seed: int
+
+    def divide(self, dataset: Dataset) -> tuple[Dataset, Dataset]:
+        """Return what is left, and the part for testing; neither has a sample of the other."""
+        parts = split(dataset, parts={"rest": 1 - self.share, "test": self.share}, seed=self.seed)
+        return parts["rest"], parts["test"]
+
+
+def test_share(dataset: Dataset, *, training: bool) -> float:
+    """How much of a dataset that has to serve for everything is best kept for testing; 0 where it is too small.
+
+    Args:
+        dataset: The dataset.
+        training: Whether a model is trained on the rest.
+    """
+    if dataset.count < SPLIT_FROM:
+        return 0.0
+    shares = (_TRAINING_SHARES if training else _SHARES)["labelled" if dataset.has_labels else "unlabelled"]
+    # Without labels nothing can be tested but agreement, for which the samples that would select are enough.
+    return shares[2] or shares[1]
+
+
 @dataclass
 class Roles:
     """Samples by their use. A sample that selects is never one that tests.

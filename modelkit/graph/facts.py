@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import onnx_ir as ir
 
@@ -52,7 +55,8 @@ class LayerFacts:
         op: Operator type, with its domain where it is not the standard one.
         input_shapes: Shapes of the inputs that are no constants, symbolic dimensions as 1; None if unknown.
         output_shape: Shape of the first output, likewise.
-        weight_shapes: Shapes of its constants as they are stored, biases included.
+        weights: Names of its constants, biases included.
+        weight_shapes: Shapes of these as they are stored.
         parameters: Number of its parameters. A shared weight counts in each layer that uses it.
         bytes: What they take in the file.
         macs: Multiply-accumulates with symbolic dimensions as 1; None where shapes are unknown.
@@ -63,6 +67,7 @@ class LayerFacts:
     op: str
     input_shapes: tuple[tuple[int, ...] | None, ...]
     output_shape: tuple[int, ...] | None
+    weights: tuple[str, ...]
     weight_shapes: tuple[tuple[int, ...], ...]
     parameters: int
     bytes: int
@@ -116,7 +121,7 @@ def describe(model: ir.Model) -> ModelFacts:
     counter = _MacCounter(shapes)
     macs = counter.graph(model.graph)
     layers = []
-    stored: dict[int, tuple[int, int]] = {}
+    stored: dict[ir.Value, tuple[int, int]] = {}
     ops: Counter[str] = Counter()
     for node in model.graph.all_nodes():
         op = f"{node.domain}:{node.op_type}" if node.domain else node.op_type
@@ -125,7 +130,7 @@ def describe(model: ir.Model) -> ModelFacts:
         stored.update({key: (tensor.size, nbytes(tensor)) for key, tensor in parameters.items()})
         count = counter.counted.get(node, 0)
         if parameters or count != 0:
-            layers.append(_layer(node, op, list(parameters.values()), count, shapes))
+            layers.append(_layer(node, op, parameters, count, shapes))
     state = quantized_state(model)
     domains = {name: version for name, version in sorted(model.opset_imports.items()) if name}
     return ModelFacts(
@@ -146,6 +151,26 @@ def describe(model: ir.Model) -> ModelFacts:
     )
 
 
+def layer_sizes(facts: ModelFacts) -> list[dict[str, Any]]:
+    """What a report says of each layer: ``name``, ``op``, ``weights``, ``shape``, ``dtype``, ``bytes``, ...
+
+    The shape is that of the largest weight; also ``parameters`` and ``macs``.
+    """
+    return [
+        {
+            "name": layer.name,
+            "op": layer.op,
+            "weights": list(layer.weights),
+            "shape": list(max(layer.weight_shapes, key=math.prod, default=())),
+            "dtype": layer.weight_dtype,
+            "bytes": layer.bytes,
+            "parameters": layer.parameters,
+            "macs": layer.macs,
+        }
+        for layer in facts.layers
+    ]
+
+
 def _tensor(value: ir.Value) -> TensorFacts:
     dtype = value.dtype.name.lower() if isinstance(value.type, ir.TensorType) and value.dtype else str(value.type)
     if value.shape is None:
@@ -155,18 +180,20 @@ def _tensor(value: ir.Value) -> TensorFacts:
 
 
 def _layer(
-    node: ir.Node, op: str, parameters: list[ir.TensorProtocol], macs: int | None, shapes: Shapes
+    node: ir.Node, op: str, parameters: Mapping[ir.Value, ir.TensorProtocol], macs: int | None, shapes: Shapes
 ) -> LayerFacts:
     data = [v for v in node.inputs if v is not None and _stored_weight(v) is None]
-    largest = max(parameters, key=lambda t: t.size, default=None)
+    tensors = list(parameters.values())
+    largest = max(tensors, key=lambda t: t.size, default=None)
     return LayerFacts(
         name=node.name or node.outputs[0].name or node.op_type,
         op=op,
         input_shapes=tuple(_shape(v, shapes) for v in data),
         output_shape=_shape(node.outputs[0], shapes),
-        weight_shapes=tuple(tuple(int(d) for d in t.shape.numpy()) for t in parameters),
-        parameters=sum(t.size for t in parameters),
-        bytes=sum(nbytes(t) for t in parameters),
+        weights=tuple(value.name or "" for value in parameters),
+        weight_shapes=tuple(tuple(int(d) for d in t.shape.numpy()) for t in tensors),
+        parameters=sum(t.size for t in tensors),
+        bytes=sum(nbytes(t) for t in tensors),
         macs=macs,
         weight_dtype=largest.dtype.name.lower() if largest is not None else "",
     )
@@ -179,11 +206,11 @@ def _shape(value: ir.Value, shapes: Shapes) -> tuple[int, ...] | None:
         return None
 
 
-def _parameters(node: ir.Node) -> dict[int, ir.TensorProtocol]:
-    """The constants of a node that are parameters, by identity of the value that stores them."""
+def _parameters(node: ir.Node) -> dict[ir.Value, ir.TensorProtocol]:
+    """The constants of a node that are parameters, by the value that stores them."""
     if node.op_type in _DECODERS and _feeds_only_layers(node):
         return {}  # it belongs to the layer behind it
-    found: dict[int, ir.TensorProtocol] = {}
+    found: dict[ir.Value, ir.TensorProtocol] = {}
     for index, value in enumerate(node.inputs):
         source = _stored_weight(value)
         if source is None or value is None:
@@ -194,14 +221,14 @@ def _parameters(node: ir.Node) -> dict[int, ir.TensorProtocol]:
         stored_narrow = tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= 8
         if source is not value:
             if stored_narrow and tensor.size > 1:
-                found[id(source)] = tensor
+                found[source] = tensor
             continue
         role, _ = role_of(source, node, index)
         if role == Role.QUANTIZATION or (role == Role.OTHER and not tensor.dtype.is_floating_point()):
             continue
         if role == Role.OTHER and tensor.size < 2:
             continue  # a number in a formula
-        found[id(source)] = tensor
+        found[source] = tensor
     return found
 
 

@@ -112,7 +112,9 @@ class ClusterRunner:
         """Run tasks; see ``Runner.run``."""
         try:
             yield from self._run(tasks)
-        except ConnectionError as error:
+        except Exception as error:
+            if self._ray is None or not isinstance(error, ConnectionError | self._ray.exceptions.RayError):
+                raise
             raise ResourceError(
                 f"the Ray cluster went away: {_told(error)}", "what is finished is kept: --resume goes on from there"
             ) from error

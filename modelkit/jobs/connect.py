@@ -26,8 +26,12 @@ _CLIENT = "ray://"
 _PORT = 10001
 _WITHIN = 10.0  # seconds for the first connection; Ray's own attempts end after half a minute
 _STORE = 128 << 20  # bytes of the object store of a local Ray: there, files are seen and need not be sent
-# Ray reports how it is used to its makers unless told not to.
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+# Unless told not to, Ray reports to its makers, and a call after a cluster was lost would start another one.
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
 
 
 def check_address(on: str) -> str:
@@ -164,6 +168,7 @@ def _init(ray: ModuleType, on: str, address: str, options: Mapping[str, Any]) ->
 @contextmanager
 def _hushed(ray: ModuleType) -> Iterator[None]:
     """Keep Ray from writing of lost workers and nodes on this program's stderr; it has no option for that."""
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     inside = getattr(getattr(ray, "_private", None), "worker", None)
     before = getattr(inside, "print_to_stdstream", None)
     if inside is None or before is None:  # a version that does it otherwise

@@ -12,7 +12,7 @@ from modelkit.errors import UsageError
 from modelkit.graph.run import session_of
 from modelkit.progress import Progress
 from modelkit.train.config import FineTune
-from modelkit.train.history import History
+from modelkit.train.history import History, note
 
 
 @dataclass
@@ -57,6 +57,7 @@ class Tuner:
             progress=progress,
             seed=self.seed,
         )
+        note(model, history)
         return [_whole(history), *decisions]
 
     def share_out(self, steps: int) -> list[int]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from modelkit.decision import Decision
-from modelkit.report import rows, units
+from modelkit.report import rows, steps, units
 from modelkit.report.report import Report
 from modelkit.report.text import safe
 
@@ -38,10 +38,7 @@ def _figures(report: Report) -> list[str]:
             "",
         ]
     lines += table(["", "original", "artifact", "change"], rows.before_after(report))
-    lines += ["", f"## {rows.tried_title(report)}", ""]
-    lines += table(*rows.tried(report))
-    reasons = [f"- {escape(e['name'])}: {escape(e['reason'])}" for e in report.candidates if e["reason"]]
-    lines += ["", *reasons] if reasons else []
+    lines += _steps(report) if report.steps else _tried(report)
     if report.gates:
         gates = [(g.name, g.asked, g.got, g.verdict) for g in report.gates]
         lines += ["", "## Budget", "", *table(["what", "asked", "got", ""], gates)]
@@ -51,7 +48,23 @@ def _figures(report: Report) -> list[str]:
         if unfused:
             lines += ["", *table(["layer", "operator", "why it runs in float"], unfused, names=2)]
     lines += ["", "## Data", "", *_data(report.data)]
+    for step in report.steps:
+        lines += _data(
+            {f"step {step['number']}, {role}": facts for role, facts in step["data"].items() if role != "test"}
+        )
     return lines + (["", *[f"- note: {escape(note)}" for note in report.notes]] if report.notes else [])
+
+
+def _tried(report: Report) -> list[str]:
+    lines = ["", f"## {rows.tried_title(report)}", "", *table(*rows.tried(report))]
+    reasons = [f"- {escape(e['name'])}: {escape(e['reason'])}" for e in report.candidates if e["reason"]]
+    return [*lines, "", *reasons] if reasons else lines
+
+
+def _steps(report: Report) -> list[str]:
+    lines = ["", f"## {steps.TITLE}", "", *table(*steps.table(report))]
+    reasons = [f"- {escape(name)}: {escape(reason)}" for name, reason in steps.reasons(report.steps)]
+    return [*lines, "", *reasons] if reasons else lines
 
 
 def escape(text: object) -> str:
@@ -109,27 +122,19 @@ def _provenance(report: Report) -> list[str]:
     lines += [f"- original: {code(before['name'])} sha256 {code(before['sha256'])}"]
     if report.status == "done":
         lines += [f"- artifact: {code(after['name'])} sha256 {code(after['sha256'])}"]
+    lines += [f"- after {escape(name)}: sha256 {code(digest)}" for name, digest in steps.hashes(report.steps)]
     lines += [f"- seed: {report.seed}"]
-    lines += [f"- {escape(key.replace('_', ' '))}: {escape(_plain(value))}" for key, value in report.machine.items()]
-    options = [(key, _plain(value), report.origins.get(key, "default")) for key, value in _flat(report.config)]
-    return [*lines, "", "## Options", "", *table(["option", "value", "from"], options)]
+    lines += [
+        f"- {escape(key.replace('_', ' '))}: {escape(rows.plain(value))}" for key, value in report.machine.items()
+    ]
+    if not report.steps:
+        return [*lines, "", "## Options", "", *_options(report.config, report.origins)]
+    for step in report.steps:
+        lines += ["", f"## Options of step {step['number']}: {escape(step['command'])}", ""]
+        lines += _options(step["config"], step["origins"])
+    return lines
 
 
-def _plain(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(str(item) for item in value) or "none"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items()) or "none"
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "yes", False: "no"}[value]
-    return str(value)
-
-
-def _flat(config: dict[str, object], prefix: str = "") -> list[tuple[str, object]]:
-    found: list[tuple[str, object]] = []
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            found += _flat(value, f"{prefix}{key}.")
-        else:
-            found.append((f"{prefix}{key}", value))
-    return found
+def _options(config: dict[str, object], origins: dict[str, str]) -> list[str]:
+    options = [(key, rows.plain(value), origins.get(key, "default")) for key, value in rows.flat(config)]
+    return table(["option", "value", "from"], options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from modelkit.decision import Decision
@@ -23,6 +23,7 @@ class Plan:
         data: What would be calibrated, selected and tested on.
         config: The resolved options.
         origins: Where each option's value came from.
+        steps: Of a recipe, the plan of each step; empty for others.
     """
 
     model: str
@@ -33,7 +34,11 @@ class Plan:
     data: dict[str, Any]
     config: dict[str, Any]
     origins: dict[str, str]
+    steps: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, schema first."""
-        return {"schema": SCHEMA, **asdict(self)}
+        plain = {"schema": SCHEMA, **asdict(self)}
+        if steps := plain.pop("steps"):
+            plain["steps"] = steps
+        return plain

@@ -68,7 +68,10 @@ class Report:
         fidelity: Agreement of the artifact with the original.
         gates: What was insisted on.
         candidates: Everything that was tried.
+        selection_quality: The original's metrics on the samples that candidates were compared on.
         decisions: What was done to each tensor and node.
+        layers: Each node with weights before and after (see ``modelkit.report.layers.paired``).
+        history: Trainings, epoch by epoch.
         normalisation: What was cleaned up before the algorithm ran.
         audit: How many layers onnxruntime runs in integers, and what it does not, with reasons.
         data: What was calibrated, selected and tested on.
@@ -77,6 +80,7 @@ class Report:
         origins: Where each option's value came from.
         seed: Seed of everything random.
         machine: Processor, features and versions.
+        steps: Of a recipe, what each step did, took and gave (see ``modelkit.recipe.steps``); empty for others.
     """
 
     command: str
@@ -88,7 +92,10 @@ class Report:
     fidelity: dict[str, Any] | None
     gates: list[Gate] = field(default_factory=list)
     candidates: list[dict[str, Any]] = field(default_factory=list)
+    selection_quality: dict[str, Any] | None = None
     decisions: list[Decision] = field(default_factory=list)
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
     normalisation: list[Decision] = field(default_factory=list)
     audit: dict[str, Any] | None = None
     data: dict[str, Any] = field(default_factory=dict)
@@ -97,6 +104,7 @@ class Report:
     origins: dict[str, str] = field(default_factory=dict)
     seed: int = 0
     machine: dict[str, Any] = field(default_factory=dict)
+    steps: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def size_ratio(self) -> float:
@@ -106,6 +114,8 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, schema first; numbers that are not finite become None."""
         plain = {"schema": SCHEMA, **asdict(self), "size_ratio": round(self.size_ratio, 4)}
+        if steps := plain.pop("steps"):
+            plain["steps"] = steps
         result = finite(plain)
         assert isinstance(result, dict)
         return result

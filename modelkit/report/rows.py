@@ -140,3 +140,25 @@ def _plain(
     what: str, before: dict[str, Any], after: dict[str, Any], key: str, show: Any
 ) -> tuple[str, str, str, str]:
     return (what, show(before.get(key)), show(after.get(key)), "")
+
+
+def plain(value: object) -> str:
+    """A value of the config as people write it."""
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items()) or "none"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return str(value)
+
+
+def flat(config: dict[str, object], prefix: str = "") -> list[tuple[str, object]]:
+    """Every option of a nested config by its dotted key."""
+    found: list[tuple[str, object]] = []
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            found += flat(value, f"{prefix}{key}.")
+        else:
+            found.append((f"{prefix}{key}", value))
+    return found

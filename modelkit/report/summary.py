@@ -32,6 +32,7 @@ class Row:
         exit_code: What a single run of this model would have ended with.
         seconds: How long it took.
         resumed: Whether an earlier run did it.
+        page: The path of its page for the browser below the folder of results; None where there is none.
         document: The whole result, where it was not written to a file.
     """
 
@@ -44,6 +45,7 @@ class Row:
     exit_code: int = 0
     seconds: float = 0.0
     resumed: bool = False
+    page: str | None = None
     document: dict[str, Any] | None = field(default=None, repr=False)
 
     @property

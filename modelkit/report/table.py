@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 
 from modelkit.decision import Decision
-from modelkit.report import rows, units
+from modelkit.report import rows, steps, units
 from modelkit.report.plan import Plan
 from modelkit.report.report import Gate, Report
 from modelkit.report.text import add_row, cell, new_table, notes, pairs, stack, titled
@@ -24,7 +24,9 @@ def render(report: Report, *, explain: bool = False) -> RenderableType:
         explain: Whether to list every decision.
     """
     parts: list[RenderableType] = [_main(report)]
-    if len(report.candidates) > 1 or report.status != "done":
+    if report.steps:
+        parts.append(_steps(report))
+    elif len(report.candidates) > 1 or report.status != "done":
         parts.append(_tried(report))
     if report.gates:
         parts.append(gates("Budget", report.gates))
@@ -54,6 +56,15 @@ def _tried(report: Report) -> RenderableType:
     return Group(titled(rows.tried_title(report), table), *shown)
 
 
+def _steps(report: Report) -> RenderableType:
+    head, body = steps.table(report)
+    table = new_table(*head, numbers=head[2:-1], whole=head[:1])
+    for row in body:
+        add_row(table, *row)
+    reasons = [(name, reason) for name, reason in steps.reasons(report.steps)]
+    return Group(titled(steps.TITLE, table), *([pairs(reasons, indent=2, style="dim")] if reasons else []))
+
+
 def gates(title: str, found: Iterable[Gate]) -> RenderableType:
     """A table of gates: what was asked, what was measured, by how much it is missed."""
     table = new_table("what", "asked", "got", "", numbers=("asked",))
@@ -79,25 +90,32 @@ def render_plan(plan: Plan, *, explain: bool) -> RenderableType:
         plan: The plan.
         explain: Whether to list the decisions of the smallest candidate.
     """
-    possible = [entry for entry in plan.candidates if entry["bytes"] is not None]
-    table = new_table("method", "predicted size", "smaller by", numbers=("predicted size", "smaller by"))
-    for entry in possible:
-        add_row(
-            table,
-            entry["name"],
-            units.size(entry["bytes"]),
-            units.factor(plan.original_bytes / max(entry["bytes"], 1)),
-        )
-    parts: list[RenderableType] = []
     title = f"{plan.model}: what would be tried (nothing is written)"
-    parts.append(titled(title, table) if possible else cell(title, style="bold"))
-    refused = [(entry["name"], f"not possible: {entry['reason']}") for entry in plan.candidates if entry["reason"]]
-    if refused:
-        parts.append(pairs(refused))
+    parts: list[RenderableType] = []
+    for step in plan.steps:
+        said = "cached" if step["cached"] else step["reason"]
+        name = f"Step {step['number']}: {step['command']}{f', {said}' if said else ''}"
+        parts += _candidates(name, step["candidates"], plan.original_bytes)
+    if plan.steps:
+        parts.insert(0, cell(title, style="bold"))
+    else:
+        parts += _candidates(title, plan.candidates, plan.original_bytes)
     parts.append(pairs([("original", units.size(plan.original_bytes)), ("artifact", plan.output)]))
     if explain:
         parts.append(decisions("What would be done, and why", plan.decisions))
     return stack(parts)
+
+
+def _candidates(title: str, entries: list[dict[str, Any]], original_bytes: int) -> list[RenderableType]:
+    """A table of what would be tried, and what would not be possible."""
+    possible = [entry for entry in entries if entry["bytes"] is not None]
+    table = new_table("method", "predicted size", "smaller by", numbers=("predicted size", "smaller by"))
+    for entry in possible:
+        ratio = units.factor(original_bytes / max(entry["bytes"], 1))
+        add_row(table, entry["name"], units.size(entry["bytes"]), ratio)
+    refused = [(entry["name"], f"not possible: {entry['reason']}") for entry in entries if entry["reason"]]
+    parts = [titled(title, table) if possible else cell(title, style="bold")]
+    return [*parts, *([pairs(refused)] if refused else [])]
 
 
 def decisions(title: str, found: Iterable[Decision]) -> RenderableType:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_HISTORY = "modelkit.history"
 
 
 @dataclass(frozen=True)
@@ -64,3 +70,13 @@ class History:
     def seconds(self) -> float:
         """Time spent in all epochs."""
         return sum(epoch.seconds for epoch in self.epochs)
+
+
+def note(model: ir.Model, history: History) -> None:
+    """Keep with a model in memory what a training of it went through; its file does not hold it."""
+    model.meta.setdefault(_HISTORY, []).append(asdict(history))
+
+
+def noted(model: ir.Model) -> list[dict[str, Any]]:
+    """The trainings of a model in memory as plain values, in order."""
+    return list(model.meta.get(_HISTORY, ()))

@@ -80,9 +80,53 @@ MACHINE = record(
     python=TEXT,
     versions=mapping(TEXT),
 )
+LAYER = record(shape=listed(COUNT), dtype=TEXT, bytes=COUNT, parameters=COUNT, macs=maybe(COUNT))
+EPOCH = record(
+    number=COUNT,
+    rate=NUMBER,
+    train_loss=maybe(NUMBER),
+    loss=maybe(NUMBER),
+    quality=maybe(NUMBER),
+    seconds=NUMBER,
+)
+HISTORY = record(
+    epochs=listed(EPOCH),
+    best=COUNT,
+    rate=NUMBER,
+    trials=listed(listed(maybe(NUMBER))),
+    batch=COUNT,
+    steps=COUNT,
+    task=TEXT,
+    metric=TEXT,
+    loss=TEXT,
+    stopped=TEXT,
+    device=TEXT,
+    samples=listed(COUNT),
+    notes=listed(TEXT),
+)
 SIDE = record(file=FILE, size=SIZE, latency=maybe(LATENCY), quality=maybe(QUALITY))
 
-GATE = record(name=TEXT, asked=TEXT, got=TEXT, ok=FLAG, option=TEXT, by=TEXT)
+GATES = listed(record(name=TEXT, asked=TEXT, got=TEXT, ok=FLAG, option=TEXT, by=TEXT))
+CANDIDATES = listed(
+    record(
+        name=TEXT,
+        status={"enum": ["chosen", "tried", "rejected", "failed"]},
+        reason=TEXT,
+        size={"anyOf": [SIZE, {"type": "object", "maxProperties": 0}]},
+        fidelity=maybe(FIDELITY),
+        quality=maybe(QUALITY),
+        latency=maybe(TIMED),
+    )
+)
+AUDIT = maybe(
+    record(
+        integer=COUNT,
+        float=COUNT,
+        conversions=COUNT,
+        kernels=mapping(COUNT),
+        unfused=listed(record(node=TEXT, op=TEXT, reason=TEXT)),
+    )
+)
 
 REPORT = record(
     schema={"const": "modelkit.report/1"},
@@ -93,29 +137,14 @@ REPORT = record(
     method=TEXT,
     speedup=maybe(SPEEDUP),
     fidelity=maybe(FIDELITY),
-    gates=listed(GATE),
-    candidates=listed(
-        record(
-            name=TEXT,
-            status={"enum": ["chosen", "tried", "rejected", "failed"]},
-            reason=TEXT,
-            size={"anyOf": [SIZE, {"type": "object", "maxProperties": 0}]},
-            fidelity=maybe(FIDELITY),
-            quality=maybe(QUALITY),
-            latency=maybe(TIMED),
-        )
-    ),
+    gates=GATES,
+    candidates=CANDIDATES,
+    selection_quality=maybe(QUALITY),
     decisions=listed(DECISION),
+    layers=listed(record(name=TEXT, op=TEXT, weights=listed(TEXT), before=maybe(LAYER), after=maybe(LAYER))),
+    history=listed(HISTORY),
     normalisation=listed(DECISION),
-    audit=maybe(
-        record(
-            integer=COUNT,
-            float=COUNT,
-            conversions=COUNT,
-            kernels=mapping(COUNT),
-            unfused=listed(record(node=TEXT, op=TEXT, reason=TEXT)),
-        )
-    ),
+    audit=AUDIT,
     data=DATA,
     notes=listed(TEXT),
     config={"type": "object"},
@@ -124,6 +153,37 @@ REPORT = record(
     machine=MACHINE,
     size_ratio=POSITIVE,
 )
+
+STEP = record(
+    number=COUNT,
+    command=TEXT,
+    status={"enum": ["done", "skipped", "budget not met"]},
+    reason=TEXT,
+    method=maybe(TEXT),
+    seconds=NUMBER,
+    cached=FLAG,
+    key=maybe(HASH),
+    input_sha256=HASH,
+    artifact=maybe(record(bytes=COUNT, sha256=HASH)),
+    size=maybe(SIZE),
+    quality=maybe(QUALITY),
+    fidelity=maybe(FIDELITY),
+    latency=maybe(LATENCY),
+    speedup=maybe(SPEEDUP),
+    gates=GATES,
+    candidates=CANDIDATES,
+    audit=AUDIT,
+    data={"anyOf": [DATA, {"type": "object", "maxProperties": 0}]},
+    notes=listed(TEXT),
+    config={"type": "object"},
+    origins=mapping(TEXT),
+)
+# A recipe judges with what nothing was chosen by, and says of each step what that worked with.
+RECIPE: Schema = {
+    **REPORT,
+    "properties": {**REPORT["properties"], "data": record(test=DATASET), "steps": listed(STEP)},
+    "required": [*REPORT["required"], "steps"],
+}
 
 PLAN = record(
     schema={"const": "modelkit.plan/1"},
@@ -136,6 +196,22 @@ PLAN = record(
     config={"type": "object"},
     origins=mapping(TEXT),
 )
+
+_PLANNED = record(
+    number=COUNT,
+    command=TEXT,
+    cached=FLAG,
+    reason=TEXT,
+    candidates=listed(record(name=TEXT, bytes=maybe(COUNT), reason=TEXT)),
+    data={"anyOf": [DATA, {"type": "object", "maxProperties": 0}]},
+    config={"type": "object"},
+    origins=mapping(TEXT),
+)
+RECIPE_PLAN: Schema = {
+    **PLAN,
+    "properties": {**PLAN["properties"], "data": record(test=DATASET), "steps": listed(_PLANNED)},
+    "required": [*PLAN["required"], "steps"],
+}
 
 _SHAPE = maybe(listed({"type": ["integer", "string"]}))
 _SIZES = listed(COUNT)
@@ -162,6 +238,7 @@ INSPECTION = record(
                 op=TEXT,
                 input_shapes=listed(maybe(_SIZES)),
                 output_shape=maybe(_SIZES),
+                weights=listed(TEXT),
                 weight_shapes=listed(_SIZES),
                 parameters=COUNT,
                 bytes=COUNT,
@@ -187,7 +264,7 @@ COMPARISON = record(
             fidelity=maybe(FIDELITY),
             latency=LATENCY,
             speedup=maybe(SPEEDUP),
-            gates=listed(GATE),
+            gates=GATES,
         )
     ),
     data=DATASET,

@@ -12,8 +12,9 @@ from cli_models import QUICK, cli, listing, mlp, quantize, samples
 
 Capsys = pytest.CaptureFixture[str]
 CONFIGS = Path(__file__).parents[2] / "configs"
-# Those of automl take a table: tests/automl runs them.
-TEMPLATES = sorted((p.parent.name, p.stem) for p in CONFIGS.glob("*/*.yaml") if p.parent.name != "automl")
+# Rules files are documents of their own, no configs of a command, and automl takes a table: their tests run those.
+OTHERS = ("automl", "rules")
+TEMPLATES = sorted((p.parent.name, p.stem) for p in CONFIGS.glob("*/*.yaml") if p.parent.name not in OTHERS)
 
 
 def test_writes_template_and_schema(capsys: Capsys, folder: Path) -> None:
@@ -80,12 +81,12 @@ def test_list(capsys: Capsys) -> None:
         (
             ["init", "prune\x1b[1m"],
             "'prune\\x1b[1m' has no config",
-            "commands with one: quantize, prune, automl, evaluate, compare",
+            "commands with one: quantize, prune, run, automl, evaluate, compare, rules",
         ),
         (
             ["schema", "inspect"],
             "'inspect' has no config",
-            "commands with one: quantize, prune, automl, evaluate, compare",
+            "commands with one: quantize, prune, run, automl, evaluate, compare, rules",
         ),
     ],
 )
@@ -110,7 +111,8 @@ def test_every_template_fits_its_schema_and_runs(capsys: Capsys, folder: Path, c
     # The defaults of prune do not say how much.
     more = ["--sparsity", "0.5"] if (command, template) == ("prune", "default") else []
     models = ["m.onnx", mlp("n.onnx", sizes=(16, 32, 10))] if command == "compare" else ["m.onnx"]
-    ran = cli(capsys, command, *models, "--config", "c.yaml", "--data", "d.npz", *more, *QUICK)
+    how = ["c.yaml", "m.onnx"] if command == "run" else [*models, "--config", "c.yaml"]
+    ran = cli(capsys, command, *how, "--data", "d.npz", *more, *QUICK)
     assert ran.code in (0, 1), ran.err
     assert ran.out
 

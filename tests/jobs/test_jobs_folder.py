@@ -291,11 +291,37 @@ def test_weights_keep_their_ending_and_are_done_again_where_they_are_gone(cli: C
     Path("models").mkdir()
     torch.save({"w": torch.ones(32, 32).tril()}, "models/a.pt")
     argv = ("prune", "models", "-o", "out", "--sparsity", "0.7", "--trust", "--resume", "--json")
+    assert cli(*argv, "--dry-run").lines == [{"model": "a.pt", "output": "out/a.pruned.pt"}]
     assert cli(*argv).lines[0]["output"] == "a.pruned.pt"
+    assert sorted(Path("out").glob("a.*")) == [
+        Path(f"out/a.pruned.{end}") for end in ("plan.json", "pt", "report.json", "report.md")
+    ]
     assert cli(*argv).lines[0]["resumed"]
+    for name in ("a.pruned.pt", "a.pruned.plan.json"):
+        Path("out", name).unlink()
+        ran = cli(*argv)
+        assert ran.code == 0 and not ran.lines[0]["resumed"] and Path("out", name).exists(), ran
+
+
+def test_a_state_dict_beside_the_artifact_is_part_of_the_result(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    Path("models").mkdir()
+    Path("nets.py").write_text("from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Linear(16, 10))\n")
+    monkeypatch.syspath_prepend(".")
+    torch.save(torch.nn.Sequential(torch.nn.Linear(16, 10)).state_dict(), "models/a.pt")
+    argv = ("prune", "models", "-o", "out", "--sparsity", "0.5", "--arch", "nets:make", "--input", "1x16", *FAST)
+    argv = (*argv, "--json")
+    assert cli(*argv).code == 0
+    made = {Path(f"out/a.pruned.{end}") for end in ("onnx", "pt", "plan.json", "report.json", "report.md")}
+    assert set(Path("out").glob("a.*")) == made
+    assert cli(*argv, "--resume").lines[0]["resumed"]
     Path("out/a.pruned.pt").unlink()
+    assert not cli(*argv, "--resume").lines[0]["resumed"] and Path("out/a.pruned.pt").exists()
+    for path in made - {Path("out/a.pruned.plan.json")}:
+        path.unlink()
     ran = cli(*argv)
-    assert ran.code == 0 and not ran.lines[0]["resumed"] and Path("out/a.pruned.pt").exists(), ran
+    assert ran.code == 2 and "'out/a.pruned.plan.json' exists already" in ran.err
 
 
 def test_two_commands_share_a_folder_of_results(cli: Cli) -> None:

@@ -1,0 +1,1 @@
+"""A recipe: commands run in order on one model, as one run with one report."""

@@ -1,0 +1,1 @@
+"""Reports as pages for the browser: one file each, that asks nothing of a network."""

@@ -1,0 +1,18 @@
+"""What `modelkit rules extract` can be told."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from modelkit.rules.learn.config import LearnConfig
+
+
+class ExtractConfig(LearnConfig):
+    """How a teacher is imitated."""
+
+    folds: int | None = Field(3, ge=2, le=20, description="parts of the cross-validation that chooses")
+    bins: int = Field(32, ge=2, le=1000, description="thresholds of a column that are tried at most")
+    queries: float = Field(4.0, ge=0, le=100, description="made-up rows to ask the teacher about, for each row")
+    most_rows: int = Field(6000, ge=100, description="rows to learn from at most, made-up ones included")
+    held_out: float = Field(0.25, gt=0, lt=1, description="share of the rows kept for the final figures")
+    teacher_splits: bool = Field(True, description="use the thresholds of a teacher that is a tree ensemble")
