@@ -113,6 +113,7 @@ def ours(train: Path, test: Path, target: str, seconds: int, is_classes: bool) -
     out = train.with_suffix(".onnx")
     task = "classification" if is_classes else "regression"
     argv = ["automl", str(train), "--target", target, "--task", task, "--time", f"{seconds}s", "-o", str(out), "-f"]
+    argv += ["--test", str(test)]  # for the reported figures only: nothing is chosen by it
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "modelkit", *argv, "--json"], capture_output=True, text=True, check=False
@@ -127,7 +128,16 @@ def ours(train: Path, test: Path, target: str, seconds: int, is_classes: bool) -
 
 def flaml(python: str, train: Path, test: Path, seconds: int, is_classes: bool) -> dict[str, Any]:
     """The same by FLAML."""
-    argv = [python, str(PEER), str(train), str(test), str(seconds), "classification" if is_classes else "regression"]
+    # -P: the other files of this folder must not be taken for modules of the same names.
+    argv = [
+        python,
+        "-P",
+        str(PEER),
+        str(train),
+        str(test),
+        str(seconds),
+        "classification" if is_classes else "regression",
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"FLAML on {train.name}: {done.stderr[-2000:]}")

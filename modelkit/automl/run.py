@@ -64,6 +64,7 @@ class Run:
         self.folds = make_folds(self._problem, folds, repeats, config.seed)
         self.scheme = f"{folds} folds" + (f" x {repeats}" if repeats > 1 else "")
         families = usable(self._problem.rows, problem.width if problem.is_classes else 0)
+        families = [f for f in families if f.takes_weights or problem.weight is None]
         if config.families is not None:
             families = [f for f in families if f.name in config.families]
         if not families:
@@ -258,17 +259,23 @@ class Run:
         """Seconds that the end is expected to take, the second look at the best trials included."""
         again = 0.0
         if confirms and self._problem.rows <= self._config.search.confirm:
-            again = 1.2 * sum(trial.seconds for trial in self._finalists()) / self.workers
+            again = 1.1 * sum(trial.seconds for trial in self._finalists()) / self.workers
             again = min(again, 0.35 * (self._clock.limit or 0.0))
         top = sorted((t for t in self.search.trials if t.is_done), key=lambda trial: trial.loss)
         top = top[: self._config.ensemble.size]
         fits = 1.3 * sum(trial.fit_seconds for trial in top)
         workers = self.workers
         longest = max((trial.fit_seconds for trial in top), default=0.0)
-        passes = 2.3 if self._config.refit else 1.0
-        needed = again + passes * max(1.3 * longest, fits / workers) + 2.5 * self._build_seconds
-        needed += 0.3 + (self._startup or 1.5)  # a worker that was ended starts anew
+        passes = 2.3 if self._refits else 1.0
+        needed = 0.3 + again + passes * max(1.3 * longest, fits / workers) + 2.0 * self._build_seconds
+        if any(trial.status == Status.TIMED_OUT.value for trial in self.search.trials):
+            needed += self._startup or 1.5  # a worker that was ended starts anew
         return needed if self._clock.limit is None else min(needed, 0.5 * self._clock.limit)
+
+    @property
+    def _refits(self) -> bool:
+        """Whether the models are fitted again in the end, on the rows set apart too."""
+        return self._config.refit and self._all is not self._problem
 
     @property
     def workers(self) -> int:
@@ -297,7 +304,7 @@ class Run:
     def _early(self, event: Finished) -> None:
         if event.status is not Status.DONE or event.result is None:
             return
-        self._build_seconds = max(self._build_seconds, event.result["seconds"])
+        self._build_seconds = event.result["seconds"]
         number = event.task.payload["numbers"][0]
         if self._final.over_budget(event.result):
             return
@@ -335,9 +342,9 @@ class Run:
         trials = self.search.trials
         outcome = Outcome(trials, plan.choice, judged, plan.temperature, plan.favour, final=True)
         need = 1.3 * sum(trials[number].fit_seconds for number in plan.choice.weights) + self._build_seconds
-        if self._config.refit and self._clock.left < need:
+        if self._refits and self._clock.left < need:
             outcome.notes.append("there was no time to fit the models on the rows that were set apart too")
-        elif self._config.refit:
+        elif self._refits:
             try:
                 found = self._final.build(runner, plan, ALL_ROWS, "all", self._clock, judge=False)
             except BudgetError as error:

@@ -15,7 +15,8 @@ from automl_tables import iris, mixed, write_csv
 from modelkit.cli.app import run
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "automl").glob("*.yaml"))
-QUICK = ("--max-trials", "4", "--workers", "1", "--set", "search.folds=3")
+FAST = ("--set", "families=[constant, linear, lightgbm, neighbors]")
+QUICK = (*FAST, "--max-trials", "4", "--workers", "1", "--set", "search.folds=3")
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_numbers_are_predicted(folder, capsys, inline):
 
 def test_the_same_trials_give_the_same_bytes(folder):
     data = mixed(folder / "m.csv", 120)
-    more = ("--max-trials", "10", "--set", "search.folds=2", "--workers")
+    more = (*FAST, "--max-trials", "10", "--set", "search.folds=2", "--workers")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("modelkit.automl.session.LocalRunner", InlineRunner)
         assert automl(data, "-t", "churn", *more, "1", "-o", "a.onnx", "-q") == 0
@@ -100,7 +101,7 @@ def test_a_baseline_is_judged_on_the_same_rows(folder, capsys, inline):
 
 def test_a_budget_is_kept(folder, capsys, inline):
     data = iris(folder / "iris.csv")
-    argv = (data, "-t", "species", "--max-trials", "8", "--workers", "1", "--set", "search.folds=2")
+    argv = (data, "-t", "species", "--max-trials", "6", "--workers", "1", "--set", "search.folds=2", *FAST)
     assert automl(*argv, "--max-size", "4kB") == 0
     assert (folder / "model.onnx").stat().st_size <= 4000
     assert automl(*argv, "--max-size", "1kB", "-o", "none.onnx") == 1
@@ -210,7 +211,7 @@ def test_an_interrupted_run_leaves_the_last_artifact(folder):
 
 def test_resuming_gives_the_bytes_of_one_run(folder, inline, capsys, monkeypatch):
     data = iris(folder / "iris.csv")
-    argv = (data, "-t", "species", "--set", "search.folds=2", "-q", "--max-trials", "10")
+    argv = (data, "-t", "species", "--set", "search.folds=2", "-q", "--max-trials", "10", *FAST)
     assert automl(*argv, "-o", "whole.onnx") == 0
     from modelkit.automl.past import Past
 
@@ -231,3 +232,46 @@ def test_resuming_gives_the_bytes_of_one_run(folder, inline, capsys, monkeypatch
     assert (folder / "parts.onnx").read_bytes() == (folder / "whole.onnx").read_bytes()
     assert automl(*argv, "-o", "parts.onnx", "--resume") == 2
     assert "holds no run to go on with" in capsys.readouterr().err
+
+
+def test_groups_times_weights_and_a_test_file(folder, inline, capsys):
+    rng = np.random.default_rng(0)
+    rows = []
+    for row in range(200):
+        x, kind = float(rng.normal()), "uvw"[row % 3]
+        day = f"2024-{1 + row % 12:02d}-{1 + row % 28:02d}"
+        rows.append([x, kind, f"g{row % 20}", day, 0.5 + row % 3, "rare" if x + (kind == "u") > 1.6 else "usual"])
+    header = ["x", "kind", "house", "day", "w", "y"]
+    write_csv(folder / "train.csv", header, rows[:150])
+    write_csv(folder / "test.csv", header, rows[150:])
+    more = (*QUICK, "--json", "-f")
+    assert automl("train.csv", "-t", "y", "--group", "house", "--weight", "w", "--metric", "f1", *more) == 0
+    report = json.loads(capsys.readouterr().out)
+    actions = {c["target"]: c["reason"] for c in report["columns"]}
+    assert (actions["house"], actions["w"]) == ("the groups", "the weights")
+    assert report["metric"] == "f1"
+    assert automl("train.csv", "-t", "y", "--time-column", "day", "--test", "test.csv", *more) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["rows"] == {"search": 150, "held out": 50, "all": 150, "read": 150}
+    write_csv(folder / "test.csv", ["x", "y"], [[1, "usual"]])
+    assert automl("train.csv", "-t", "y", "--test", "test.csv", *more) == 2
+    assert "test.csv lacks the columns 'kind'" in capsys.readouterr().err
+
+
+def test_parquet_and_npz(folder, inline, capsys):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from sklearn.datasets import load_wine
+
+    x, y = load_wine(return_X_y=True)
+    table = {f"x_{place}": x[:, place] for place in range(x.shape[1])}
+    pq.write_table(pa.table({**table, "y": y}), folder / "wine.parquet")
+    np.savez(folder / "wine.npz", x=x, y=y)
+    for name in ("wine.parquet", "wine.npz"):
+        assert automl(name, "-t", "y", *QUICK, "--json", "-f", "--max-trials", "3") == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["classes"] == [0, 1, 2]
+        assert report["scores"]["accuracy"] > 0.8
+    session = ort.InferenceSession("model.onnx")
+    label = session.run(["label"], {f"x_{place}": x[:2, place] for place in range(x.shape[1])})[0]
+    assert label.dtype == np.int64

@@ -26,11 +26,17 @@ class Trees:
         self._sets: list[np.ndarray] = []
         self._roots: list[int] = []
         self._nodes = self._leaves = 0
+        self._most_code: dict[int, int] = {}
 
     @property
     def leaves(self) -> int:
         """How many leaves there are so far."""
         return self._leaves
+
+    @property
+    def codes(self) -> dict[int, int]:
+        """Features that are asked for sets -> the largest code in one."""
+        return dict(self._most_code)
 
     def add(
         self,
@@ -54,24 +60,30 @@ class Trees:
             missing_left: Whether a missing value goes left.
             weights: Weight of each leaf, float64.
             target: What its leaves add to.
-            sets: Inner node -> the codes of which one must be there to go left.
+            sets: Inner node -> the codes of which one must be there to go left: whole numbers from 0 on. Their
+                features must hold nothing but such numbers and NaN (see ``codes.py``).
         """
         if not len(left):  # a tree that is one leaf
             weights = np.repeat(weights[:1], 2)
             left, right, feature = np.array([-1]), np.array([-2]), np.array([0])
             threshold, missing_left = np.array([0.0]), np.array([True])
         modes = np.full(len(left), _LEQ, np.uint8)
-        for node in sorted(sets or {}):
-            assert sets is not None
+        threshold = threshold.astype(float)
+        for node, codes in sorted((sets or {}).items()):
+            if not len(codes):  # onnxruntime takes no empty set; no code is below 0
+                threshold[node] = -1.0
+                continue
             modes[node] = _MEMBER
-            self._sets.append(sets[node])
+            self._sets.append(codes)
+            column = int(feature[node])
+            self._most_code[column] = max(self._most_code.get(column, 0), int(codes.max()))
         self._roots.append(self._nodes)
         for name, children in (("true", left), ("false", right)):
             is_leaf = children < 0
             self._keep(f"nodes_{name}leafs", is_leaf.astype(np.int64))
             self._keep(f"nodes_{name}nodeids", np.where(is_leaf, self._leaves - 1 - children, self._nodes + children))
         self._keep("nodes_featureids", feature)
-        self._keep("nodes_splits", threshold.astype(float))
+        self._keep("nodes_splits", threshold)
         self._keep("nodes_modes", modes)
         self._keep("nodes_missing_value_tracks_true", missing_left.astype(np.int64))
         self._keep("leaf_weights", weights.astype(float))

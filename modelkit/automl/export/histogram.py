@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from modelkit.automl.export.codes import check_codes, exact_codes
 from modelkit.automl.export.ensemble import Trees
 from modelkit.automl.export.estimators import CannotExportError
 from modelkit.automl.export.graph import Graph
@@ -13,6 +14,8 @@ from modelkit.automl.export.graph import Graph
 
 def classifier(model: Any, graph: Graph, features: str) -> str:
     """A fitted ``HistGradientBoostingClassifier`` as probabilities [N, K]."""
+    if len(model.classes_) < 2:
+        raise CannotExportError("histogram boosting of one class cannot be written")
     score = _raw(model, graph, features)
     if len(model.classes_) == 2:
         return graph.both(graph.node("Sigmoid", score))
@@ -21,6 +24,8 @@ def classifier(model: Any, graph: Graph, features: str) -> str:
 
 def regressor(model: Any, graph: Graph, features: str) -> str:
     """A fitted ``HistGradientBoostingRegressor`` as predictions [N, 1]."""
+    if model.loss in ("poisson", "gamma"):
+        return graph.node("Exp", _raw(model, graph, features))
     if model.loss not in ("squared_error", "absolute_error", "quantile"):
         raise CannotExportError(f"the loss {model.loss} of histogram boosting cannot be written")
     return _raw(model, graph, features)
@@ -33,6 +38,7 @@ def _raw(model: Any, graph: Graph, features: str) -> str:
     for iteration in model._predictors:
         for target, tree in enumerate(iteration):
             _add(trees, tree, target, columns, values)
+    features = exact_codes(graph, features, model.n_features_in_, trees.codes)
     return graph.node("Add", trees.export(graph, features), graph.constant(base))
 
 
@@ -46,8 +52,13 @@ def _features(model: Any) -> tuple[np.ndarray, dict[int, np.ndarray]]:
     is_category = np.asarray(model.is_categorical_, bool)
     columns = np.concatenate([np.flatnonzero(is_category), np.flatnonzero(~is_category)])
     encoder = model._preprocessor.named_transformers_["encoder"]
-    values = {place: np.asarray(found, float) for place, found in enumerate(encoder.categories_)}
-    return columns, {place: found[~np.isnan(found)] for place, found in values.items()}
+    values = {}
+    for place, found in enumerate(encoder.categories_):
+        if np.asarray(found).dtype.kind not in "iuf":
+            raise CannotExportError("histogram boosting takes categories as numbers here, not as text")
+        values[place] = np.asarray(found, float)[~np.isnan(np.asarray(found, float))]
+        check_codes(values[place])
+    return columns, values
 
 
 def _add(trees: Trees, tree: Any, target: int, columns: np.ndarray, values: dict[int, np.ndarray]) -> None:

@@ -6,35 +6,38 @@ from typing import Any
 
 import numpy as np
 
+from modelkit.automl.export.codes import truncated_codes
 from modelkit.automl.export.ensemble import Trees
 from modelkit.automl.export.estimators import CannotExportError
 from modelkit.automl.export.graph import Graph
 
 _CATEGORICAL, _DEFAULT_LEFT = 1, 2  # bits of decision_type; the two above say what counts as missing
 _MISSING_NONE, _MISSING_ZERO = 0, 1
+_PLAIN = ("regression", "regression_l1", "huber", "fair", "quantile", "mape")
+_LOGARITHMS = ("poisson", "gamma", "tweedie")
 _ZERO = float(np.float32(1e-35))  # LightGBM takes what is not farther than this from 0 for 0
 
 
 def classifier(model: Any, graph: Graph, features: str) -> str:
     """A fitted ``LGBMClassifier`` as probabilities [N, K]."""
-    head, trees = _parsed(model.booster_.model_to_string())
-    objective = head["objective"].split()
+    objective, score = _score(model, graph, features)
     if objective[0] == "binary":
         sigmoid = next((float(part[8:]) for part in objective if part.startswith("sigmoid:")), 1.0)
-        score = _sums(trees, 1).export(graph, features)
         score = score if sigmoid == 1 else graph.node("Mul", score, graph.constant(sigmoid))
         return graph.both(graph.node("Sigmoid", score))
     if objective[0] != "multiclass":
         raise CannotExportError(f"the objective {objective[0]} of LightGBM is not known")
-    return graph.node("Softmax", _sums(trees, len(model.classes_)).export(graph, features), axis=1)
+    return graph.node("Softmax", score, axis=1)
 
 
 def regressor(model: Any, graph: Graph, features: str) -> str:
     """A fitted ``LGBMRegressor`` as predictions [N, 1]."""
-    head, trees = _parsed(model.booster_.model_to_string())
-    if head["objective"].split()[0] not in ("regression", "regression_l1", "huber", "fair", "quantile"):
-        raise CannotExportError(f"the objective {head['objective']} of LightGBM is not known")
-    return _sums(trees, 1).export(graph, features)
+    objective, score = _score(model, graph, features)
+    if objective[0] in _LOGARITHMS:
+        return graph.node("Exp", score)
+    if objective[0] not in _PLAIN:
+        raise CannotExportError(f"the objective {objective[0]} of LightGBM is not known")
+    return graph.node("Mul", score, graph.node("Abs", score)) if "sqrt" in objective else score
 
 
 def _parsed(text: str) -> tuple[dict[str, str], list[dict[str, str]]]:
@@ -44,11 +47,21 @@ def _parsed(text: str) -> tuple[dict[str, str], list[dict[str, str]]]:
     return head, trees
 
 
-def _sums(trees: list[dict[str, str]], targets: int) -> Trees:
+def _score(model: Any, graph: Graph, features: str) -> tuple[list[str], str]:
+    """The objective and its options, and the sums of the trees [N, K]; of a forest, their means."""
+    text = model.booster_.model_to_string()
+    head, trees = _parsed(text)
+    objective = head.get("objective", "custom").split()  # not written where it was a function
+    if not trees:
+        raise CannotExportError("LightGBM made no trees")
+    targets = int(head["num_tree_per_iteration"])
     found = Trees(targets)
     for number, tree in enumerate(trees):
         _add(found, tree, number % targets)
-    return found
+    sums = found.export(graph, truncated_codes(graph, features, model.n_features_in_, found.codes))
+    if "average_output" in text.split("\nTree=")[0].splitlines():
+        sums = graph.node("Div", sums, graph.constant(float(len(trees) // targets)))
+    return objective, sums
 
 
 def _numbers(tree: dict[str, str], name: str, dtype: type) -> np.ndarray:

@@ -16,9 +16,13 @@ def classifier(model: Any, graph: Graph, features: str) -> str:
         raise CannotExportError("only one machine with sigmoids can be written")
     inner = model.calibrated_classifiers_[0]
     machines = getattr(inner.estimator, "estimators_", None) or [inner.estimator]
-    if type(machines[0]).__name__ != "SVC":
-        raise CannotExportError(f"{type(machines[0]).__name__} within CalibratedClassifierCV cannot be written")
-    columns = [_decision(machine, graph, features) for machine in machines]
+    for machine in machines:
+        if type(machine).__name__ != "SVC":
+            raise CannotExportError(f"{type(machine).__name__} within CalibratedClassifierCV cannot be written")
+        if len(machine.classes_) != 2:
+            raise CannotExportError("of three and more classes, there must be one SVC for each (OneVsRestClassifier)")
+    centre = machines[0].support_vectors_.mean(axis=0)
+    columns = [_decision(machine, graph, features, centre) for machine in machines]
     slope = np.array([each.a_ for each in inner.calibrators])
     offset = np.array([each.b_ for each in inner.calibrators])
     score = graph.affine(graph.join(columns), -slope, -offset)
@@ -33,15 +37,19 @@ def classifier(model: Any, graph: Graph, features: str) -> str:
 
 def regressor(model: Any, graph: Graph, features: str) -> str:
     """A fitted ``SVR`` as predictions [N, 1]."""
-    return _decision(model, graph, features)
+    return _decision(model, graph, features, model.support_vectors_.mean(axis=0))
 
 
-def _decision(machine: Any, graph: Graph, features: str) -> str:
-    """The decision function of a machine of two classes, or of regression, [N, 1]."""
+def _decision(machine: Any, graph: Graph, features: str, centre: np.ndarray) -> str:
+    """The decision function of a machine of two classes, or of regression, [N, 1].
+
+    Distances are taken from features less a centre, so that an offset does not cost their digits.
+    """
     if machine.kernel != "rbf":
         raise CannotExportError(f"the kernel {machine.kernel} cannot be written")
     vectors, weights = machine.support_vectors_, machine.dual_coef_
-    squared = squared_distances(graph, features, vectors)
+    moved = graph.node("Sub", features, graph.constant(centre, float))
+    squared = squared_distances(graph, moved, vectors - centre)
     kernel = graph.node("Exp", graph.node("Mul", squared, graph.constant(-machine._gamma)))
     return graph.dense(kernel, np.reshape(weights, (-1, 1)), np.reshape(machine.intercept_, (1,)))
 

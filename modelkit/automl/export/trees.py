@@ -2,7 +2,8 @@
 
 scikit-learn compares features as float32 with thresholds in float64, so features are rounded to float32 first.
 Of three and more classes, each tree gives the number of its leaf, and a table says what the leaf means: so a tree is
-written once, not once for each class.
+written once, not once for each class. As in scikit-learn, sums are divided at the end: votes are whole numbers then,
+and classes with equally many of them stay equal.
 """
 
 from __future__ import annotations
@@ -12,19 +13,20 @@ from typing import Any
 import numpy as np
 
 from modelkit.automl.export.ensemble import Trees
+from modelkit.automl.export.estimators import CannotExportError
 from modelkit.automl.export.graph import Graph
 
 
 def forest_classifier(model: Any, graph: Graph, features: str) -> str:
     """A fitted random forest or extra trees as probabilities [N, K]."""
-    x = graph.cast(graph.cast(features, np.float32), float)
-    count = len(model.estimators_)
+    x = _single(model, graph, features)
+    count = graph.constant(float(len(model.estimators_)))
     if len(model.classes_) == 2:
         trees = Trees(1)
         for each in model.estimators_:
-            _add(trees, each.tree_, _shares(each.tree_)[:, 1] / count, 0)
-        return graph.both(trees.export(graph, x))
-    trees = Trees(count)
+            _add(trees, each.tree_, _shares(each.tree_)[:, 1], 0)
+        return graph.both(graph.node("Div", trees.export(graph, x), count))
+    trees = Trees(len(model.estimators_))
     tables = []
     for number, each in enumerate(model.estimators_):
         leaves = _shares(each.tree_)[_is_leaf(each.tree_)]
@@ -33,18 +35,24 @@ def forest_classifier(model: Any, graph: Graph, features: str) -> str:
         _add(trees, each.tree_, None, number, start=start)
         tables.append(leaves)
     numbers = graph.cast(trees.export(graph, x), np.int64)
-    table = graph.constant(np.concatenate(tables) / count)
-    return graph.node(
-        "ReduceSum", graph.node("Gather", table, numbers, axis=0), graph.constant([1], np.int64), keepdims=0
-    )
+    votes = graph.node("Gather", graph.constant(np.concatenate(tables)), numbers, axis=0)  # [N, trees, K]
+    return graph.node("Div", graph.node("ReduceSum", votes, graph.constant([1], np.int64), keepdims=0), count)
 
 
 def forest_regressor(model: Any, graph: Graph, features: str) -> str:
     """A fitted random forest or extra trees of one target as predictions [N, 1]."""
     trees = Trees(1)
     for each in model.estimators_:
-        _add(trees, each.tree_, each.tree_.value[:, 0, 0] / len(model.estimators_), 0)
-    return trees.export(graph, graph.cast(graph.cast(features, np.float32), float))
+        _add(trees, each.tree_, each.tree_.value[:, 0, 0], 0)
+    sums = trees.export(graph, _single(model, graph, features))
+    return graph.node("Div", sums, graph.constant(float(len(model.estimators_))))
+
+
+def _single(model: Any, graph: Graph, features: str) -> str:
+    """Features as float32, in doubles again."""
+    if model.n_outputs_ != 1:
+        raise CannotExportError("forests for several targets at once cannot be written")
+    return graph.cast(graph.cast(features, np.float32), float)
 
 
 def _is_leaf(tree: Any) -> np.ndarray:

@@ -73,6 +73,7 @@ class Family:
         fit: Fits; returns the estimator, and how many rounds it took (None where it has none).
         most_rows: Left out on tables with more rows than this.
         least_rows: Left out on tables with fewer.
+        takes_weights: Whether rows can have weights.
         has_zeros: Whether it gives probabilities of exactly 0, so that they need smoothing.
         complexity: Rank of simplicity, the simplest is 0.
     """
@@ -86,5 +87,6 @@ class Family:
     fit: Callable[[Fit], tuple[Any, int | None]]
     most_rows: int = 10_000_000
     least_rows: int = 0
+    takes_weights: bool = True
     has_zeros: bool = False
     complexity: int = 0

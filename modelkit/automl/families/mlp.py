@@ -25,7 +25,7 @@ def _fit(job: Fit) -> tuple[Any, None]:
         n_iter_no_change=12,
         random_state=job.seed,
     )
-    return model.fit(job.x, job.y), None
+    return model.fit(job.x, job.y, sample_weight=job.weight), None
 
 
 FAMILY = Family(

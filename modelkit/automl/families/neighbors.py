@@ -24,6 +24,7 @@ FAMILY = Family(
     encoder=lambda params: Dense(squash=True, one_hot=0.7),
     fit=_fit,
     most_rows=5000,
+    takes_weights=False,
     has_zeros=True,
     complexity=3,
 )

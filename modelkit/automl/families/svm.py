@@ -28,7 +28,9 @@ def _fit(job: Fit) -> tuple[Any, None]:
         machine = OneVsRestClassifier(machine)
     least = int(np.bincount(job.y).min())
     folds = max(2, min(5, least))
-    return CalibratedClassifierCV(machine, method="sigmoid", ensemble=False, cv=folds).fit(job.x, job.y), None
+    return CalibratedClassifierCV(machine, method="sigmoid", ensemble=False, cv=folds).fit(
+        job.x, job.y, sample_weight=job.weight
+    ), None
 
 
 FAMILY = Family(
