@@ -144,8 +144,10 @@ class Final:
         """
         payload = self.payload(plan, problem, kind, judge=judge)
         common = {"folder": str(self._folder), "problem": problem}
-        fits = [Task(f"fit {m['out']}", work.FIT_ENTRY, {**common, **m}, _limits(clock)) for m in payload["members"]]
-        for event in runner.run([task for task in fits if not (self._folder / task.payload["out"]).exists()]):
+        todo = [m for m in payload["members"] if not (self._folder / m["out"]).exists()]
+        # Each task is made when a worker is free for it: its limit is what is left of the time then.
+        fits = (Task(f"fit {m['out']}", work.FIT_ENTRY, {**common, **m}, _limits(clock)) for m in todo)
+        for event in runner.run(fits):
             if isinstance(event, Finished) and event.status is not Status.DONE:
                 raise BudgetError(f"the final fit failed: {event.reason}", event.hint)
         result = None

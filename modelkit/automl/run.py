@@ -137,8 +137,8 @@ class Run:
         folds, repeats = how_many(self._problem, self._config.search.folds)
         fresh = make_folds(self._problem, folds, repeats, self._config.seed + 1_000_003)
         work.keep(self._folder / work.FRESH_FOLDS, fresh)
-        tasks = [self._task(trial, fresh=True) for trial in self._finalists()]
-        for event in runner.run(tasks):
+        finalists = self._finalists()
+        for event in runner.run(self._task(trial, fresh=True) for trial in finalists):
             if isinstance(event, Finished) and event.status is Status.DONE and event.result is not None:
                 trial = self.search.trials[event.task.payload["number"]]
                 if not event.result["dropped"]:
@@ -162,7 +162,8 @@ class Run:
                 self._learn(trial)
 
     def _stream(self) -> Iterator[Task]:
-        while self._clock.left > self._reserve() or self._has_hardly_begun():
+        least = max(0.4, 0.04 * (self._clock.limit or 0.0))  # shorter than this, a trial is not worth beginning
+        while self._clock.left > self._reserve() + least or self._has_hardly_begun():
             if self._wants_artifact():
                 yield self._early_task()
                 continue
@@ -187,11 +188,12 @@ class Run:
     def _task(self, trial: Trial, *, fresh: bool = False) -> Task:
         seconds, until = self._config.trial.timeout, None
         if self._config.max_trials is None:
-            left = max(0.1, self._clock.left - self._reserve(confirms=not fresh))
+            reserve = self._reserve(confirms=not fresh)
+            left = max(0.1, self._clock.left - reserve)
             # A trial stops by itself between folds. What does not is ended: its worker must start anew.
             soft = min(0.85 * left, seconds if seconds is not None else max(left / 4, 5.0))
             until = time.monotonic() + soft
-            seconds = min(left, 1.5 * soft + 1.0)
+            seconds = min(left + 0.4 * reserve, 1.5 * soft + 1.0)
         memory = self._config.trial.memory
         race = None
         if self._best is not None:
@@ -345,6 +347,7 @@ class Run:
         if self._refits and self._clock.left < need:
             outcome.notes.append("there was no time to fit the models on the rows that were set apart too")
         elif self._refits:
+            self._progress("fitting on all rows", 0, 1)
             try:
                 found = self._final.build(runner, plan, ALL_ROWS, "all", self._clock, judge=False)
             except BudgetError as error:
@@ -363,5 +366,6 @@ class Run:
 
     def _published_again(self) -> Outcome:
         assert self._outcome is not None
+        self._progress("writing", 0, 1)
         self._publish(Path(self._outcome.built["path"]), self._outcome)
         return self._outcome
