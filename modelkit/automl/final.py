@@ -89,12 +89,14 @@ class Final:
         """Models to build, the best one by its loss out of fold first: an ensemble, then single ones."""
         ranked = sorted((t for t in self._trials if t.is_done), key=lambda trial: (trial.loss, trial.number))
         fresh = [trial for trial in ranked if trial.fresh_loss is not None]
-        ranked = sorted(fresh, key=lambda trial: (trial.fresh_loss, trial.number)) or ranked
+        if ranked[0] in fresh:  # else there was no time for it, and those that are there say little
+            ranked = sorted(fresh, key=lambda trial: (_loss(trial), trial.number))
         best_of: dict[str, Trial] = {}
         for trial in ranked:
             best_of.setdefault(trial.family, trial)
         candidates = {trial.number: trial for trial in [*ranked[:_CANDIDATES], *best_of.values()]}
-        found = {number: self._out_of_fold(trial) for number, trial in candidates.items()}
+        is_fresh = all(trial.fresh_loss is not None for trial in ranked)
+        found = {number: self._out_of_fold(trial, is_fresh) for number, trial in candidates.items()}
         options = self._config.ensemble
         families = {number: trial.family for number, trial in candidates.items()}
         choice = greedy(self._metric, self._y, found, self._weight, families, most=options.size)
@@ -103,8 +105,7 @@ class Final:
         for trial in [*best_of.values(), *(t for t in ranked[:_CANDIDATES] if best_of[t.family] is not t)]:
             yield self._plan(Choice({trial.number: 1.0}, _loss(trial), single=True), found)
 
-    def _out_of_fold(self, trial: Trial) -> np.ndarray:
-        is_fresh = trial.fresh_loss is not None
+    def _out_of_fold(self, trial: Trial, is_fresh: bool) -> np.ndarray:
         path = self._past.predictions(key_of(trial.family, trial.params), fresh=is_fresh)
         return np.asarray(np.load(path, allow_pickle=False)[self._there])
 
