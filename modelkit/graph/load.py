@@ -17,6 +17,7 @@ from modelkit.errors import ModelError, ModelkitError
 from modelkit.files import require_file, sha256, shown, sniff
 from modelkit.graph import protocheck, sparse
 from modelkit.graph.tensors import slots
+from modelkit.packing.restore import restore
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Loaded:
         sha256: Hash of that file, without its external data.
         size_bytes: Bytes of that file and of its external files.
         external: The external files, sorted.
+        packed: Names of the weights that were packed in the file; in memory they are as any other.
     """
 
     model: ir.Model
@@ -36,6 +38,7 @@ class Loaded:
     sha256: str
     size_bytes: int
     external: list[Path] = field(default_factory=list)
+    packed: list[str] = field(default_factory=list)
 
 
 _TEXT = {"text", "csv", "json", "yaml", "html"}
@@ -44,8 +47,8 @@ _TEXT = {"text", "csv", "json", "yaml", "html"}
 def load(path: Path) -> Loaded:
     """Read an ONNX model, whatever its file is called.
 
-    Model-local functions are inlined and sparse tensors made dense, because nothing later expects
-    them. Information for training that an old exporter stored is dropped.
+    Packed weights are restored, model-local functions inlined and sparse tensors made dense, because nothing
+    later expects them. Information for training that an old exporter stored is dropped.
 
     Args:
         path: The file. External data must lie in its folder or below.
@@ -70,11 +73,12 @@ def _load(path: Path) -> Loaded:
     external = protocheck.check_tensors(proto, path)
     protocheck.check_functions(proto, path)
     sparse.densify(proto)
+    packed = restore(proto)
     with _quiet():
         model = _to_ir(proto, path)
     _check_graph(model, path)
     size = sum(file.stat().st_size for file in [path, *external])
-    return Loaded(model, path, sha256(path), size, external)
+    return Loaded(model, path, sha256(path), size, external, packed)
 
 
 @contextmanager

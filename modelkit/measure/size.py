@@ -8,6 +8,7 @@ from pathlib import Path
 
 from modelkit.errors import ModelError, UsageError
 from modelkit.measure.weights import find_weights
+from modelkit.packing.restore import restore
 
 _CHUNK = 1 << 20
 # Deflating is slow: of more than this, one piece in so many is deflated and stands for the others.
@@ -56,6 +57,7 @@ def measure_size(path: Path) -> SizeStats:
         model = onnx.load_model(path, format="protobuf", load_external_data=False)
     except Exception as error:  # protobuf's error class depends on its implementation
         raise ModelError(f"{path} is not an ONNX model, or it is damaged") from error
+    restore(model)
     weights, files = find_weights(model, path.parent)
     external_bytes = sum(file.stat().st_size for file in files)
     return SizeStats(

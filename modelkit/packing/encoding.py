@@ -34,7 +34,7 @@ class Words:
     @classmethod
     def of(cls, array: np.ndarray) -> Words:
         """Look at the bits of an array of any numeric type of 1, 2, 4 or 8 bytes."""
-        flat = np.ascontiguousarray(array).reshape(-1).view(f"u{array.dtype.itemsize}")
+        flat = words_of(array).reshape(-1)
         nonzero = np.flatnonzero(flat)
         other = np.unique(flat[nonzero])
         zeros = len(nonzero) < len(flat)
@@ -45,6 +45,11 @@ class Words:
     def values(self) -> np.ndarray:
         """The patterns that are not +0, in order."""
         return self.flat[self.nonzero]
+
+
+def words_of(array: np.ndarray) -> np.ndarray:
+    """The bits of numbers as unsigned integers of the same width, in the same shape."""
+    return np.ascontiguousarray(array).reshape(array.shape).view(f"u{array.dtype.itemsize}")
 
 
 def _table(distinct: np.ndarray) -> np.ndarray | None:

@@ -1,0 +1,1 @@
+"""Which weights of a model are packed, and how."""

@@ -1,0 +1,96 @@
+"""Chooses an encoding for each weight: the fewest bytes in all, the functions that must come along counted in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from modelkit.packing.catalog import by_name
+from modelkit.packing.encoding import Encoding, function
+
+# What a node and the heads of its initializers take in a file, without names and numbers.
+_NODE_BYTES, _STREAM_BYTES = 60, 16
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One way to store one weight.
+
+    Attributes:
+        name: Of the weight.
+        encoding: How.
+        streams: Bytes of its streams.
+        total: Bytes with the node and the names that it takes, without the function.
+    """
+
+    name: str
+    encoding: Encoding
+    streams: int
+    total: int
+
+    @classmethod
+    def of(cls, name: str, encoding: Encoding, streams: int) -> Offer:
+        """Add what else the offer takes in a file to the bytes of its streams."""
+        names = sum(2 * (len(name) + 1 + len(each)) + _STREAM_BYTES for each in encoding.inputs)
+        return cls(name, encoding, streams, streams + names + _NODE_BYTES + len(name))
+
+
+@cache
+def _function_bytes(name: str) -> int:
+    encoding = by_name(name)
+    assert encoding is not None
+    return function(encoding, 18).ByteSize() + 4
+
+
+def choose(offers: Mapping[str, Sequence[Offer]], plain: Mapping[str, int]) -> dict[str, Offer]:
+    """Assign encodings to weights.
+
+    A function costs a kilobyte once, however many weights are rebuilt by it. So after each weight has its
+    smallest form, functions are given up one by one as long as that makes the whole smaller.
+
+    Args:
+        offers: What each weight may become.
+        plain: Bytes that each takes as it is.
+
+    Returns:
+        The offer for each weight that is to be packed.
+    """
+    allowed = {offer.encoding.name for each in offers.values() for offer in each}
+    best, size = _assign(offers, plain, allowed)
+    while True:
+        used = sorted({offer.encoding.name for offer in best.values()})
+        trials = [(*_assign(offers, plain, (allowed & set(used)) - {name}), name) for name in used]
+        if not trials:
+            return best
+        fewer, less, gone = min(trials, key=lambda trial: (trial[1], trial[2]))
+        if less > size:
+            return best
+        best, size, allowed = fewer, less, (allowed & set(used)) - {gone}
+
+
+def _assign(
+    offers: Mapping[str, Sequence[Offer]], plain: Mapping[str, int], allowed: set[str]
+) -> tuple[dict[str, Offer], int]:
+    """The smallest form of each weight with these functions, and the bytes of all."""
+    best: dict[str, Offer] = {}
+    total = 0
+    for name, each in offers.items():
+        open_ = [offer for offer in each if offer.encoding.name in allowed]
+        found = min(open_, key=lambda offer: (offer.total, offer.encoding.name), default=None)
+        if found is None or found.total >= plain[name]:
+            total += plain[name]
+            continue
+        best[name] = found
+        total += found.total
+    return best, total + sum(_function_bytes(name) for name in {o.encoding.name for o in best.values()})
+
+
+def entropy_bytes(flat: np.ndarray) -> float:
+    """Zero-order entropy of numbers, in bytes: what no code for single numbers goes below."""
+    if not flat.size:
+        return 0.0
+    shares = np.unique(flat, return_counts=True)[1] / flat.size
+    return float(-(shares * np.log2(shares)).sum() * flat.size / 8)

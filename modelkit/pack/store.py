@@ -1,0 +1,165 @@
+"""Stores the weights of a model in their packed forms, each rebuilt by a call of a function in the same file."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from modelkit.decision import Decision
+from modelkit.graph.edit import Namer, add_initializer, prepend
+from modelkit.graph.opset import ensure_opset
+from modelkit.graph.patterns import check_patterns, chosen
+from modelkit.graph.tensors import nbytes, opset_of
+from modelkit.pack.choose import Offer, choose, entropy_bytes
+from modelkit.packing.body import DOMAIN, LEAST_OPSET
+from modelkit.packing.catalog import offers
+from modelkit.packing.encoding import Words, function
+from modelkit.progress import Progress, silent
+
+SMALL_BYTES = 256
+"""Below this a weight takes less room than the node that would rebuild it."""
+
+_TYPES = {
+    *(ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16),
+    *(ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16),
+    *(ir.DataType.INT32, ir.DataType.UINT32, ir.DataType.INT64, ir.DataType.UINT64),
+}
+
+
+def pack_weights(
+    model: ir.Model,
+    *,
+    include: list[str] | None = None,
+    exclude: list[str] | None = None,
+    progress: Progress = silent,
+) -> list[Decision]:
+    """Store weights in fewer bytes, in place and without changing a bit of any.
+
+    Weights with few values, or with many zeros, are stored as in "Deep Compression" (Han, Mao and Dally, 2016).
+    Nothing but standard operators is needed to read them: onnxruntime rebuilds each while it loads the model.
+
+    Args:
+        model: A model from ``load``, weights lifted out of ``Constant`` nodes. Its opset is raised to 18 where it is
+            older and something is packed.
+        include: Name patterns of weights and nodes; empty means all.
+        exclude: Name patterns of what stays as it is.
+        progress: Called once for each weight.
+
+    Returns:
+        A decision for every weight of 256 bytes and more, packed or kept.
+
+    Raises:
+        UsageError: A pattern matches nothing.
+        ModelError: The model's opset cannot be raised.
+    """
+    weights = {name: value for name, value in model.graph.initializers.items() if _size(value) >= SMALL_BYTES}
+    names = {name: [name, *sorted({use.node.name or "" for use in value.uses()})] for name, value in weights.items()}
+    for patterns, option in ((include, "include"), (exclude, "exclude")):
+        check_patterns(patterns or [], [each for group in names.values() for each in group if each], option)
+    kept: dict[str, str] = {}
+    found: dict[str, list[Offer]] = {}
+    floor: dict[str, float] = {}
+    for index, (name, value) in enumerate(weights.items()):
+        progress("looking at weights", index, len(weights))
+        reason = chosen(names[name], include or [], exclude or []) or _must_stay(value)
+        if reason is not None:
+            kept[name] = reason
+            continue
+        words = _words(value)
+        found[name] = [Offer.of(name, encoding, size) for encoding, size in offers(words)]
+        floor[name] = entropy_bytes(words.flat)
+    progress("looking at weights", len(weights), len(weights))
+    best = choose(found, {name: _size(weights[name]) for name in found})
+    for name in found.keys() - best.keys():
+        kept[name] = "no encoding takes less room: it has too many different values and too few zeros"
+    decisions = [Decision(name, "kept", reason) for name, reason in kept.items()]
+    if best:
+        upgraded = ensure_opset(model, LEAST_OPSET)
+        decisions += [upgraded] if upgraded else []
+        decisions += _store(model, best, floor, progress)
+    return sorted(decisions, key=lambda decision: decision.target)
+
+
+def _size(value: ir.Value) -> int:
+    return 0 if value.const_value is None else nbytes(value.const_value)
+
+
+def _must_stay(value: ir.Value) -> str | None:
+    """Why an initializer must stay one, or None."""
+    if value.is_graph_input():
+        return "it is an input that has a default"
+    if value.is_graph_output():
+        return "it is an output of the model"
+    if value.const_value is None or value.const_value.dtype not in _TYPES:
+        return f"its type {value.const_value.dtype.name if value.const_value else '?'} is as small as it gets"
+    foreign = sorted({f"{use.node.domain}:{use.node.op_type}" for use in value.uses() if use.node.domain})
+    if foreign:
+        return f"{foreign[0]} may need it while the model is being loaded"
+    if not value.uses():
+        return "nothing reads it"
+    return None
+
+
+def _words(value: ir.Value) -> Words:
+    assert value.const_value is not None
+    return Words.of(value.const_value.numpy())
+
+
+def _store(model: ir.Model, best: dict[str, Offer], floor: dict[str, float], progress: Progress) -> list[Decision]:
+    """Put streams, calls and functions into the model."""
+    opset, namer = opset_of(model), Namer(model)
+    decisions, calls = [], []
+    for index, (name, offer) in enumerate(best.items()):
+        progress("packing weights", index, len(best))
+        value = model.graph.initializers[name]
+        before = _size(value)
+        calls.append(_call(model.graph, value, offer, namer))
+        decisions.append(
+            Decision(
+                name,
+                "packed",
+                f"as {offer.encoding.name}: the smallest of the encodings that fit",
+                {
+                    "bytes_before": before,
+                    "bytes": offer.streams,
+                    "entropy_bytes": round(floor[name]),
+                    "bits_per_number": round(8 * offer.streams / _count(value), 3),
+                },
+            )
+        )
+    prepend(model.graph, calls)
+    for encoding in {offer.encoding.name: offer.encoding for offer in best.values()}.values():
+        made = ir.serde.deserialize_function(function(encoding, opset))
+        model.functions[made.identifier()] = made
+    model.opset_imports[DOMAIN] = 1
+    progress("packing weights", len(best), len(best))
+    return decisions
+
+
+def _count(value: ir.Value) -> int:
+    assert value.const_value is not None
+    return value.const_value.size
+
+
+def _call(graph: ir.Graph, value: ir.Value, offer: Offer, namer: Namer) -> ir.Node:
+    """Replace an initializer by a call that gives the same value under the same name."""
+    tensor = value.const_value
+    assert tensor is not None and value.name is not None
+    encoding, dtype = offer.encoding, tensor.dtype
+    streams = encoding.encode(_words(value))
+    inputs = []
+    for each in encoding.inputs:
+        array = streams.arrays[each]
+        own = each in ("table", "values")
+        array = array.view(tensor.numpy().dtype) if own else array
+        inputs.append(add_initializer(graph, namer(f"{value.name}.{each}"), np.ascontiguousarray(array), dtype if own else None))
+    attributes: dict[str, object] = {"shape": list(tensor.shape.numpy())}
+    attributes |= {name: [count] for name, count in streams.attributes.items()}
+    name = value.name
+    del graph.initializers[name]
+    output = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(tensor.shape.numpy()))
+    output.metadata_props.update(value.metadata_props)
+    output.doc_string = value.doc_string
+    call = ir.node(encoding.name, inputs, attributes, domain=DOMAIN, outputs=[output], name=namer(f"{name}.unpack"))
+    value.replace_all_uses_with(output)
+    return call

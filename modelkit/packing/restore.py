@@ -1,0 +1,102 @@
+"""Turns packed weights of a file back into plain ones, by numpy, before anything else looks at the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from modelkit.errors import ModelError
+from modelkit.packing.body import DOMAIN
+from modelkit.packing.catalog import by_name
+from modelkit.packing.encoding import Encoding, Streams, function, words_of
+
+MAX_BYTES = 1 << 34
+"""A few bytes can stand for a tensor of any size; what would be larger than this is refused."""
+
+
+def restore(proto: onnx.ModelProto) -> list[str]:
+    """Replace every call of a packing function by the weight that it gives, in place.
+
+    Only functions whose body is, byte for byte, the one that belongs to its name are known by it. Others stay
+    what they are: ordinary functions.
+
+    Args:
+        proto: A model whose streams are inside the file.
+
+    Returns:
+        Names of the weights that were packed, in order.
+
+    Raises:
+        ModelError: A weight's streams contradict each other, or it would be too large.
+    """
+    known = dict(_known(proto))
+    if not known:
+        return []
+    stored = {tensor.name: tensor for tensor in proto.graph.initializer}
+    calls = {node.output[0]: node for node in proto.graph.node if node.domain == DOMAIN and node.op_type in known}
+    weights = [_weight(node, known[node.op_type], stored) for node in calls.values()]
+    _drop(proto.graph.node, lambda node: node.domain == DOMAIN and node.op_type in known)
+    read = {name for node in _all_nodes(proto.graph) for name in node.input} | {v.name for v in proto.graph.output}
+    streams = {name for node in calls.values() for name in node.input} - read
+    _drop(proto.graph.initializer, lambda tensor: tensor.name in streams)
+    proto.graph.initializer.extend(weights)
+    _drop(proto.functions, lambda each: each.domain == DOMAIN and each.name in known)
+    if not any(each.domain == DOMAIN for each in proto.functions):
+        _drop(proto.opset_import, lambda entry: entry.domain == DOMAIN)
+    return [tensor.name for tensor in weights]
+
+
+def _known(proto: onnx.ModelProto) -> Iterator[tuple[str, Encoding]]:
+    opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    for found in proto.functions:
+        encoding = by_name(found.name) if found.domain == DOMAIN else None
+        if encoding is not None and found == function(encoding, opset):
+            yield found.name, encoding
+
+
+def _weight(node: onnx.NodeProto, encoding: Encoding, stored: dict[str, onnx.TensorProto]) -> onnx.TensorProto:
+    name = node.output[0]
+    try:
+        attributes = {attribute.name: list(attribute.ints) for attribute in node.attribute}
+        shape = attributes["shape"]
+        tensors = [stored[each] for each in node.input]
+        kind = tensors[-1].data_type
+        count, width = math.prod(shape), numpy_helper.to_array(tensors[-1]).dtype.itemsize
+        if min(shape, default=0) < 0 or count * width > MAX_BYTES:
+            raise ModelError(f"the packed weight '{name}' of shape {shape} is too large")
+        arrays = dict(zip(encoding.inputs, map(_array, tensors), strict=True))
+        streams = Streams(arrays, {each: attributes[each][0] for each in encoding.attributes})
+        flat = encoding.decode(streams, count)
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        detail = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
+        raise ModelError(
+            f"the packed weight '{name}' is damaged: {detail}", "the file was changed after it was packed"
+        ) from error
+    tensor = onnx.TensorProto(name=name, data_type=kind, dims=shape, raw_data=flat.tobytes())
+    return tensor
+
+
+def _array(tensor: onnx.TensorProto) -> np.ndarray:
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise ValueError(f"'{tensor.name}' is in external data")
+    return words_of(numpy_helper.to_array(tensor))
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for below in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                yield from _all_nodes(below)
+
+
+def _drop(field: Any, unwanted: Callable[[Any], bool]) -> None:
+    """Take messages out of a repeated field."""
+    for index in reversed(range(len(field))):
+        if unwanted(field[index]):
+            del field[index]
