@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from modelkit.packing.catalog import by_name
-from modelkit.packing.encoding import Encoding, function
+from modelkit.packing.encoding import Encoding, functions
 
 # What a node and the heads of its initializers take in a file, without names and numbers.
 _NODE_BYTES, _STREAM_BYTES = 60, 16
@@ -42,7 +42,7 @@ class Offer:
 def _function_bytes(name: str) -> int:
     encoding = by_name(name)
     assert encoding is not None
-    return function(encoding, 18).ByteSize() + 4
+    return functions(encoding, 18)[0].ByteSize() + 4
 
 
 def choose(offers: Mapping[str, Sequence[Offer]], plain: Mapping[str, int]) -> dict[str, Offer]:

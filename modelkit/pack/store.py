@@ -13,7 +13,7 @@ from modelkit.graph.tensors import nbytes, opset_of
 from modelkit.pack.choose import Offer, choose, entropy_bytes
 from modelkit.packing.body import DOMAIN, LEAST_OPSET
 from modelkit.packing.catalog import offers
-from modelkit.packing.encoding import Words, function
+from modelkit.packing.encoding import Words, functions
 from modelkit.progress import Progress, silent
 
 SMALL_BYTES = 256
@@ -31,6 +31,7 @@ def pack_weights(
     *,
     include: list[str] | None = None,
     exclude: list[str] | None = None,
+    prefix: bool = True,
     progress: Progress = silent,
 ) -> list[Decision]:
     """Store weights in fewer bytes, in place and without changing a bit of any.
@@ -43,6 +44,7 @@ def pack_weights(
             older and something is packed.
         include: Name patterns of weights and nodes; empty means all.
         exclude: Name patterns of what stays as it is.
+        prefix: Whether codes of several lengths are open, which take the fewest bytes and the longest to load.
         progress: Called once for each weight.
 
     Returns:
@@ -66,7 +68,7 @@ def pack_weights(
             kept[name] = reason
             continue
         words = _words(value)
-        found[name] = [Offer.of(name, encoding, size) for encoding, size in offers(words)]
+        found[name] = [Offer.of(name, encoding, size) for encoding, size in offers(words, prefix=prefix)]
         floor[name] = entropy_bytes(words.flat)
     progress("looking at weights", len(weights), len(weights))
     best = choose(found, {name: _size(weights[name]) for name in found})
@@ -129,8 +131,9 @@ def _store(model: ir.Model, best: dict[str, Offer], floor: dict[str, float], pro
         )
     prepend(model.graph, calls)
     for encoding in {offer.encoding.name: offer.encoding for offer in best.values()}.values():
-        made = ir.serde.deserialize_function(function(encoding, opset))
-        model.functions[made.identifier()] = made
+        for proto in functions(encoding, opset):
+            made = ir.serde.deserialize_function(proto)
+            model.functions[made.identifier()] = made
     model.opset_imports[DOMAIN] = 1
     progress("packing weights", len(best), len(best))
     return decisions
@@ -150,7 +153,7 @@ def _call(graph: ir.Graph, value: ir.Value, offer: Offer, namer: Namer) -> ir.No
     inputs = []
     for each in encoding.inputs:
         array = streams.arrays[each]
-        own = each in ("table", "values")
+        own = each == "table"
         array = array.view(tensor.numpy().dtype) if own else array
         inputs.append(add_initializer(graph, namer(f"{value.name}.{each}"), np.ascontiguousarray(array), dtype if own else None))
     attributes: dict[str, object] = {"shape": list(tensor.shape.numpy())}

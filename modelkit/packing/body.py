@@ -30,10 +30,19 @@ class Body:
 
     def op(self, kind: str, *inputs: str, **attributes: object) -> str:
         """Add a node with one output and return its name."""
-        self._count += 1
-        name = f"v{self._count}"
-        self._nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
-        return name
+        return self._node(kind, inputs, 1, "", attributes)[0]
+
+    def call(self, name: str, *inputs: str, outputs: int, **attributes: object) -> list[str]:
+        """Call another function of this domain and return the names of its outputs."""
+        return self._node(name, inputs, outputs, DOMAIN, attributes)
+
+    def _node(
+        self, kind: str, inputs: Sequence[str], outputs: int, domain: str, attributes: dict[str, object]
+    ) -> list[str]:
+        names = [f"v{self._count + i + 1}" for i in range(outputs)]
+        self._count += outputs
+        self._nodes.append(helper.make_node(kind, list(inputs), names, domain=domain, **attributes))
+        return names
 
     def constant(self, value: np.ndarray) -> str:
         """A constant, the same one where it was asked for before."""
@@ -55,22 +64,20 @@ class Body:
         """Turn codes into ``int32``, in which onnxruntime adds, counts and looks up."""
         return self.op("Cast", value, to=onnx.TensorProto.INT32)
 
-    def function(self, name: str, opset: int, output: str, attributes: Sequence[str]) -> onnx.FunctionProto:
+    def function(
+        self, name: str, opset: int, outputs: Sequence[str], attributes: Sequence[str]
+    ) -> onnx.FunctionProto:
         """Close the body.
 
         Args:
             name: Name of the function.
             opset: Version of the standard operator set, which must be the model's.
-            output: The value that is the result.
+            outputs: The values that are the results.
             attributes: What each call gives.
         """
-        self._nodes.append(helper.make_node("Identity", [output], ["weight"]))
+        imports = [helper.make_opsetid("", opset)]
+        if any(node.domain for node in self._nodes):
+            imports.append(helper.make_opsetid(DOMAIN, 1))
         return helper.make_function(
-            DOMAIN,
-            name,
-            self._inputs,
-            ["weight"],
-            self._nodes,
-            [helper.make_opsetid("", opset)],
-            list(attributes),
+            DOMAIN, name, self._inputs, list(outputs), self._nodes, imports, list(attributes)
         )

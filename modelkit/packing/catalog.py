@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import re
-
-from modelkit.packing import dense, gap, mask
+from modelkit.packing import codes, dense, gap, mask
 from modelkit.packing.dense import Dense
 from modelkit.packing.encoding import Encoding, Words
 from modelkit.packing.gap import Gap
 from modelkit.packing.mask import Mask
 
 
-def offers(words: Words) -> list[tuple[Encoding, int]]:
-    """What can store a tensor, each with the exact bytes of its streams."""
-    return [*dense.offers(words), *mask.offers(words), *gap.offers(words)]
+def offers(words: Words, *, prefix: bool = True) -> list[tuple[Encoding, int]]:
+    """What can store a tensor, each with the exact bytes of its arrays.
+
+    Args:
+        words: The tensor's numbers.
+        prefix: Whether codes of several lengths are open, which take the fewest bytes and the longest to load.
+    """
+    return [
+        *dense.offers(words, prefix=prefix),
+        *mask.offers(words, prefix=prefix),
+        *gap.offers(words, prefix=prefix),
+    ]
 
 
 def by_name(name: str) -> Encoding | None:
     """Return the encoding whose function has this name; None where none has."""
-    if found := re.fullmatch(r"Dense([1-8])", name):
-        return Dense(int(found[1]))
-    if found := re.fullmatch(r"Mask([1-8]|Raw)", name):
-        return Mask(_bits(found[1]))
-    if found := re.fullmatch(r"Gap([2-8])x([1-8]|Raw)", name):
-        return Gap(int(found[1]), _bits(found[2]))
+    kind, *parts = name.split("_")
+    found = [codes.by_name(part) for part in parts]
+    values = parts[-1:] == ["raw"]
+    match kind, found:
+        case "Dense", [code] if code is not None:
+            return Dense(code)
+        case "Mask", [code] if code is not None or values:
+            return Mask(code)
+        case "Gap", [gaps, code] if gaps is not None and (code is not None or values):
+            return Gap(gaps, code)
     return None
-
-
-def _bits(text: str) -> int:
-    return 0 if text == "Raw" else int(text)

@@ -1,4 +1,4 @@
-"""Dense: a table of values, and for each number its place in the table in a few bits."""
+"""Dense: a table of values, and for each number a code for its place in the table."""
 
 from __future__ import annotations
 
@@ -7,61 +7,56 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modelkit.packing import planes
+from modelkit.packing import codes
 from modelkit.packing.body import Body
-from modelkit.packing.encoding import Streams, Words, bits_for
+from modelkit.packing.codes import Code
+from modelkit.packing.encoding import Streams, Words, look_up
 
 
 @dataclass(frozen=True)
 class Dense:
-    """A table and codes of `bits` bits each.
+    """A table and a code for each number.
 
     Han, Mao and Dally, "Deep Compression" (2016), section 3: weights that share values are stored as indices.
     """
 
-    bits: int
+    code: Code
 
     @property
     def name(self) -> str:
-        return f"Dense{self.bits}"
+        return f"Dense_{self.code.name}"
 
     @property
     def inputs(self) -> list[str]:
-        return [*planes.names("codes", self.bits), "table"]
+        return [*self.code.inputs("codes"), "table"]
 
     @property
     def attributes(self) -> list[str]:
         return []
 
     def encode(self, words: Words) -> Streams:
-        assert words.distinct is not None
-        codes = np.searchsorted(words.distinct, words.flat).astype(np.uint8)
-        stored = dict(zip(self.inputs, [*planes.pack(codes, self.bits), words.distinct], strict=True))
-        return Streams(stored, {})
+        table = _table(words)
+        places = np.searchsorted(table, words.flat).astype(np.uint8)
+        return Streams({**self.code.encode(places, "codes"), "table": table}, {})
 
     def decode(self, streams: Streams, count: int) -> np.ndarray:
-        *stored, table = (streams.arrays[name] for name in self.inputs)
-        return look_up(table, planes.unpack(stored, self.bits, count))
+        return look_up(streams.arrays["table"], self.code.decode(streams.arrays, "codes", count))
 
     def emit(self, body: Body, shape: str) -> str:
         count = body.op("ReduceProd", shape, keepdims=1)
-        codes = planes.emit(body, "codes", self.bits, count)
-        return body.op("Gather", "table", body.integers(codes), axis=0)
+        return body.op("Gather", "table", self.code.emit(body, "codes", count), axis=0)
 
 
-def look_up(table: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Entries of a table.
-
-    Raises:
-        ValueError: A place lies outside of it.
-    """
-    if places.size and int(places.max()) >= len(table):
-        raise ValueError(f"a code is {int(places.max())}, and the table has {len(table)} values")
-    return np.asarray(table[places])
+def _table(words: Words) -> np.ndarray:
+    """The values that occur, zero only if it does."""
+    assert words.table is not None
+    return words.table if words.histogram[0] else words.table[1:]
 
 
-def offers(words: Words) -> Iterator[tuple[Dense, int]]:
-    """What can store a tensor, and the bytes of its streams."""
-    if words.distinct is not None and len(words.flat):
-        bits = bits_for(len(words.distinct))
-        yield Dense(bits), planes.nbytes(len(words.flat), bits) + words.distinct.nbytes
+def offers(words: Words, *, prefix: bool) -> Iterator[tuple[Dense, int]]:
+    """What can store a tensor, and the bytes of its arrays."""
+    if words.table is None or not len(words.flat):
+        return
+    histogram = words.histogram if words.histogram[0] else words.histogram[1:]
+    for code, size in codes.offers(histogram, prefix=prefix):
+        yield Dense(code), size + _table(words).nbytes

@@ -1,15 +1,17 @@
-"""What an encoding is: streams that stand for a tensor, how they are made, read back, and rebuilt by a function."""
+"""What an encoding is: arrays that stand for a tensor, how they are made, read back, and rebuilt by a function."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import onnx
 
 from modelkit.packing.body import Body
+from modelkit.packing.prefix import LEVEL, level
 
 MOST_VALUES = 256
 """A table has up to so many values; their codes are bytes."""
@@ -21,30 +23,39 @@ class Words:
 
     Attributes:
         flat: ``uint8``, ``uint16``, ``uint32`` or ``uint64``, ``[count]``.
-        distinct: The patterns that occur, ascending; None where they are more than `MOST_VALUES`.
-        nonzero: The positions that are not +0, ``int64[m]``.
-        nonzero_distinct: The patterns other than +0, as `distinct`.
     """
 
     flat: np.ndarray
-    distinct: np.ndarray | None
-    nonzero: np.ndarray
-    nonzero_distinct: np.ndarray | None
 
     @classmethod
     def of(cls, array: np.ndarray) -> Words:
         """Look at the bits of an array of any numeric type of 1, 2, 4 or 8 bytes."""
-        flat = words_of(array).reshape(-1)
-        nonzero = np.flatnonzero(flat)
-        other = np.unique(flat[nonzero])
-        zeros = len(nonzero) < len(flat)
-        every = np.concatenate([np.zeros(1, flat.dtype), other]) if zeros else other
-        return cls(flat, _table(every), nonzero, _table(other))
+        return cls(words_of(array).reshape(-1))
+
+    @cached_property
+    def nonzero(self) -> np.ndarray:
+        """Positions of what is not +0, ``int64[m]``."""
+        return np.flatnonzero(self.flat)
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """What is not +0, in order, ``[m]``."""
+        return self.flat[self.nonzero]
+
+    @cached_property
+    def _counted(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.unique(self.values, return_counts=True)
 
     @property
-    def values(self) -> np.ndarray:
-        """The patterns that are not +0, in order."""
-        return self.flat[self.nonzero]
+    def table(self) -> np.ndarray | None:
+        """+0 and the other patterns that occur, ascending; None where they are more than `MOST_VALUES`."""
+        others = self._counted[0]
+        return with_zero(others) if len(others) < MOST_VALUES else None
+
+    @property
+    def histogram(self) -> np.ndarray:
+        """How often each entry of the table occurs, ``int64[entries]``."""
+        return np.concatenate([[len(self.flat) - len(self.nonzero)], self._counted[1]])
 
 
 def words_of(array: np.ndarray) -> np.ndarray:
@@ -52,18 +63,20 @@ def words_of(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(array.shape).view(f"u{array.dtype.itemsize}")
 
 
-def _table(distinct: np.ndarray) -> np.ndarray | None:
-    return distinct if len(distinct) <= MOST_VALUES else None
+def with_zero(values: np.ndarray) -> np.ndarray:
+    """Values behind a +0."""
+    return np.concatenate([np.zeros(1, values.dtype), values])
 
 
-def bits_for(count: int) -> int:
-    """Bits of a code that tells so many things apart, at least 1."""
-    return max(1, (count - 1).bit_length())
+def look_up(table: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Entries of a table.
 
-
-def with_zero(table: np.ndarray) -> np.ndarray:
-    """A table whose first entry is +0."""
-    return np.concatenate([np.zeros(1, table.dtype), table])
+    Raises:
+        ValueError: A place lies outside of it.
+    """
+    if places.size and int(places.max()) >= len(table):
+        raise ValueError(f"a code is {int(places.max())}, and the table has {len(table)} values")
+    return np.asarray(table[places])
 
 
 @dataclass(frozen=True)
@@ -78,11 +91,6 @@ class Streams:
     arrays: Mapping[str, np.ndarray]
     attributes: Mapping[str, int]
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the arrays."""
-        return sum(array.nbytes for array in self.arrays.values())
-
 
 class Encoding(Protocol):
     """One way to store a tensor. Its parameters are part of its name, which is the function's."""
@@ -93,7 +101,7 @@ class Encoding(Protocol):
 
     @property
     def inputs(self) -> Sequence[str]:
-        """Names of the function's inputs, in order."""
+        """Names of the function's inputs, in order; the last one has the tensor's own type."""
 
     @property
     def attributes(self) -> Sequence[str]:
@@ -106,18 +114,18 @@ class Encoding(Protocol):
         """Return the bit patterns ``[count]``.
 
         Raises:
-            ValueError: The streams contradict each other.
+            ValueError: The arrays contradict each other.
         """
 
     def emit(self, body: Body, shape: str) -> str:
         """Write the operators that do the same; `shape` is the tensor's, ``int64[rank]``; return the flat result."""
 
 
-def function(encoding: Encoding, opset: int) -> onnx.FunctionProto:
-    """The ONNX function of an encoding: the same bytes for the same name and opset."""
+def functions(encoding: Encoding, opset: int) -> list[onnx.FunctionProto]:
+    """The ONNX function of an encoding, and the one that it calls if it does: always the same for a name and opset."""
     body = Body(encoding.inputs)
     shape = body.attribute("shape")
     flat = encoding.emit(body, shape)
-    return body.function(
-        encoding.name, opset, body.op("Reshape", flat, shape), ["shape", *encoding.attributes]
-    )
+    weight = body.op("Reshape", flat, shape)
+    made = body.function(encoding.name, opset, [weight], ["shape", *encoding.attributes])
+    return [made, level(opset)] if any(node.op_type == LEVEL for node in made.node) else [made]

@@ -7,74 +7,76 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modelkit.packing import planes
+from modelkit.packing import codes
 from modelkit.packing.body import Body
-from modelkit.packing.dense import look_up
-from modelkit.packing.encoding import Streams, Words, bits_for, with_zero
+from modelkit.packing.codes import Code
+from modelkit.packing.encoding import Streams, Words, look_up, with_zero
+from modelkit.packing.fixed import Fixed
+
+_MASK = Fixed(1)
 
 
 @dataclass(frozen=True)
 class Mask:
-    """A bit mask, and codes of `bits` bits for what is not zero; with 0 bits the values themselves.
+    """A bit mask, and codes for what is not zero; without a code the values themselves.
 
     Table and values begin with the zero that all other numbers are.
     """
 
-    bits: int
+    code: Code | None
 
     @property
     def name(self) -> str:
-        return f"Mask{self.bits or 'Raw'}"
+        return f"Mask_{self.code.name if self.code else 'raw'}"
 
     @property
     def inputs(self) -> list[str]:
-        return [*planes.names("mask", 1), *(planes.names("codes", self.bits) if self.bits else []), "table"]
+        return [*_MASK.inputs("mask"), *(self.code.inputs("codes") if self.code else []), "table"]
 
     @property
     def attributes(self) -> list[str]:
-        return ["entries"] if self.bits else []
+        return ["entries"] if self.code else []
 
     def encode(self, words: Words) -> Streams:
-        stored = planes.pack((words.flat != 0).astype(np.uint8), 1)
-        if not self.bits:
-            return Streams(dict(zip(self.inputs, [*stored, with_zero(words.values)], strict=True)), {})
-        table = words.nonzero_distinct
+        mask = _MASK.encode((words.flat != 0).astype(np.uint8), "mask")
+        if self.code is None:
+            return Streams({**mask, "table": with_zero(words.values)}, {})
+        table = words.table
         assert table is not None
-        codes = np.searchsorted(table, words.values).astype(np.uint8)
-        stored += [*planes.pack(codes, self.bits), with_zero(table)]
-        return Streams(dict(zip(self.inputs, stored, strict=True)), {"entries": len(codes)})
+        places = (np.searchsorted(table, words.values) - 1).astype(np.uint8)
+        return Streams({**mask, **self.code.encode(places, "codes"), "table": table}, {"entries": len(places)})
 
     def decode(self, streams: Streams, count: int) -> np.ndarray:
-        first, *stored, values = (streams.arrays[name] for name in self.inputs)
-        mask = planes.unpack([first], 1, count)
-        if self.bits:
-            codes = planes.unpack(stored, self.bits, streams.attributes["entries"])
-            values = look_up(values, np.concatenate([[0], codes.astype(np.int64) + 1]))
+        mask = _MASK.decode(streams.arrays, "mask", count)
+        values = streams.arrays["table"]
+        if self.code is not None:
+            places = self.code.decode(streams.arrays, "codes", streams.attributes["entries"])
+            values = look_up(values, np.concatenate([[0], places.astype(np.int64) + 1]))
         if len(values) - 1 != int(mask.sum()):
             raise ValueError(f"the mask has {int(mask.sum())} numbers, and {len(values) - 1} are stored")
         return look_up(values, np.cumsum(mask, dtype=np.int64) * mask)
 
     def emit(self, body: Body, shape: str) -> str:
         count = body.op("ReduceProd", shape, keepdims=1)
-        mask = body.integers(planes.emit(body, "mask", 1, count))
+        mask = _MASK.emit(body, "mask", count)
         places = body.op("Mul", body.op("CumSum", mask, body.constant(np.int32(0))), mask)
         values = "table"
-        if self.bits:
+        if self.code is not None:
             # The table is looked up once for each number that is stored, not once for each zero.
-            codes = body.integers(planes.emit(body, "codes", self.bits, body.attribute("entries")))
-            codes = body.op("Add", codes, body.constant(np.int32(1)))
-            codes = body.op("Concat", body.constant(np.zeros(1, np.int32)), codes, axis=0)
-            values = body.op("Gather", "table", codes, axis=0)
+            stored = self.code.emit(body, "codes", body.attribute("entries"))
+            stored = body.op("Add", stored, body.constant(np.int32(1)))
+            stored = body.op("Concat", body.constant(np.zeros(1, np.int32)), stored, axis=0)
+            values = body.op("Gather", "table", stored, axis=0)
         return body.op("Gather", values, places, axis=0)
 
 
-def offers(words: Words) -> Iterator[tuple[Mask, int]]:
-    """What can store a tensor, and the bytes of its streams."""
+def offers(words: Words, *, prefix: bool) -> Iterator[tuple[Mask, int]]:
+    """What can store a tensor, and the bytes of its arrays."""
     count, stored, width = len(words.flat), len(words.nonzero), words.flat.dtype.itemsize
     if stored == count or not stored:
         return
-    mask = planes.nbytes(count, 1)
-    yield Mask(0), mask + (stored + 1) * width
-    if words.nonzero_distinct is not None:
-        bits = bits_for(len(words.nonzero_distinct))
-        yield Mask(bits), mask + planes.nbytes(stored, bits) + (len(words.nonzero_distinct) + 1) * width
+    mask = _MASK.nbytes(np.array([count]))
+    yield Mask(None), mask + (stored + 1) * width
+    if words.table is not None:
+        for code, size in codes.offers(words.histogram[1:], prefix=prefix):
+            yield Mask(code), mask + size + words.table.nbytes

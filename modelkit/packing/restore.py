@@ -13,7 +13,8 @@ from onnx import numpy_helper
 from modelkit.errors import ModelError
 from modelkit.packing.body import DOMAIN
 from modelkit.packing.catalog import by_name
-from modelkit.packing.encoding import Encoding, Streams, function, words_of
+from modelkit.packing.encoding import Encoding, Streams, functions, words_of
+from modelkit.packing.prefix import LEVEL
 
 MAX_BYTES = 1 << 34
 """A few bytes can stand for a tensor of any size; what would be larger than this is refused."""
@@ -46,6 +47,8 @@ def restore(proto: onnx.ModelProto) -> list[str]:
     _drop(proto.graph.initializer, lambda tensor: tensor.name in streams)
     proto.graph.initializer.extend(weights)
     _drop(proto.functions, lambda each: each.domain == DOMAIN and each.name in known)
+    if all(each.name == LEVEL for each in proto.functions if each.domain == DOMAIN):
+        _drop(proto.functions, lambda each: each.domain == DOMAIN)
     if not any(each.domain == DOMAIN for each in proto.functions):
         _drop(proto.opset_import, lambda entry: entry.domain == DOMAIN)
     return [tensor.name for tensor in weights]
@@ -53,10 +56,11 @@ def restore(proto: onnx.ModelProto) -> list[str]:
 
 def _known(proto: onnx.ModelProto) -> Iterator[tuple[str, Encoding]]:
     opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    for found in proto.functions:
-        encoding = by_name(found.name) if found.domain == DOMAIN else None
-        if encoding is not None and found == function(encoding, opset):
-            yield found.name, encoding
+    ours = {each.name: each for each in proto.functions if each.domain == DOMAIN}
+    for name in ours:
+        encoding = by_name(name)
+        if encoding is not None and all(ours.get(each.name) == each for each in functions(encoding, opset)):
+            yield name, encoding
 
 
 def _weight(node: onnx.NodeProto, encoding: Encoding, stored: dict[str, onnx.TensorProto]) -> onnx.TensorProto:
