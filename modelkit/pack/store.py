@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from modelkit.decision import Decision
@@ -155,8 +154,8 @@ def _call(graph: ir.Graph, value: ir.Value, offer: Offer, namer: Namer) -> ir.No
         array = streams.arrays[each]
         own = each == "table"
         array = array.view(tensor.numpy().dtype) if own else array
-        inputs.append(add_initializer(graph, namer(f"{value.name}.{each}"), np.ascontiguousarray(array), dtype if own else None))
-    attributes: dict[str, object] = {"shape": list(tensor.shape.numpy())}
+        inputs.append(add_initializer(graph, namer(f"{value.name}.{each}"), array, dtype if own else None))
+    attributes: dict[str, list[int]] = {"shape": list(tensor.shape.numpy())}
     attributes |= {name: [count] for name, count in streams.attributes.items()}
     name = value.name
     del graph.initializers[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -37,16 +38,16 @@ class Body:
         return self._node(name, inputs, outputs, DOMAIN, attributes)
 
     def _node(
-        self, kind: str, inputs: Sequence[str], outputs: int, domain: str, attributes: dict[str, object]
+        self, kind: str, inputs: Sequence[str], outputs: int, domain: str, attributes: dict[str, Any]
     ) -> list[str]:
         names = [f"v{self._count + i + 1}" for i in range(outputs)]
         self._count += outputs
         self._nodes.append(helper.make_node(kind, list(inputs), names, domain=domain, **attributes))
         return names
 
-    def constant(self, value: np.ndarray) -> str:
+    def constant(self, value: np.ndarray | np.generic) -> str:
         """A constant, the same one where it was asked for before."""
-        tensor = numpy_helper.from_array(value)
+        tensor = numpy_helper.from_array(np.asarray(value))
         key = tensor.SerializeToString(deterministic=True)
         if key not in self._constants:
             self._constants[key] = self.op("Constant", value=tensor)
@@ -78,6 +79,4 @@ class Body:
         imports = [helper.make_opsetid("", opset)]
         if any(node.domain for node in self._nodes):
             imports.append(helper.make_opsetid(DOMAIN, 1))
-        return helper.make_function(
-            DOMAIN, name, self._inputs, list(outputs), self._nodes, imports, list(attributes)
-        )
+        return helper.make_function(DOMAIN, name, self._inputs, list(outputs), self._nodes, imports, list(attributes))

@@ -24,25 +24,31 @@ class Dense:
 
     @property
     def name(self) -> str:
+        """See `Encoding`."""
         return f"Dense_{self.code.name}"
 
     @property
     def inputs(self) -> list[str]:
+        """See `Encoding`."""
         return [*self.code.inputs("codes"), "table"]
 
     @property
     def attributes(self) -> list[str]:
+        """See `Encoding`."""
         return []
 
     def encode(self, words: Words) -> Streams:
+        """See `Encoding`."""
         table = _table(words)
         places = np.searchsorted(table, words.flat).astype(np.uint8)
         return Streams({**self.code.encode(places, "codes"), "table": table}, {})
 
     def decode(self, streams: Streams, count: int) -> np.ndarray:
+        """See `Encoding`."""
         return look_up(streams.arrays["table"], self.code.decode(streams.arrays, "codes", count))
 
     def emit(self, body: Body, shape: str) -> str:
+        """See `Encoding`."""
         count = body.op("ReduceProd", shape, keepdims=1)
         return body.op("Gather", "table", self.code.emit(body, "codes", count), axis=0)
 

@@ -122,7 +122,7 @@ class Encoding(Protocol):
 
 
 def functions(encoding: Encoding, opset: int) -> list[onnx.FunctionProto]:
-    """The ONNX function of an encoding, and the one that it calls if it does: always the same for a name and opset."""
+    """The ONNX function of an encoding, and the one that it calls if it does: the same for a name and an opset."""
     body = Body(encoding.inputs)
     shape = body.attribute("shape")
     flat = encoding.emit(body, shape)

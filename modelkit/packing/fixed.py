@@ -25,6 +25,7 @@ class Fixed:
 
     @property
     def name(self) -> str:
+        """See `Code`."""
         return str(self.bits)
 
     @property
@@ -33,13 +34,16 @@ class Fixed:
         return [width for width in _WIDTHS if self.bits & width]
 
     def inputs(self, prefix: str) -> list[str]:
+        """See `Code`."""
         return [f"{prefix}{width}" for width in self.widths]
 
     def nbytes(self, histogram: np.ndarray) -> int:
+        """See `Code`."""
         count = int(histogram.sum())
         return sum(_stride(count, width) for width in self.widths)
 
     def encode(self, codes: np.ndarray, prefix: str) -> dict[str, np.ndarray]:
+        """See `Code`."""
         planes, left = {}, self.bits
         for width, name in zip(self.widths, self.inputs(prefix), strict=True):
             left -= width
@@ -50,6 +54,7 @@ class Fixed:
         return planes
 
     def decode(self, arrays: Mapping[str, np.ndarray], prefix: str, count: int) -> np.ndarray:
+        """See `Code`."""
         codes, left = np.zeros(count, np.uint8), self.bits
         for width, name in zip(self.widths, self.inputs(prefix), strict=True):
             plane = arrays[name]
@@ -61,6 +66,7 @@ class Fixed:
         return codes
 
     def emit(self, body: Body, prefix: str, count: str) -> str:
+        """See `Code`."""
         whole, left = "", self.bits
         for width, name in zip(self.widths, self.inputs(prefix), strict=True):
             left -= width

@@ -28,17 +28,21 @@ class Gap:
 
     @property
     def name(self) -> str:
+        """See `Encoding`."""
         return f"Gap_{self.gaps.name}_{self.code.name if self.code else 'raw'}"
 
     @property
     def inputs(self) -> list[str]:
+        """See `Encoding`."""
         return [*self.gaps.inputs("gaps"), *(self.code.inputs("codes") if self.code else []), "table"]
 
     @property
     def attributes(self) -> list[str]:
+        """See `Encoding`."""
         return ["entries"]
 
     def encode(self, words: Words) -> Streams:
+        """See `Encoding`."""
         steps, where = _steps(words, _reach(self.gaps))
         values = np.zeros(len(steps), words.flat.dtype)
         values[where] = words.values
@@ -52,6 +56,7 @@ class Gap:
         return Streams(stored, {"entries": len(steps)})
 
     def decode(self, streams: Streams, count: int) -> np.ndarray:
+        """See `Encoding`."""
         entries = streams.attributes["entries"]
         steps = self.gaps.decode(streams.arrays, "gaps", entries)
         places = np.cumsum(steps.astype(np.int64) + 1) - 1
@@ -69,6 +74,7 @@ class Gap:
         return flat
 
     def emit(self, body: Body, shape: str) -> str:
+        """See `Encoding`."""
         count = body.op("ReduceProd", shape, keepdims=1)
         entries = body.attribute("entries")
         one, first = body.constant(np.int32(1)), body.constant(np.int32(0))
@@ -112,9 +118,7 @@ def offers(words: Words, *, prefix: bool) -> Iterator[tuple[Gap, int]]:
                 yield from _with_values(words, gaps, size, len(steps), prefix)
 
 
-def _with_values(
-    words: Words, gaps: Code, size: int, entries: int, prefix: bool
-) -> Iterator[tuple[Gap, int]]:
+def _with_values(words: Words, gaps: Code, size: int, entries: int, prefix: bool) -> Iterator[tuple[Gap, int]]:
     """Every way to store the values beside these gaps."""
     yield Gap(gaps, None), size + (entries + 1) * words.flat.dtype.itemsize
     if words.table is None:

@@ -27,17 +27,21 @@ class Mask:
 
     @property
     def name(self) -> str:
+        """See `Encoding`."""
         return f"Mask_{self.code.name if self.code else 'raw'}"
 
     @property
     def inputs(self) -> list[str]:
+        """See `Encoding`."""
         return [*_MASK.inputs("mask"), *(self.code.inputs("codes") if self.code else []), "table"]
 
     @property
     def attributes(self) -> list[str]:
+        """See `Encoding`."""
         return ["entries"] if self.code else []
 
     def encode(self, words: Words) -> Streams:
+        """See `Encoding`."""
         mask = _MASK.encode((words.flat != 0).astype(np.uint8), "mask")
         if self.code is None:
             return Streams({**mask, "table": with_zero(words.values)}, {})
@@ -47,6 +51,7 @@ class Mask:
         return Streams({**mask, **self.code.encode(places, "codes"), "table": table}, {"entries": len(places)})
 
     def decode(self, streams: Streams, count: int) -> np.ndarray:
+        """See `Encoding`."""
         mask = _MASK.decode(streams.arrays, "mask", count)
         values = streams.arrays["table"]
         if self.code is not None:
@@ -57,6 +62,7 @@ class Mask:
         return look_up(values, np.cumsum(mask, dtype=np.int64) * mask)
 
     def emit(self, body: Body, shape: str) -> str:
+        """See `Encoding`."""
         count = body.op("ReduceProd", shape, keepdims=1)
         mask = _MASK.emit(body, "mask", count)
         places = body.op("Mul", body.op("CumSum", mask, body.constant(np.int32(0))), mask)

@@ -2,9 +2,9 @@
 
 A Huffman stream is read bit by bit, each code beginning where the last one ended, which no graph of operators does.
 So the bits are sorted by depth: first the first `least` bits of every code, then the next bit of each code that is
-longer, then the next one of those that are longer still. How many numbers are left at a depth, and which, follows from
-the bits before, so that each depth is a running sum, a look-up and a comparison on all numbers at once. The stream has
-the same length as the usual one.
+longer, then the next one of those that are longer still. How many numbers are left at a depth, and which, follows
+from the bits before, so that each depth is a running sum, a look-up and a comparison on all numbers at once. The
+stream has the same length as the usual one.
 
 Codes are canonical (Schwartz and Kallick, 1964): of one length they are consecutive numbers, shorter ones come first;
 their lengths come from package-merge (Larmore and Hirschberg, 1990), which is Huffman's code where none is too long.
@@ -35,6 +35,7 @@ class Prefix:
 
     @property
     def name(self) -> str:
+        """See `Code`."""
         return f"p{self.least}to{self.most}"
 
     @property
@@ -42,9 +43,11 @@ class Prefix:
         return Fixed(self.least)
 
     def inputs(self, prefix: str) -> list[str]:
+        """See `Code`."""
         return [*self._first.inputs(prefix), f"{prefix}_bits", f"{prefix}_steps", f"{prefix}_order"]
 
     def nbytes(self, histogram: np.ndarray) -> int:
+        """See `Code`."""
         lengths, order = self._lengths(histogram)
         rest = int(((lengths - self.least) * histogram[order]).sum())
         return self._first.nbytes(histogram) + max(1, -(-rest // 8)) + self._steps_bytes + len(order)
@@ -61,6 +64,7 @@ class Prefix:
         return lengths[by_length], present[by_length]
 
     def encode(self, codes: np.ndarray, prefix: str) -> dict[str, np.ndarray]:
+        """See `Code`."""
         lengths, order = self._lengths(np.bincount(codes, minlength=1))
         numbers, steps = self._canonical(lengths)
         place = np.zeros(256, np.int64)
@@ -94,6 +98,7 @@ class Prefix:
         return numbers, steps
 
     def decode(self, arrays: Mapping[str, np.ndarray], prefix: str, count: int) -> np.ndarray:
+        """See `Code`."""
         steps, order = arrays[f"{prefix}_steps"].view(np.int32), arrays[f"{prefix}_order"]
         packed = arrays[f"{prefix}_bits"]
         if steps.shape != (self.most - self.least + 1, 3) or packed.dtype != np.uint8 or packed.ndim != 1:
@@ -115,6 +120,7 @@ class Prefix:
         return np.asarray(order[code])
 
     def emit(self, body: Body, prefix: str, count: str) -> str:
+        """See `Code`."""
         bits = unpacked_bits(body, f"{prefix}_bits")
         steps = f"{prefix}_steps"
         code = self._first.emit(body, prefix, count)

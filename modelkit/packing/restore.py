@@ -81,8 +81,7 @@ def _weight(node: onnx.NodeProto, encoding: Encoding, stored: dict[str, onnx.Ten
         raise ModelError(
             f"the packed weight '{name}' is damaged: {detail}", "the file was changed after it was packed"
         ) from error
-    tensor = onnx.TensorProto(name=name, data_type=kind, dims=shape, raw_data=flat.tobytes())
-    return tensor
+    return onnx.TensorProto(name=name, data_type=kind, dims=shape, raw_data=flat.tobytes())
 
 
 def _array(tensor: onnx.TensorProto) -> np.ndarray:
