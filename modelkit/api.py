@@ -12,6 +12,7 @@ from modelkit.compare.config import EvaluateConfig as EvaluateConfig
 from modelkit.config.resolve import Resolved, resolve
 from modelkit.folders import folder_request as folder_request
 from modelkit.folders import run_folder as run_folder
+from modelkit.pack.config import PackConfig
 from modelkit.progress import Progress, silent
 from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
@@ -120,6 +121,64 @@ def prune(
         loading=loading,
     )
     return run(job, progress)
+
+
+def pack(
+    model: str | Path,
+    *,
+    output: str | Path | None = None,
+    data: str | Path | None = None,
+    test: str | Path | None = None,
+    config: Resolved[PackConfig] | Mapping[str, Any] | None = None,
+    force: bool = False,
+    html: bool = False,
+    progress: Progress = silent,
+) -> Report:
+    """Store a model's weights in fewer bytes without changing a bit of any.
+
+    Args:
+        model: An ONNX file.
+        output: Where the artifact goes; by default beside the model, as ``<stem>.packed.onnx``.
+        data: Inputs to compare the two on; made up where there are none.
+        test: Labelled inputs for the final figures only.
+        config: Options as dotted keys (``{"effort": "size"}``), or already resolved.
+        force: Whether to overwrite an artifact that exists.
+        html: Whether to write the report as a page for the browser too.
+        progress: Told how far the work is.
+
+    Returns:
+        The report; the artifact and the report's files are written.
+
+    Raises:
+        ModelkitError: With a message, a hint and an exit code; see modelkit.errors.
+    """
+    job = make_job("pack", model, output=output, data=data, test=test, config=config, force=force, html=html)
+    return run(job, progress)
+
+
+def unpack(
+    model: str | Path, *, output: str | Path | None = None, force: bool = False, progress: Progress = silent
+) -> tuple[Path, int]:
+    """Give a packed model its plain weights back.
+
+    Args:
+        model: A packed ONNX file.
+        output: Where the plain one goes; by default beside it, as ``<stem>.unpacked.onnx``.
+        force: Whether to overwrite a file that exists.
+        progress: Told how far the work is.
+
+    Returns:
+        The file that was written, and how many weights were packed.
+
+    Raises:
+        ModelError: Nothing in it is packed, or it is damaged.
+        ModelkitError: The output cannot be written.
+    """
+    from modelkit.pack.unpack import unpack_file
+
+    source = Path(model)
+    target = Path(output) if output is not None else source.with_name(f"{source.stem}.unpacked.onnx")
+    return target, unpack_file(source, target, force=force, progress=progress)
 
 
 def run_recipe(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from modelkit.config.options import Block, Budget, Measure, Objective, Synthetic
@@ -22,3 +24,16 @@ class TransformConfig(Block):
     synthetic: Synthetic = Field(default_factory=Synthetic)
     preprocess: Preprocess | None = Field(None, description="how images become inputs, for folders of images")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of everything random")
+
+
+Effort = Literal["auto", "size", "load"]
+
+
+class CompressConfig(TransformConfig):
+    """What commands take whose results may be packed."""
+
+    pack: Literal["off"] | Effort = Field(
+        "off",
+        description="store the weights in fewer bytes still, without changing them: size is the smallest file, load "
+        "adds nothing to the time that loading takes, auto half a second at most",
+    )

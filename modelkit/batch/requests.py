@@ -23,6 +23,7 @@ ENTRY = "modelkit.task:perform"
 _WARM = {
     "quantize": ("modelkit.transform.pipeline", "modelkit.quantize.auto", "onnxruntime"),
     "prune": ("modelkit.transform.pipeline", "modelkit.prune.auto", "onnxruntime"),
+    "pack": ("modelkit.transform.pipeline", "modelkit.pack.auto", "onnxruntime"),
     "run": ("modelkit.recipe.run", "onnxruntime"),
     "inspect": ("modelkit.graph.facts", "modelkit.graph.load", "modelkit.measure.size"),
     "evaluate": ("modelkit.compare.compare", "onnxruntime"),

@@ -106,6 +106,10 @@ MaxLatencyOption = Annotated[
     str | None,
     typer.Option("--max-latency", metavar="TIME", help="Longest median latency of a batch: 5ms."),
 ]
+PackOption = Annotated[
+    str | None,
+    typer.Option("--pack", metavar="HOW", help="Store the result in fewer bytes still: auto, size, load (off)."),
+]
 ThreadsOption = Annotated[
     str | None,
     typer.Option("--threads", metavar="N", help="Threads of a timed inference (1)."),

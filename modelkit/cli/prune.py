@@ -78,6 +78,7 @@ def command(
         list[str] | None,
         typer.Option("--exclude", metavar="PATTERN", help="Leave matching layers alone; repeatable."),
     ] = None,
+    pack: f.PackOption = None,
     max_drop: f.MaxDropOption = None,
     min_ratio: f.MinRatioOption = None,
     min_speedup: f.MinSpeedupOption = None,
@@ -146,6 +147,7 @@ def command(
             "structure.target": ("--target", target),
             "structure.importance": ("--importance", importance),
             "finetune.epochs": ("--finetune", finetune),
+            "pack": ("--pack", pack),
             **f.shared(objective, include, exclude, max_drop, min_ratio, min_speedup, max_latency, threads, seed),
         },
     )

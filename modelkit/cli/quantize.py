@@ -47,6 +47,7 @@ def command(
         list[str] | None,
         typer.Option("--exclude", metavar="PATTERN", help="Leave matching layers alone; repeatable."),
     ] = None,
+    pack: f.PackOption = None,
     max_drop: f.MaxDropOption = None,
     min_ratio: f.MinRatioOption = None,
     min_speedup: f.MinSpeedupOption = None,
@@ -109,6 +110,7 @@ def command(
         flags={
             "bits": ("--bits", bits),
             "mode": ("--mode", mode),
+            "pack": ("--pack", pack),
             **f.shared(objective, include, exclude, max_drop, min_ratio, min_speedup, max_latency, threads, seed),
         },
     )

@@ -67,6 +67,17 @@ def load(path: Path) -> Loaded:
         raise type(error)(shown(error.message), error.hint and shown(error.hint)) from error.__cause__
 
 
+def packed_names(path: Path) -> list[str]:
+    """Names of the weights that are packed in a file; none for what is no ONNX file.
+
+    Raises:
+        UsageError: There is no such file.
+        ModelError: It is damaged.
+    """
+    require_file(path)
+    return restore(_parse(path)) if str(sniff(path)) == "onnx" else []
+
+
 def _load(path: Path) -> Loaded:
     _require_onnx(path)
     proto = _parse(path)

@@ -46,6 +46,13 @@ def normalise(model: ir.Model, *, batchnorm: bool = True) -> list[Decision]:
     return [d for d in decisions if d.action != "kept" or d.target not in folded]
 
 
+def prepare_exactly(model: ir.Model) -> list[Decision]:
+    """Make weights plain initializers with names of their own, in place; no number changes, nothing is folded."""
+    decisions = [*fix_defaults(model), *lift_constants(model), *make_unique(model)]
+    infer_shapes(model)
+    return decisions
+
+
 def remove_unused(model: ir.Model) -> list[Decision]:
     """Remove nodes and initializers that no output depends on, in place."""
     before = _names(model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 
 from modelkit.decision import Decision
@@ -30,7 +32,7 @@ def pack_weights(
     *,
     include: list[str] | None = None,
     exclude: list[str] | None = None,
-    prefix: bool = True,
+    seconds: float = math.inf,
     progress: Progress = silent,
 ) -> list[Decision]:
     """Store weights in fewer bytes, in place and without changing a bit of any.
@@ -43,7 +45,7 @@ def pack_weights(
             older and something is packed.
         include: Name patterns of weights and nodes; empty means all.
         exclude: Name patterns of what stays as it is.
-        prefix: Whether codes of several lengths are open, which take the fewest bytes and the longest to load.
+        seconds: What may be added to the time that loading takes, roughly; 0 leaves out prefix codes.
         progress: Called once for each weight.
 
     Returns:
@@ -67,10 +69,10 @@ def pack_weights(
             kept[name] = reason
             continue
         words = _words(value)
-        found[name] = [Offer.of(name, encoding, size) for encoding, size in offers(words, prefix=prefix)]
+        found[name] = [Offer.of(name, encoding, size, words) for encoding, size in offers(words, prefix=seconds > 0)]
         floor[name] = entropy_bytes(words.flat)
     progress("looking at weights", len(weights), len(weights))
-    best = choose(found, {name: _size(weights[name]) for name in found})
+    best = choose(found, {name: _size(weights[name]) for name in found}, seconds=seconds)
     for name in found.keys() - best.keys():
         kept[name] = "no encoding takes less room: it has too many different values and too few zeros"
     decisions = [Decision(name, "kept", reason) for name, reason in kept.items()]

@@ -42,7 +42,7 @@ class Body:
     ) -> list[str]:
         names = [f"v{self._count + i + 1}" for i in range(outputs)]
         self._count += outputs
-        self._nodes.append(helper.make_node(kind, list(inputs), names, domain=domain, **attributes))
+        self._nodes.append(helper.make_node(kind, list(inputs), names, domain=domain or None, **attributes))
         return names
 
     def constant(self, value: np.ndarray | np.generic) -> str:

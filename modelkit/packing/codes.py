@@ -20,6 +20,10 @@ class Code(Protocol):
     def name(self) -> str:
         """What the name of a function says of it."""
 
+    @property
+    def depth(self) -> int:
+        """Bits of a code that are read one after another; 0 where all are read at once."""
+
     def inputs(self, prefix: str) -> list[str]:
         """Names of its arrays, in order."""
 

@@ -37,6 +37,10 @@ class Dense:
         """See `Encoding`."""
         return []
 
+    def reads(self, words: Words) -> int:
+        """See `Encoding`."""
+        return self.code.depth * len(words.flat)
+
     def encode(self, words: Words) -> Streams:
         """See `Encoding`."""
         table = _table(words)

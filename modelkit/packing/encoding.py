@@ -107,6 +107,9 @@ class Encoding(Protocol):
     def attributes(self) -> Sequence[str]:
         """Names of the function's attributes besides `shape`."""
 
+    def reads(self, words: Words) -> int:
+        """Bits that are read one after another while the tensor is rebuilt, which is what takes time."""
+
     def encode(self, words: Words) -> Streams:
         """Store a tensor; only called where the encoding was offered for it."""
 

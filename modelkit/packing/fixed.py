@@ -29,6 +29,11 @@ class Fixed:
         return str(self.bits)
 
     @property
+    def depth(self) -> int:
+        """See `Code`."""
+        return 0
+
+    @property
     def widths(self) -> list[int]:
         """Widths of the planes, the highest bits first."""
         return [width for width in _WIDTHS if self.bits & width]

@@ -41,6 +41,10 @@ class Gap:
         """See `Encoding`."""
         return ["entries"]
 
+    def reads(self, words: Words) -> int:
+        """See `Encoding`."""
+        return (self.gaps.depth + (self.code.depth if self.code else 0)) * len(words.nonzero)
+
     def encode(self, words: Words) -> Streams:
         """See `Encoding`."""
         steps, where = _steps(words, _reach(self.gaps))
@@ -108,14 +112,20 @@ def offers(words: Words, *, prefix: bool) -> Iterator[tuple[Gap, int]]:
     if not stored or stored == len(words.flat):
         return
     zeros = np.diff(words.nonzero, prepend=-1) - 1
-    for bits in range(1, 9):
-        entries = stored + int((zeros >> bits).sum())
-        yield from _with_values(words, Fixed(bits), Fixed(bits).nbytes(np.array([entries])), entries, prefix)
+    entries = {bits: stored + int((zeros >> bits).sum()) for bits in range(1, 9)}
+    # An entry costs its gap and its value: the width is best at another place for values of one bit and of 32.
+    value_bits = {
+        8 * words.flat.dtype.itemsize,
+        *([codes.bits_for(len(words.table))] if words.table is not None else []),
+    }
+    for bits in sorted({min(entries, key=lambda b: entries[b] * (b + value)) for value in value_bits}):
+        gaps = Fixed(bits)
+        yield from _with_values(words, gaps, gaps.nbytes(np.array([entries[bits]])), entries[bits], prefix)
     if prefix:
         steps, _ = _steps(words, 256)
-        for gaps, size in codes.offers(np.bincount(steps), prefix=True):
-            if isinstance(gaps, Prefix):
-                yield from _with_values(words, gaps, size, len(steps), prefix)
+        for code, size in codes.offers(np.bincount(steps), prefix=True):
+            if isinstance(code, Prefix):
+                yield from _with_values(words, code, size, len(steps), prefix)
 
 
 def _with_values(words: Words, gaps: Code, size: int, entries: int, prefix: bool) -> Iterator[tuple[Gap, int]]:

@@ -40,6 +40,10 @@ class Mask:
         """See `Encoding`."""
         return ["entries"] if self.code else []
 
+    def reads(self, words: Words) -> int:
+        """See `Encoding`."""
+        return self.code.depth * len(words.nonzero) if self.code else 0
+
     def encode(self, words: Words) -> Streams:
         """See `Encoding`."""
         mask = _MASK.encode((words.flat != 0).astype(np.uint8), "mask")

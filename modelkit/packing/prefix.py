@@ -12,8 +12,9 @@ their lengths come from package-merge (Larmore and Hirschberg, 1990), which is H
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from heapq import merge
 
 import numpy as np
@@ -39,6 +40,11 @@ class Prefix:
         return f"p{self.least}to{self.most}"
 
     @property
+    def depth(self) -> int:
+        """See `Code`."""
+        return self.most - self.least
+
+    @property
     def _first(self) -> Fixed:
         return Fixed(self.least)
 
@@ -59,7 +65,8 @@ class Prefix:
     def _lengths(self, histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Code lengths, ascending, and which code has each."""
         present = np.flatnonzero(histogram)
-        lengths = np.array(code_lengths(histogram[present].tolist(), self.least, self.most))
+        # Shorter codes than `least` would save nothing: these bits are read in any case.
+        lengths = np.maximum(self.least, code_lengths(tuple(histogram[present].tolist()), self.most))
         by_length = np.argsort(lengths, kind="stable")
         return lengths[by_length], present[by_length]
 
@@ -154,16 +161,16 @@ def _columns(body: Body, step: str) -> list[str]:
     return [body.op("Gather", step, body.constant(np.int64(column)), axis=1) for column in range(3)]
 
 
-def code_lengths(weights: Sequence[int], least: int, most: int) -> list[int]:
-    """Lengths of a code of least total length, each from `least` to `most` bits, by package-merge.
+@lru_cache(maxsize=256)
+def code_lengths(weights: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """Lengths of a code of least total length, by package-merge.
 
     Args:
         weights: How often each symbol occurs, at least once; at most ``2 ** most`` of them.
-        least: Shorter codes are made this long.
         most: Longer codes are not allowed.
     """
     if len(weights) == 1:
-        return [least]
+        return (1,)
     leaves = sorted((weight, (index,)) for index, weight in enumerate(weights))
     level_: list[tuple[int, tuple[int, ...]]] = []
     for _ in range(most):
@@ -175,4 +182,4 @@ def code_lengths(weights: Sequence[int], least: int, most: int) -> list[int]:
     for _, symbols in level_[: 2 * len(weights) - 2]:
         for symbol in symbols:
             lengths[symbol] += 1
-    return [max(least, length) for length in lengths]
+    return tuple(lengths)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from modelkit.algorithm.config import TransformConfig
+from modelkit.algorithm.config import CompressConfig
 from modelkit.config.options import Block
 from modelkit.config.resolve import Percent
 from modelkit.train.config import FineTune
@@ -60,7 +60,7 @@ class Calibration(Block):
     samples: int = Field(512, ge=1, description="at most this many samples of the data")
 
 
-class PruneConfig(TransformConfig):
+class PruneConfig(CompressConfig):
     """Options of `modelkit prune`: fewer numbers."""
 
     sparsity: Percent | None = Field(

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from modelkit.algorithm.config import TransformConfig
+from modelkit.algorithm.config import CompressConfig
 from modelkit.config.options import Block
 
 Mode = Literal["auto", "weights", "dynamic", "static", "float16", "bfloat16"]
@@ -62,7 +62,7 @@ class Float16Options(Block):
     )
 
 
-class QuantizeConfig(TransformConfig):
+class QuantizeConfig(CompressConfig):
     """Options of `modelkit quantize`: fewer bits per number."""
 
     mode: Mode = Field("auto", description="auto tries every mode that the inputs allow and keeps the best")

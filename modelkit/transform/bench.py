@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkit.algorithm.candidate import Candidate, Trial
-from modelkit.algorithm.config import TransformConfig
+from modelkit.algorithm.config import CompressConfig, TransformConfig
+from modelkit.decision import Decision
 from modelkit.errors import ModelError
 from modelkit.files import Staging, file_record
 from modelkit.graph.channels.surgery import kept_positions
@@ -19,6 +20,7 @@ from modelkit.measure.evaluate import Remembered, evaluate_sessions
 from modelkit.measure.latency import Latency, compare_fresh
 from modelkit.measure.machine import machine_facts
 from modelkit.measure.size import measure_size
+from modelkit.pack.proven import pack_model
 from modelkit.progress import Progress
 from modelkit.report.layers import paired
 from modelkit.report.report import Report, Side
@@ -29,6 +31,7 @@ from modelkit.transform import verdict
 from modelkit.transform.job import Job, Prepared
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     import onnxruntime as ort
 
     from modelkit.data.dataset import Dataset
@@ -195,6 +198,8 @@ class Bench:
         try:
             trial.decisions = candidate.apply(model, self._progress)
             trial.kept = kept_positions(model)
+            facts, history = describe(model), noted(model)
+            trial.decisions += self._pack(model)
             path = self._stage.path(f"candidate-{number}.onnx")
             save(model, path)
             session = self._session(path)
@@ -211,11 +216,15 @@ class Bench:
             # One way that does not fit this model must not hide the others that do.
             trial.status, trial.reason = "failed", error.message
             return trial
-        facts = describe(model)
         trial.path, trial.size = path, {**asdict(measure_size(path)), "macs": facts.macs}
-        trial.layers, trial.history = layer_sizes(facts), noted(model)
+        trial.layers, trial.history = layer_sizes(facts), history
         trial.fidelity, trial.quality = found.fidelity, found.quality
         return trial
+
+    def _pack(self, model: ir.Model) -> list[Decision]:
+        """Store a candidate's weights in fewer bytes, where the config asks for it."""
+        effort = self._options.pack if isinstance(self._options, CompressConfig) else "off"
+        return [] if effort == "off" else pack_model(model, effort, progress=self._progress)
 
     def _worth_timing(self, trial: Trial) -> bool:
         return trial.status != "failed" and not (

@@ -10,6 +10,7 @@ from typing import Any
 from modelkit.algorithm.config import TransformConfig
 from modelkit.checkpoint.loading import Loading
 from modelkit.config.resolve import Resolved, resolve
+from modelkit.pack.config import PackConfig
 from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
 from modelkit.transform.job import Job, Maker
@@ -26,6 +27,7 @@ class Command:
         safe: Whether the built-in limits hold where no budget is set.
         training: Whether it trains, and so gets most of the data.
         writes_back: Whether a state dict that the model came from is written back with the same changes.
+        exact: Whether no number may change: the graph is not cleaned up then.
     """
 
     schema: type[TransformConfig]
@@ -34,6 +36,7 @@ class Command:
     safe: Callable[[Any], bool]
     training: Callable[[Any], bool]
     writes_back: bool = False
+    exact: bool = False
 
 
 def _quantizer(config: QuantizeConfig) -> Maker:
@@ -47,6 +50,12 @@ def _pruner(config: PruneConfig) -> Maker:
     from modelkit.prune.auto import Pruner
 
     return lambda model, data: Pruner(model, config, data)
+
+
+def _packer(config: PackConfig) -> Maker:
+    from modelkit.pack.auto import Packer
+
+    return lambda model, data: Packer(model, config)
 
 
 def _bits(config: QuantizeConfig) -> str:
@@ -70,6 +79,14 @@ COMMANDS: dict[str, Command] = {
         safe=lambda config: False,
         training=lambda config: config.finetune.epochs > 0,
         writes_back=True,
+    ),
+    "pack": Command(
+        schema=PackConfig,
+        suffix=lambda config: "packed",
+        maker=_packer,
+        safe=lambda config: False,
+        training=lambda config: False,
+        exact=True,
     ),
 }
 
@@ -124,6 +141,7 @@ def make_job(
         html=html,
         training=found.training(options),
         writes_back=found.writes_back,
+        exact=found.exact,
         loading=loading,
     )
 

@@ -28,7 +28,7 @@ from modelkit.errors import UsageError
 from modelkit.files import check_outputs, outputs_of, shown
 from modelkit.graph.layers import input_vocabulary
 from modelkit.graph.load import Loaded, load
-from modelkit.graph.normalise import normalise
+from modelkit.graph.normalise import normalise, prepare_exactly
 from modelkit.graph.save import save
 from modelkit.graph.verify import verify_same
 from modelkit.progress import Progress, silent
@@ -78,6 +78,7 @@ class Job:
         html: Whether to write the report as a page for the browser too.
         training: Whether the algorithm trains, and so gets most of the data.
         writes_back: Whether a state dict that the model came from is written back too.
+        exact: Whether no number may change: the graph is not cleaned up then.
         loading: How a checkpoint is read.
         source: Where the model came from; None until it is opened.
     """
@@ -95,6 +96,7 @@ class Job:
     html: bool = False
     training: bool = False
     writes_back: bool = False
+    exact: bool = False
     loading: Loading = Loading()  # noqa: RUF009 - frozen
     source: Source | None = None
 
@@ -164,7 +166,7 @@ def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:
     progress("cleaning up the graph", 0, 1)
     model = loaded.model
     vocabulary = input_vocabulary(model)
-    changes = normalise(model)
+    changes = prepare_exactly(model) if job.exact else normalise(model)
     with tempfile.TemporaryDirectory(prefix="modelkit-") as folder:
         cleaned = Path(folder) / "normalised.onnx"
         save(model, cleaned)
