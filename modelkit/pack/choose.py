@@ -45,10 +45,14 @@ class Offer:
 
 
 @cache
-def _function_bytes(name: str) -> int:
-    encoding = by_name(name)
-    assert encoding is not None
-    return functions(encoding, 18)[0].ByteSize() + 4
+def _function_bytes(names: frozenset[str]) -> int:
+    """Bytes of the functions of these encodings, and of what they call."""
+    needed = {}
+    for name in names:
+        encoding = by_name(name)
+        assert encoding is not None
+        needed.update({each.name: each.ByteSize() + 4 for each in functions(encoding, 18)})
+    return sum(needed.values())
 
 
 def choose(
@@ -84,18 +88,31 @@ def _saving(offer: Offer, others: Sequence[Offer]) -> int:
 
 
 def _smallest(offers: Mapping[str, Sequence[Offer]], plain: Mapping[str, int]) -> dict[str, Offer]:
-    """The offers that make the file smallest."""
-    allowed = {offer.encoding.name for each in offers.values() for offer in each}
+    """The offers that make the file smallest, functions included.
+
+    A function costs a kilobyte once, however many weights are rebuilt by it. So after each weight has its smallest
+    form, functions are given up one by one as long as that makes the whole smaller: once with all, and once without
+    those of prefix codes, since either way may end in a dead end.
+    """
+    every = {offer.encoding.name for each in offers.values() for offer in each}
+    quick = {offer.encoding.name for each in offers.values() for offer in each if offer.seconds == 0}
+    return min((_descend(offers, plain, allowed) for allowed in (every, quick)), key=lambda found: found[1])[0]
+
+
+def _descend(
+    offers: Mapping[str, Sequence[Offer]], plain: Mapping[str, int], allowed: set[str]
+) -> tuple[dict[str, Offer], int]:
+    """Give up functions one by one, and say which offers are left and how many bytes they take."""
     best, size = _assign(offers, plain, allowed)
     while True:
-        used = sorted({offer.encoding.name for offer in best.values()})
-        trials = [(*_assign(offers, plain, (allowed & set(used)) - {name}), name) for name in used]
+        used = {offer.encoding.name for offer in best.values()}
+        trials = [(*_assign(offers, plain, used - {name}), name) for name in sorted(used)]
         if not trials:
-            return best
-        fewer, less, gone = min(trials, key=lambda trial: (trial[1], trial[2]))
+            return best, size
+        fewer, less, _ = min(trials, key=lambda trial: (trial[1], trial[2]))
         if less > size:
-            return best
-        best, size, allowed = fewer, less, (allowed & set(used)) - {gone}
+            return best, size
+        best, size = fewer, less
 
 
 def _assign(
@@ -112,7 +129,7 @@ def _assign(
             continue
         best[name] = found
         total += found.total
-    return best, total + sum(_function_bytes(name) for name in {o.encoding.name for o in best.values()})
+    return best, total + _function_bytes(frozenset(offer.encoding.name for offer in best.values()))
 
 
 def entropy_bytes(flat: np.ndarray) -> float:

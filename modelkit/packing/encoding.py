@@ -125,10 +125,10 @@ class Encoding(Protocol):
 
 
 def functions(encoding: Encoding, opset: int) -> list[onnx.FunctionProto]:
-    """The ONNX function of an encoding, and the one that it calls if it does: the same for a name and an opset."""
+    """The ONNX function of an encoding, behind the one that it may call: the same for a name and an opset."""
     body = Body(encoding.inputs)
     shape = body.attribute("shape")
     flat = encoding.emit(body, shape)
     weight = body.op("Reshape", flat, shape)
     made = body.function(encoding.name, opset, [weight], ["shape", *encoding.attributes])
-    return [made, level(opset)] if any(node.op_type == LEVEL for node in made.node) else [made]
+    return [level(opset), made] if any(node.op_type == LEVEL for node in made.node) else [made]

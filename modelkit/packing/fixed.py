@@ -60,11 +60,12 @@ class Fixed:
 
     def decode(self, arrays: Mapping[str, np.ndarray], prefix: str, count: int) -> np.ndarray:
         """See `Code`."""
-        codes, left = np.zeros(count, np.uint8), self.bits
-        for width, name in zip(self.widths, self.inputs(prefix), strict=True):
-            plane = arrays[name]
+        planes = [arrays[name] for name in self.inputs(prefix)]
+        for width, plane in zip(self.widths, planes, strict=True):
             if plane.dtype != np.uint8 or plane.shape != (_stride(count, width),):
                 raise ValueError(f"{count} codes cannot be in a plane of {plane.dtype}{list(plane.shape)}")
+        codes, left = np.zeros(count, np.uint8), self.bits
+        for width, plane in zip(self.widths, planes, strict=True):
             left -= width
             parts = ((plane[None] >> _shifts(width)) & np.uint8((1 << width) - 1)).reshape(-1)[:count]
             codes |= parts << np.uint8(left)

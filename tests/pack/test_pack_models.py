@@ -1,0 +1,176 @@
+"""Packing real models: the same outputs, bit by bit, in a smaller file that is rebuilt while it is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from modelkit import api
+from modelkit.errors import ModelError, UsageError
+from modelkit.graph.load import load, packed_names
+from modelkit.graph.normalise import normalise
+from modelkit.graph.save import save
+from modelkit.pack.choose import Offer, choose
+from modelkit.pack.proven import pack_model, unfolded
+from modelkit.packing.dense import Dense
+from modelkit.packing.encoding import Words
+from modelkit.packing.fixed import Fixed
+from modelkit.packing.prefix import Prefix
+from modelkit.prune.config import PruneConfig
+
+SAMPLES = Path(__file__).parents[2] / "sample_models"
+NAMES = ["digits_mlp", "fashion_cnn", "language_transformer", "language_gru"]
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def sparse(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sample model, its weights mostly zero and the others of 15 values."""
+    path = tmp_path_factory.mktemp("sparse") / f"{request.param}.onnx"
+    model = load(SAMPLES / f"{request.param}.onnx").model
+    normalise(model)
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT or len(tensor.shape) < 2:
+            continue
+        array = tensor.numpy()
+        array = np.where(np.abs(array) < np.quantile(np.abs(array), 0.9), 0, array)
+        step = np.float32(np.abs(array).max() / 7)
+        value.const_value = ir.tensor((np.round(array / step) * step).astype(np.float32), name=name)
+    save(model, path)
+    return path
+
+
+def outputs(path: Path) -> list[np.ndarray]:
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    feeds = {}
+    for each in session.get_inputs():
+        shape = [d if isinstance(d, int) else 4 for d in each.shape]
+        feeds[each.name] = (
+            rng.standard_normal(shape).astype(np.float32)
+            if "float" in each.type
+            else rng.integers(0, 20, shape).astype(np.int64 if "int64" in each.type else np.int32)
+        )
+    return list(session.run(None, feeds))
+
+
+@pytest.mark.parametrize("effort", ["load", "auto", "size"])
+def test_the_same_bits_in_a_smaller_file(sparse: Path, tmp_path: Path, effort: str) -> None:
+    target = tmp_path / "packed.onnx"
+    report = api.pack(sparse, output=target, config={"effort": effort, "measure.seconds": 0.01})
+    assert report.status == "done" and report.fidelity is not None and report.fidelity["exact"]
+    assert target.stat().st_size < sparse.stat().st_size / (4 if "mlp" in sparse.name else 8)
+    onnx.checker.check_model(target, full_check=True)
+    names = packed_names(target)
+    assert names and not unfolded(target, names)
+    for before, after in zip(outputs(sparse), outputs(target), strict=True):
+        assert before.tobytes() == after.tobytes()
+    plain, _ = api.unpack(target, output=tmp_path / "plain.onnx")
+    first, second = load(sparse).model.graph.initializers, load(plain).model.graph.initializers
+    assert first.keys() == second.keys()
+    assert all(first[n].const_value.tobytes() == second[n].const_value.tobytes() for n in first)  # type: ignore[union-attr]
+
+
+def test_size_is_smaller_than_load(sparse: Path, tmp_path: Path) -> None:
+    sizes = {}
+    for effort in ("load", "size"):
+        model = load(sparse).model
+        pack_model(model, effort)
+        sizes[effort] = save(model, tmp_path / f"{effort}.onnx")[0].stat().st_size
+    assert sizes["size"] <= sizes["load"]
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        model = load(SAMPLES / "fashion_cnn.onnx").model
+        normalise(model)
+        for each, value in model.graph.initializers.items():
+            if value.const_value is not None and value.const_value.dtype == ir.DataType.FLOAT:
+                value.const_value = ir.tensor(np.round(value.const_value.numpy(), 1), name=each)
+        pack_model(model, "size")
+        save(model, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_pruning_packs_what_it_made(tmp_path: Path) -> None:
+    plain = api.prune(
+        SAMPLES / "digits_mlp.onnx", output=tmp_path / "a.onnx", config={"sparsity": 0.9, "measure.seconds": 0.01}
+    )
+    packed = api.prune(
+        SAMPLES / "digits_mlp.onnx",
+        output=tmp_path / "b.onnx",
+        config={"sparsity": 0.9, "pack": "auto", "measure.seconds": 0.01},
+    )
+    assert packed.after.size["file_bytes"] < plain.after.size["file_bytes"] / 2
+    assert packed.after.size["nonzero_parameters"] == plain.after.size["nonzero_parameters"]
+    for before, after in zip(outputs(tmp_path / "a.onnx"), outputs(tmp_path / "b.onnx"), strict=True):
+        assert before.tobytes() == after.tobytes()
+
+
+def test_packing_keeps_integer_kernels(tmp_path: Path) -> None:
+    report = api.quantize(
+        SAMPLES / "fashion_cnn.onnx",
+        output=tmp_path / "a.onnx",
+        data=SAMPLES / "fashion_cnn.calib.npz",
+        config={"mode": "static", "pack": "size", "measure.seconds": 0.01},
+    )
+    assert packed_names(tmp_path / "a.onnx")
+    assert report.audit is not None and report.audit["integer"] >= 10 and report.audit["float"] == 0
+
+
+def test_a_packed_model_is_like_any_other(sparse: Path, tmp_path: Path) -> None:
+    api.pack(sparse, output=tmp_path / "p.onnx", config={"measure.seconds": 0.01})
+    assert set(load(tmp_path / "p.onnx").packed) == set(packed_names(tmp_path / "p.onnx"))
+    report = api.prune(
+        tmp_path / "p.onnx", output=tmp_path / "q.onnx", config={"sparsity": 0.95, "measure.seconds": 0.01}
+    )
+    assert report.status == "done"
+
+
+def test_an_old_opset_is_raised(tmp_path: Path) -> None:
+    model = load(SAMPLES / "digits_mlp.onnx").model
+    old = onnx.version_converter.convert_version(ir.serde.serialize_model(model), 14)
+    for tensor in old.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor)
+        if array.dtype == np.float32:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.round(array, 1), tensor.name))
+    onnx.save(old, tmp_path / "old.onnx")
+    api.pack(tmp_path / "old.onnx", output=tmp_path / "p.onnx", config={"measure.seconds": 0.01})
+    assert max(each.version for each in onnx.load(tmp_path / "p.onnx").opset_import if not each.domain) >= 18
+
+
+def test_nothing_to_pack_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="nothing to pack: no encoding takes less room"):
+        api.pack(SAMPLES / "fashion_cnn.onnx", output=tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pattern_that_matches_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="include: the pattern 'nowhere' matches no weight"):
+        api.pack(SAMPLES / "fashion_cnn.onnx", output=tmp_path / "x.onnx", config={"include": ["nowhere"]})
+
+
+def test_a_model_without_packed_weights_cannot_be_unpacked(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"'fashion_cnn\.onnx' has no packed weights"):
+        api.unpack(SAMPLES / "fashion_cnn.onnx", output=tmp_path / "x.onnx")
+
+
+def test_a_function_that_one_small_weight_needs_is_given_up() -> None:
+    words = Words.of(np.zeros(300, np.float32))
+    slow = Offer("w", Dense(Prefix(1, 12)), 100, 200, 1.0)
+    fast = Offer("w", Dense(Fixed(1)), 120, 220, 0.0)
+    assert Offer.of("w", Dense(Fixed(1)), 38, words).seconds == 0
+    assert choose({"w": [slow, fast]}, {"w": 300}) == {}
+    many = {f"w{i}": [slow, fast] for i in range(100)}
+    plain = dict.fromkeys(many, 1200)
+    assert {offer.encoding.name for offer in choose(many, plain).values()} == {"Dense_1"}
+    assert {offer.encoding.name for offer in choose(many, plain, seconds=3.0).values()} == {"Dense_1"}
+
+
+def test_pack_is_off_by_default() -> None:
+    assert PruneConfig().pack == "off"
