@@ -18,6 +18,7 @@ from modelkit import templates
 from modelkit.api import CompareConfig, EvaluateConfig
 from modelkit.automl.config import AutomlConfig
 from modelkit.config.resolve import json_schema, resolve
+from modelkit.pack.config import PackConfig
 from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
 from modelkit.recipe.config import RecipeConfig
@@ -29,7 +30,7 @@ MODULES = sorted((ROOT / "modelkit").rglob("*.py"))
 TEMPLATES = sorted(path for path in (ROOT / "configs").glob("*/*.yaml") if path.parent.name != "rules")
 SCHEMAS = {
     **{"automl": AutomlConfig, "compare": CompareConfig, "evaluate": EvaluateConfig},
-    **{"prune": PruneConfig, "quantize": QuantizeConfig, "run": RecipeConfig},
+    **{"pack": PackConfig, "prune": PruneConfig, "quantize": QuantizeConfig, "run": RecipeConfig},
 }
 # A recipe without steps is none.
 LEAST: dict[str, dict[str, Any]] = {"run": {"steps": [{"command": "quantize"}]}}
