@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from modelkit.rules.learn.config import LearnConfig
+from modelkit.rules.learn.config import LearnConfig, MethodName
+
+_METHODS: tuple[MethodName, ...] = ("additive", "scorecard", "tree", "list", "optimal")
 
 
 class ExtractConfig(LearnConfig):
     """How a teacher is imitated."""
 
+    methods: list[MethodName] | None = Field(
+        default_factory=lambda: list(_METHODS), description="learners to try; all that fit for null"
+    )
     folds: int | None = Field(3, ge=2, le=20, description="parts of the cross-validation that chooses")
     bins: int = Field(32, ge=2, le=1000, description="thresholds of a column that are tried at most")
     queries: float = Field(4.0, ge=0, le=100, description="made-up rows to ask the teacher about, for each row")

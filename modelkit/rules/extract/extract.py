@@ -12,7 +12,8 @@ import numpy as np
 from modelkit.errors import DataError, ModelError, UsageError
 from modelkit.files import Staging, check_outputs, file_record, json_bytes, outputs_of
 from modelkit.progress import Progress, silent
-from modelkit.rules.build import BuildReport, build
+from modelkit.rules.build import build
+from modelkit.rules.build_report import BuildReport
 from modelkit.rules.document import to_yaml
 from modelkit.rules.evaluate import Table
 from modelkit.rules.extract.config import ExtractConfig

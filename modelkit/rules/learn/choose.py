@@ -13,6 +13,7 @@ from modelkit.rules.learn.compose import size as size_of
 from modelkit.rules.learn.config import LearnConfig
 from modelkit.rules.learn.methods import Fitter, methods, sizes
 from modelkit.rules.learn.problem import Problem, folds
+from modelkit.rules.learn.shares import brier
 from modelkit.rules.model import RuleSet
 
 _MANY = 1000  # rows
@@ -29,7 +30,9 @@ class Candidate:
         error: Standard error of that mean.
         rules: Rules, mean over the folds; a list's default counts as one.
         literals: Comparisons, mean over the folds.
-        per_fold: Quality of each fold.
+        per_fold: What is chosen by, of each fold: quality, for labels half of it replaced by how well the
+            probabilities fit (1 less the Brier score), and smoothed over neighbouring sizes. On few rows accuracy
+            alone is coarse.
     """
 
     method: str
@@ -104,24 +107,45 @@ def cross_validate(
     parts = folds(problem, fold_count(problem, config), config.seed)
     learners = methods(problem, config)
     steps, done = len(parts) * len(learners), 0
-    scores: dict[tuple[str, int], list[tuple[float, int, int]]] = {}
+    scores: dict[tuple[str, int], list[Scores]] = {}
     for held in parts:
-        fitter = Fitter(extras.more(problem.rows(~held)), config.bins, extras.splits)
+        train = extras.more(problem.rows(~held))
+        fitter = Fitter(train, config.bins, extras.splits)
         test = problem.rows(held)
         for name, path in learners.items():
             progress(f"learning: {name}", done, steps)
             for size, rules in fitter.fit(path, sizes(config.max_rules)).items():
-                scores.setdefault((name, size), []).append((quality(rules, test), *size_of(rules)))
+                scores.setdefault((name, size), []).append(_scores(rules, train, test))
             done += 1
-    return [_candidate(name, size, found) for (name, size), found in scores.items() if len(found) == len(parts)]
+    complete = {key: np.array(found, np.float64) for key, found in scores.items() if len(found) == len(parts)}
+    return [_candidate(*key, values, _smoothed(*key, complete)) for key, values in complete.items()]
 
 
-def _candidate(name: str, size: int, found: list[tuple[float, int, int]]) -> Candidate:
-    values = np.array(found, np.float64)
+Scores = tuple[float, float, int, int]
+"""Quality, what is chosen by, rules, comparisons."""
+
+
+def _scores(rules: RuleSet, train: Problem, test: Problem) -> Scores:
+    right = quality(rules, test)
+    judged = right if test.is_numeric else 0.5 * right + 0.5 * (1 - brier(rules, train, test))
+    return right, judged, *size_of(rules)
+
+
+def _smoothed(name: str, size: int, scores: dict[tuple[str, int], np.ndarray]) -> np.ndarray:
+    """What is chosen by in each fold: half of it of the size itself, the rest of the sizes beside it."""
+    same = sorted(other for method, other in scores if method == name)
+    at = same.index(size)
+    beside = [each for i, each in enumerate(same) if abs(i - at) == 1]
+    total = 2 * scores[name, size][:, 1] + sum((scores[name, each][:, 1] for each in beside), np.zeros(1))
+    smooth: np.ndarray = total / (2 + len(beside))
+    return smooth
+
+
+def _candidate(name: str, size: int, values: np.ndarray, judged: np.ndarray) -> Candidate:
     error = float(values[:, 0].std(ddof=1) / np.sqrt(len(values)))
     mean = values.mean(axis=0)
-    per_fold = tuple(float(value) for value in values[:, 0])
-    return Candidate(name, size, float(mean[0]), error, float(mean[1]), float(mean[2]), per_fold)
+    per_fold = tuple(float(value) for value in judged)
+    return Candidate(name, size, float(mean[0]), error, float(mean[2]), float(mean[3]), per_fold)
 
 
 def pareto(candidates: list[Candidate]) -> list[Candidate]:
@@ -134,16 +158,16 @@ def pareto(candidates: list[Candidate]) -> list[Candidate]:
 
 
 def pick(candidates: list[Candidate], tolerance: float) -> Candidate:
-    """The candidate of the fewest literals whose quality is within some standard errors of the best.
+    """The candidate of the fewest literals that is judged within some standard errors of the best.
 
     The error is that of the difference to the best over the folds, which have the same rows for all.
     """
-    front = pareto(candidates)
-    best = max(front, key=lambda c: c.quality)
-    for each in front:
+    ordered = sorted(candidates, key=lambda c: (c.literals, c.rules, c.method))
+    best = max(ordered, key=lambda c: np.mean(c.per_fold))
+    for each in ordered:
         gap = np.array(best.per_fold) - np.array(each.per_fold)
         error = float(gap.std(ddof=1) / np.sqrt(len(gap)))
-        if gap.mean() <= tolerance * error:
+        if gap.mean() <= tolerance * error + 1e-12:
             return each
     return best
 

@@ -10,7 +10,8 @@ from typing import Any
 from modelkit.errors import DataError, UsageError
 from modelkit.files import Staging, check_outputs, file_record, json_bytes, outputs_of
 from modelkit.progress import Progress, silent
-from modelkit.rules.build import BuildReport, build
+from modelkit.rules.build import build
+from modelkit.rules.build_report import BuildReport
 from modelkit.rules.conditions import atoms as atoms_of
 from modelkit.rules.conditions import columns_of
 from modelkit.rules.document import to_yaml
