@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -73,3 +74,11 @@ def browse(chromium: Any) -> Iterator[Callable[..., Opened]]:
     yield open_page
     for context in contexts:
         context.close()
+
+
+@pytest.fixture(autouse=True)
+def _same_draws(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module's random generator begins anew for each test, so that no test hangs on which ran before it."""
+    for name in ("rng", "RNG"):
+        if isinstance(getattr(getattr(request, "module", None), name, None), np.random.Generator):
+            monkeypatch.setattr(request.module, name, np.random.default_rng(0))

@@ -16,6 +16,7 @@ import yaml
 
 from modelkit import templates
 from modelkit.api import CompareConfig, EvaluateConfig
+from modelkit.automl.config import AutomlConfig
 from modelkit.config import json_schema, resolve
 from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
@@ -27,13 +28,13 @@ MODULES = sorted((ROOT / "modelkit").rglob("*.py"))
 # Rules files are documents of their own, no configs of a command; tests/rules runs them.
 TEMPLATES = sorted(path for path in (ROOT / "configs").glob("*/*.yaml") if path.parent.name != "rules")
 SCHEMAS = {
-    **{"compare": CompareConfig, "evaluate": EvaluateConfig},
+    **{"automl": AutomlConfig, "compare": CompareConfig, "evaluate": EvaluateConfig},
     **{"prune": PruneConfig, "quantize": QuantizeConfig, "run": RecipeConfig},
 }
 # A recipe without steps is none.
 LEAST: dict[str, dict[str, Any]] = {"run": {"steps": [{"command": "quantize"}]}}
 HEAVY = {
-    *("numpy", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "torch", "sklearn"),
+    *("numpy", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "torch", "sklearn", "lightgbm", "optuna"),
     *("pydantic", "yaml", "PIL", "pyarrow", "ml_dtypes"),
 }
 # typer checks a command's options with pydantic, as soon as a command is named.
@@ -83,6 +84,8 @@ def test_files_are_short_and_say_what_they_do(path: Path) -> None:
         (["inspect", "--help"], 0),
         (["evaluate", "--help"], 0),
         (["compare", "--help"], 0),
+        (["automl", "--help"], 0),
+        (["predict", "--help"], 0),
         (["verify", "--help"], 0),
         (["init", "--help"], 0),
         (["rules", "--help"], 0),

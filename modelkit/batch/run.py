@@ -192,7 +192,7 @@ class _Run:
             hint=result["hint"],
             exit_code=0 if result["status"] == DONE else 1,
             seconds=event.seconds,
-            page=relative(result["page"], top) if top is not None else None,
+            page=relative(result.get("page"), top) if top is not None else None,
             document=result["document"],
         )
 

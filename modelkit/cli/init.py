@@ -18,7 +18,7 @@ CommandArgument = Annotated[
     str,
     typer.Argument(
         metavar="COMMAND",
-        help="The command whose config is wanted: quantize, prune, run, evaluate, compare or rules.",
+        help="The command whose config is wanted: quantize, prune, run, automl, evaluate, compare or rules.",
         show_default=False,
     ),
 ]
@@ -63,6 +63,7 @@ def init(
     templates.write(command, text, schema, target, force=force)
     use = {
         "run": f"run {target} MODEL",
+        "automl": f"automl DATA --target COLUMN --config {target}",
         "compare": f"compare OLD NEW --config {target}",
         "rules": f"rules check {target}",
     }
@@ -86,6 +87,7 @@ def schema(command: CommandArgument, debug: DebugFlag = False) -> None:
 def _schema_of(command: str) -> type[BaseModel]:
     """The config of a command."""
     from modelkit.api import CompareConfig, EvaluateConfig
+    from modelkit.automl.config import AutomlConfig
     from modelkit.commands import COMMANDS
     from modelkit.recipe.config import RUN, RecipeConfig
     from modelkit.rules.config import RulesFile
@@ -95,6 +97,7 @@ def _schema_of(command: str) -> type[BaseModel]:
     schemas: dict[str, type[BaseModel]] = {
         **{name: each.schema for name, each in COMMANDS.items()},
         RUN: RecipeConfig,
+        "automl": AutomlConfig,
         "evaluate": EvaluateConfig,
         "compare": CompareConfig,
         "rules": RulesFile,

@@ -33,7 +33,7 @@ def open_npz(path: Path, specs: Sequence[TensorSpec], *, need_labels: bool, clas
         DataError: It is damaged or does not fit the model.
     """
     return ArraysDataset(
-        _members(path),
+        members(path),
         specs,
         name=path.name,
         format="npz",
@@ -44,7 +44,8 @@ def open_npz(path: Path, specs: Sequence[TensorSpec], *, need_labels: bool, clas
     )
 
 
-def _members(path: Path) -> dict[str, Array]:
+def members(path: Path) -> dict[str, Array]:
+    """The arrays of a file by name, none of them loaded yet; errors as `open_npz`."""
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()

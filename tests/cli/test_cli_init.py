@@ -12,8 +12,9 @@ from cli_models import QUICK, cli, listing, mlp, quantize, samples
 
 Capsys = pytest.CaptureFixture[str]
 CONFIGS = Path(__file__).parents[2] / "configs"
-# Rules files are documents of their own, no configs of a command; tests/rules runs them.
-TEMPLATES = sorted((path.parent.name, path.stem) for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "rules")
+# Rules files are documents of their own, no configs of a command, and automl takes a table: their tests run those.
+OTHERS = ("automl", "rules")
+TEMPLATES = sorted((p.parent.name, p.stem) for p in CONFIGS.glob("*/*.yaml") if p.parent.name not in OTHERS)
 
 
 def test_writes_template_and_schema(capsys: Capsys, folder: Path) -> None:
@@ -80,12 +81,12 @@ def test_list(capsys: Capsys) -> None:
         (
             ["init", "prune\x1b[1m"],
             "'prune\\x1b[1m' has no config",
-            "commands with one: quantize, prune, run, evaluate, compare, rules",
+            "commands with one: quantize, prune, run, automl, evaluate, compare, rules",
         ),
         (
             ["schema", "inspect"],
             "'inspect' has no config",
-            "commands with one: quantize, prune, run, evaluate, compare, rules",
+            "commands with one: quantize, prune, run, automl, evaluate, compare, rules",
         ),
     ],
 )
