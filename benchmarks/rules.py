@@ -158,9 +158,8 @@ def learn(folder: Path, only: list[str]) -> None:
     share = wins / len(ours)
     body = (
         "Accuracy on the test folds of 5, in brackets the comparisons of the rule set. Everyone may use 10 rules: "
-        "leaves of a tree (or of all trees of FIGS), terms of RuleFit, rules of RIPPER and of our lists with the "
-        "default as one more, rules that add up without the intercept. The default counts as no rule for nobody "
-        "else. Ours chooses learner and size by cross-validation inside the training fold. The peers take text as "
+        "leaves of a tree (of all trees of FIGS together), terms of RuleFit, rules of RIPPER and of our lists "
+        "with the default as one more, our rules that add up without the intercept, as RuleFit's. Ours chooses learner and size by cross-validation inside the training fold. The peers take text as "
         "one column a category and medians for missing numbers; RuleFit and RIPPER, which know two classes, are "
         "trained one class against the rest and share out the rules. `FIGS, 10 splits` counts as its authors do and "
         "has more than 10 leaves; it is shown, and not part of the bar.\n\n"

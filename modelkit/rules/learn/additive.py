@@ -20,7 +20,7 @@ from modelkit.rules.learn.problem import Problem
 from modelkit.rules.model import RuleSet
 
 _NEWTON = 12
-_PASSES = 1
+_PASSES = 2
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,15 @@ def fold_count(problem: Problem, config: LearnConfig) -> int:
     return config.folds or (5 if len(problem) <= _MANY else 3)
 
 
+def repeats(problem: Problem, config: LearnConfig) -> int:
+    """How often the cross-validation is made, with other parts: twice where there are few rows."""
+    return config.repeats or (2 if len(problem) <= _MANY else 1)
+
+
+def _folds(problem: Problem, config: LearnConfig, seed: int) -> list[np.ndarray]:
+    return folds(problem, fold_count(problem, config), seed)
+
+
 def cross_validate(
     problem: Problem,
     config: LearnConfig,
@@ -104,7 +113,7 @@ def cross_validate(
         progress: Told of each fold and learner.
         extras: More training rows, other thresholds.
     """
-    parts = folds(problem, fold_count(problem, config), config.seed)
+    parts = [part for seed in range(repeats(problem, config)) for part in _folds(problem, config, config.seed + seed)]
     learners = methods(problem, config)
     steps, done = len(parts) * len(learners), 0
     scores: dict[tuple[str, int], list[Scores]] = {}
