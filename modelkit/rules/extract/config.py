@@ -16,6 +16,7 @@ class ExtractConfig(LearnConfig):
         default_factory=lambda: list(_METHODS), description="learners to try; all that fit for null"
     )
     folds: int | None = Field(3, ge=2, le=20, description="parts of the cross-validation that chooses")
+    repeats: int | None = Field(1, ge=1, le=20, description="cross-validations with other parts")
     bins: int = Field(32, ge=2, le=1000, description="thresholds of a column that are tried at most")
     queries: float = Field(4.0, ge=0, le=100, description="made-up rows to ask the teacher about, for each row")
     most_rows: int = Field(6000, ge=100, description="rows to learn from at most, made-up ones included")

@@ -25,7 +25,10 @@ class LearnConfig(Block):
     folds: int | None = Field(
         None, ge=2, le=20, description="parts of the cross-validation that chooses; 5, or 3 for over 1,000 rows"
     )
-    tolerance: float = Field(0.0, ge=0, description="standard errors that may be given up for fewer comparisons")
+    repeats: int | None = Field(
+        None, ge=1, le=20, description="cross-validations with other parts; 2, or 1 for over 1,000 rows"
+    )
+    tolerance: float = Field(0.25, ge=0, description="standard errors that may be given up for fewer comparisons")
     precision: float = Field(0.95, gt=0.5, le=1, description="share of its rows that a rule of `cover` is right on")
     prune: bool = Field(False, description="take out comparisons that cost nothing on the training rows")
     seed: int = Field(0, ge=0, description="seed of everything random")
