@@ -158,13 +158,14 @@ def learn(folder: Path, only: list[str]) -> None:
     share = wins / len(ours)
     body = (
         "Accuracy on the test folds of 5, in brackets the comparisons of the rule set. Everyone may use 10 rules: "
-        "leaves of a tree (of all trees of FIGS together), terms of RuleFit, rules of RIPPER and of our lists "
-        "with the default as one more, our rules that add up without the intercept, as RuleFit's. Ours chooses learner and size by cross-validation inside the training fold. How it chooses (two passes "
-        "of exchange, two cross-validations, accuracy and Brier score in equal parts, smoothing over sizes) was "
-        "settled on most of these sets with another split into folds, and is the same for all sets. The peers take text as "
-        "one column a category and medians for missing numbers; RuleFit and RIPPER, which know two classes, are "
-        "trained one class against the rest and share out the rules. `FIGS, 10 splits` counts as its authors do and "
-        "has more than 10 leaves; it is shown, and not part of the bar.\n\n"
+        "leaves of a tree (of all trees of FIGS together), terms of RuleFit, rules of RIPPER and of our lists with the "
+        "default as one more, our rules that add up without the intercept, as RuleFit's. Ours chooses learner and size "
+        "by cross-validation inside the training fold. How it chooses (two passes of exchange, two cross-validations, "
+        "accuracy and Brier score in equal parts, smoothing over sizes) was settled on most of these sets with another "
+        "split into folds, and is the same for all sets. The peers take text as one column a category and medians for "
+        "missing numbers; RuleFit and RIPPER, which know two classes, are trained one class against the rest and share "
+        "out the rules. `FIGS, 10 splits` counts as its authors do and has more than 10 leaves; it is shown, and not "
+        "part of the bar.\n\n"
         + table(["set", "modelkit", *COUNTED, "FIGS, 10 splits", "at least the best peer", "time of ours"], rows)
         + f"\n\n- At least the best of the four on 75 % of the sets: {wins} of {len(ours)} ({100 * share:.0f} %), "
         + f"{verdict(share >= 0.75)}.\n- No more comparisons than the best peer where at least as accurate: "
