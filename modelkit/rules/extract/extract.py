@@ -140,7 +140,7 @@ def extract_rules(
     parts = max(2, round(1 / config.held_out))
     held = folds(whole, parts, config.seed)[0]
     known, kept = whole.rows(~held), whole.rows(held)
-    extras = Extras(lambda part: _asked(teacher, part, config), splits)
+    extras = Extras(lambda part: _asked(teacher, part, config), splits, labels_only=True)
     choice = choose(known, config, progress, extras)
     if choice is None:
         raise DataError("no rule was found that says more than the default")

@@ -79,10 +79,12 @@ class Extras:
     Attributes:
         more: Training rows -> the same and more, such as made-up ones that a teacher labelled.
         splits: Thresholds by column that take the place of values; None for values.
+        labels_only: Whether to choose by accuracy alone, not by how well probabilities fit.
     """
 
     more: Callable[[Problem], Problem] = lambda problem: problem
     splits: Mapping[str, np.ndarray] | None = None
+    labels_only: bool = False
 
 
 def fold_count(problem: Problem, config: LearnConfig) -> int:
@@ -124,7 +126,7 @@ def cross_validate(
         for name, path in learners.items():
             progress(f"learning: {name}", done, steps)
             for size, rules in fitter.fit(path, sizes(config.max_rules)).items():
-                scores.setdefault((name, size), []).append(_scores(rules, train, test))
+                scores.setdefault((name, size), []).append(_scores(rules, train, test, extras.labels_only))
             done += 1
     complete = {key: np.array(found, np.float64) for key, found in scores.items() if len(found) == len(parts)}
     return [_candidate(*key, values, _smoothed(*key, complete)) for key, values in complete.items()]
@@ -134,9 +136,9 @@ Scores = tuple[float, float, int, int]
 """Quality, what is chosen by, rules, comparisons."""
 
 
-def _scores(rules: RuleSet, train: Problem, test: Problem) -> Scores:
+def _scores(rules: RuleSet, train: Problem, test: Problem, labels_only: bool) -> Scores:
     right = quality(rules, test)
-    judged = right if test.is_numeric else 0.5 * right + 0.5 * (1 - brier(rules, train, test))
+    judged = right if test.is_numeric or labels_only else 0.5 * right + 0.5 * (1 - brier(rules, train, test))
     return right, judged, *size_of(rules)
 
 

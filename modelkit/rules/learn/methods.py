@@ -42,14 +42,16 @@ def methods(problem: Problem, config: LearnConfig) -> dict[str, Path]:
         "additive": lambda p, a, sizes: additive_path(p, a, sizes, _additive(min(2, depth))),
         "scorecard": lambda p, a, sizes: additive_path(p, a, sizes, _additive(1)),
         "rulefit": lambda p, a, sizes: rulefit_path(p, a, sizes, _additive(min(3, depth)), config.seed),
-        "tree": lambda p, a, sizes: tree_path(p, a, sizes, least),
+        "tree": lambda p, a, sizes: tree_path(p.decided(), a, sizes, least),
     }
     if not problem.is_numeric:
-        found["list"] = lambda p, a, sizes: list_path(p, a, sizes, ListSettings(Beam(depth=depth, price=0.5)))
-        found["optimal"] = lambda p, a, sizes: optimal_path(p, a, sizes)
-        found["ripper"] = lambda p, a, sizes: ripper_path(p, a, sizes, config.seed)
+        found["list"] = lambda p, a, sizes: list_path(
+            p.decided(), a, sizes, ListSettings(Beam(depth=depth, price=0.5))
+        )
+        found["optimal"] = lambda p, a, sizes: optimal_path(p.decided(), a, sizes)
+        found["ripper"] = lambda p, a, sizes: ripper_path(p.decided(), a, sizes, config.seed)
         found["cover"] = lambda p, a, sizes: cover_path(
-            p, a, sizes, CoverSettings(Beam(depth=depth, price=0.5), config.precision)
+            p.decided(), a, sizes, CoverSettings(Beam(depth=depth, price=0.5), config.precision)
         )
     kinds = {"auto": found.keys(), "first": LISTS, "additive": found.keys() - set(LISTS)}
     wanted = [name for name in found if name in kinds[config.policy]]
