@@ -164,7 +164,9 @@ def _problem(teacher: Teacher, table: Table, answers: Answers) -> Problem:
     if answers.numbers is not None:
         return Problem(teacher.columns, table, (), answers.numbers[:, None], answers.numbers)
     assert answers.labels is not None and answers.share is not None
-    return Problem(teacher.columns, table, teacher.classes, answers.share, answers.labels)
+    # Half of what is fitted is the answer, half how sure the teacher is: rules see how near the border a row is.
+    target = 0.5 * answers.share + 0.5 * np.eye(len(teacher.classes))[answers.labels]
+    return Problem(teacher.columns, table, teacher.classes, target, answers.labels)
 
 
 def _asked(teacher: Teacher, problem: Problem, config: ExtractConfig) -> Problem:
