@@ -28,6 +28,7 @@ from modelkit.rules.learn.learn import Learned, finished
 from modelkit.rules.learn.problem import Problem, folds
 
 SCHEMA = "modelkit.rules.extract/1"
+_LEAST_MADE_UP = 1000
 
 
 @dataclass(frozen=True)
@@ -140,14 +141,15 @@ def extract_rules(
     parts = max(2, round(1 / config.held_out))
     held = folds(whole, parts, config.seed)[0]
     known, kept = whole.rows(~held), whole.rows(held)
-    extras = Extras(lambda part: _asked(teacher, part, config), splits, labels_only=True)
+    extras = Extras(
+        lambda part: _asked(teacher, part, config), splits, lambda part: _made_up(teacher, part, config.seed + 2)
+    )
     choice = choose(known, config, progress, extras)
     if choice is None:
         raise DataError("no rule was found that says more than the default")
     asked = extras.more(known)
     learned = finished(choice, asked, config)
-    fresh = rows_near(whole.columns, kept.table, max(1000, 4 * len(kept)), np.random.default_rng(config.seed + 1))
-    made_up = _problem(teacher, fresh, teacher.ask(fresh))
+    made_up = _made_up(teacher, kept, config.seed + 1)
     held_fit = fit(learned.rules, kept.table, _labels(kept))
     found = Extracted(
         learned,
@@ -167,6 +169,12 @@ def _problem(teacher: Teacher, table: Table, answers: Answers) -> Problem:
     # Half of what is fitted is the answer, half how sure the teacher is: rules see how near the border a row is.
     target = 0.5 * answers.share + 0.5 * np.eye(len(teacher.classes))[answers.labels]
     return Problem(teacher.columns, table, teacher.classes, target, answers.labels)
+
+
+def _made_up(teacher: Teacher, near: Problem, seed: int) -> Problem:
+    """Made-up rows near some rows, with what the teacher says of them."""
+    table = rows_near(near.columns, near.table, max(_LEAST_MADE_UP, 4 * len(near)), np.random.default_rng(seed))
+    return _problem(teacher, table, teacher.ask(table))
 
 
 def _asked(teacher: Teacher, problem: Problem, config: ExtractConfig) -> Problem:

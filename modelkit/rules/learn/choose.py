@@ -79,12 +79,13 @@ class Extras:
     Attributes:
         more: Training rows -> the same and more, such as made-up ones that a teacher labelled.
         splits: Thresholds by column that take the place of values; None for values.
-        labels_only: Whether to choose by accuracy alone, not by how well probabilities fit.
+        probe: Held-out rows -> made-up rows near them. With it the choice is by the accuracy on both in equal
+            parts, since a teacher can be asked about any number of rows; without it, see `Candidate.per_fold`.
     """
 
     more: Callable[[Problem], Problem] = lambda problem: problem
     splits: Mapping[str, np.ndarray] | None = None
-    labels_only: bool = False
+    probe: Callable[[Problem], Problem] | None = None
 
 
 def fold_count(problem: Problem, config: LearnConfig) -> int:
@@ -123,10 +124,11 @@ def cross_validate(
         train = extras.more(problem.rows(~held))
         fitter = Fitter(train, config.bins, extras.splits)
         test = problem.rows(held)
+        probe = None if extras.probe is None else extras.probe(test)
         for name, path in learners.items():
             progress(f"learning: {name}", done, steps)
             for size, rules in fitter.fit(path, sizes(config.max_rules)).items():
-                scores.setdefault((name, size), []).append(_scores(rules, train, test, extras.labels_only))
+                scores.setdefault((name, size), []).append(_scores(rules, train, test, probe))
             done += 1
     complete = {key: np.array(found, np.float64) for key, found in scores.items() if len(found) == len(parts)}
     return [_candidate(*key, values, _smoothed(*key, complete)) for key, values in complete.items()]
@@ -136,10 +138,13 @@ Scores = tuple[float, float, int, int]
 """Quality, what is chosen by, rules, comparisons."""
 
 
-def _scores(rules: RuleSet, train: Problem, test: Problem, labels_only: bool) -> Scores:
+def _scores(rules: RuleSet, train: Problem, test: Problem, probe: Problem | None) -> Scores:
     right = quality(rules, test)
-    judged = right if test.is_numeric or labels_only else 0.5 * right + 0.5 * (1 - brier(rules, train, test))
-    return right, judged, *size_of(rules)
+    if probe is not None:
+        other = quality(rules, probe)
+    else:
+        other = right if test.is_numeric else 1 - brier(rules, train, test)
+    return right, 0.5 * right + 0.5 * other, *size_of(rules)
 
 
 def _smoothed(name: str, size: int, scores: dict[tuple[str, int], np.ndarray]) -> np.ndarray:
