@@ -6,7 +6,7 @@ from pydantic import Field
 
 from modelkit.rules.learn.config import LearnConfig, MethodName
 
-_METHODS: tuple[MethodName, ...] = ("additive", "scorecard", "tree", "list", "optimal")
+_METHODS: tuple[MethodName, ...] = ("additive", "scorecard", "tree", "list", "optimal", "sums")
 
 
 class ExtractConfig(LearnConfig):
@@ -15,7 +15,6 @@ class ExtractConfig(LearnConfig):
     methods: list[MethodName] | None = Field(
         default_factory=lambda: list(_METHODS), description="learners to try; all that fit for null"
     )
-    folds: int | None = Field(3, ge=2, le=20, description="parts of the cross-validation that chooses")
     repeats: int | None = Field(1, ge=1, le=20, description="cross-validations with other parts")
     tolerance: float = Field(0.0, ge=0, description="standard errors that may be given up for fewer comparisons")
     bins: int = Field(48, ge=2, le=1000, description="thresholds of a column that are tried at most")
