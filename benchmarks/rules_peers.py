@@ -21,6 +21,7 @@ import pandas as pd
 
 RULES = 10
 TEACHER_RULES = 8
+FOLD_SEED = 1
 FOLDS = 5
 Model = tuple[Callable[[np.ndarray], np.ndarray], int, int]
 """Predict, number of rules, number of literals."""
@@ -64,7 +65,7 @@ def write_sets(folder: Path) -> None:
 
     for name, (x, y) in frames().items():
         fold = np.zeros(len(y), np.int64)
-        for i, (_, rows) in enumerate(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(x, y)):
+        for i, (_, rows) in enumerate(StratifiedKFold(FOLDS, shuffle=True, random_state=FOLD_SEED).split(x, y)):
             fold[rows] = i
         arrays = {}
         for column in x:

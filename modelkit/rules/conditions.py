@@ -195,5 +195,5 @@ def columns_of(atom: Atom) -> tuple[str, ...]:
 
 
 def literals(condition: Condition) -> int:
-    """Number of comparisons that a reader must check: one for each atom, two for a `Between`."""
-    return sum(2 if isinstance(atom, Between) else 1 for atom in atoms(condition))
+    """Number of things a reader must check: one for each comparison, two for a `Between`, the columns of a sum."""
+    return sum(2 if isinstance(atom, Between) else len(columns_of(atom)) for atom in atoms(condition))

@@ -14,7 +14,7 @@ import numpy as np
 
 from modelkit.rules.axes import Axis, Key, make_axes
 from modelkit.rules.boxes import runs
-from modelkit.rules.conditions import Condition, Linear, atoms
+from modelkit.rules.conditions import ALWAYS, Condition, Linear, atoms
 from modelkit.rules.cubes import Cube, CubeMaker, TooComplexError
 from modelkit.rules.model import RuleSet
 from modelkit.rules.onnx_input import Inputs
@@ -43,12 +43,12 @@ class Matcher:
     def __init__(self, rules: RuleSet, axes: Mapping[Key, Axis], inputs: Inputs, nodes: Nodes) -> None:
         self._rules, self._axes, self._inputs, self._nodes = rules, axes, inputs, nodes
 
-    def words(self, order: Sequence[int]) -> str:
-        """Bits of all rules: int64 [N, words]; bit b of word w is the rule ``order[w * BITS + b]``."""
+    def words(self, order: Sequence[int | None]) -> str:
+        """Bits of rules: int64 [N, words]; bit b of word w is the rule ``order[w * BITS + b]``; None fires always."""
         maker = CubeMaker(self._axes)
         planes: list[dict[int, Cube]] = [{}]
         for position, index in enumerate(order):
-            condition = self._rules.rules[index].when
+            condition = ALWAYS if index is None else self._rules.rules[index].when
             for number, cube in enumerate(_cubes(maker, condition)):
                 if number == len(planes):
                     planes.append({})

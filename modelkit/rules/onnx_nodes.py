@@ -68,9 +68,13 @@ class Nodes:
         """[N] as [N, 1]."""
         return self.add("Unsqueeze", value, self.constant([1], np.int64))
 
-    def flat(self, value: str) -> str:
-        """[N, 1] as [N]."""
-        return self.add("Squeeze", value, self.constant([1], np.int64))
+    def row(self, value: str) -> str:
+        """[N] as [1, N]."""
+        return self.add("Unsqueeze", value, self.constant([0], np.int64))
+
+    def flat(self, value: str, axis: int = 1) -> str:
+        """[N, 1], or [1, N] with axis 0, as [N]."""
+        return self.add("Squeeze", value, self.constant([axis], np.int64))
 
     def pick(self, table: np.ndarray, index: str) -> str:
         """Rows of a constant table by index."""
@@ -83,3 +87,7 @@ class Nodes:
     def join(self, values: list[str]) -> str:
         """[N, A], [N, B], ... side by side."""
         return values[0] if len(values) == 1 else self.add("Concat", *values, axis=1)
+
+    def stack(self, values: list[str]) -> str:
+        """[A, N], [B, N], ... below one another."""
+        return values[0] if len(values) == 1 else self.add("Concat", *values, axis=0)

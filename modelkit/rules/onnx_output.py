@@ -57,14 +57,19 @@ class Outputs:
         return nodes.add("Where", none, nodes.constant(np.int64(len(order))), position)
 
     def _fired(self, words: str, count: int) -> str:
-        """Bits taken apart: bool [N, count]."""
+        """Bits taken apart: bool [count, N]. Rules are rows, so that sums over them go along memory as it lies."""
         nodes = self._nodes
-        wide = nodes.add("Unsqueeze", words, nodes.constant([2], np.int64))
-        bits = nodes.constant((np.int64(1) << np.arange(BITS, dtype=np.int64)).reshape(1, 1, BITS))
+        wide = nodes.add("Unsqueeze", nodes.add("Transpose", words, perm=[1, 0]), nodes.constant([1], np.int64))
+        bits = nodes.constant((np.int64(1) << np.arange(BITS, dtype=np.int64)).reshape(1, BITS, 1))
         marks = nodes.add("Equal", nodes.add("BitwiseAnd", wide, bits), bits)
-        flat = nodes.add("Reshape", marks, nodes.constant([0, -1], np.int64))
-        last = nodes.constant([count], np.int64)
-        return nodes.add("Slice", flat, nodes.constant([0], np.int64), last, nodes.constant([1], np.int64))
+        rows = nodes.constant([-(-count // BITS) * BITS], np.int64)
+        flat = nodes.add("Reshape", marks, nodes.add("Concat", rows, self._inputs.count(), axis=0), allowzero=1)
+        return self._rows(flat, 0, count)
+
+    def _rows(self, value: str, first: int, stop: int) -> str:
+        """Rows [first, stop)."""
+        bounds = [self._nodes.constant([bound], np.int64) for bound in (first, stop, 0)]
+        return self._nodes.add("Slice", value, *bounds)
 
     def _rule_id(self, position: str, order: Sequence[int]) -> str:
         """The output rule_id out of a position in an order."""
@@ -129,110 +134,100 @@ class Outputs:
             value = nodes.add("Where", there, more, value)
         return value
 
-    def _add_up(self, fired: str, values: str | np.ndarray, start: str | float) -> str:
-        """Start + the values of the rules that fire, in their order: double [N, 1].
+    def _add_up(self, fired: str, values: np.ndarray) -> str:
+        """The values of the rules that fire, added in their order: double [1, N].
 
         Args:
-            fired: bool [N, R].
-            values: double [R], or the name of double [N, R].
-            start: What the sum begins with: a number, or the name of double [N, 1].
+            fired: bool [R, N].
+            values: double [R].
         """
         nodes = self._nodes
-        if isinstance(values, np.ndarray) and isinstance(start, float) and sums_are_exact([start, *values.tolist()]):
-            total = nodes.add("MatMul", nodes.cast(fired, "DOUBLE"), nodes.constant(values.reshape(-1, 1)))
-            return nodes.add("Add", total, nodes.constant(np.float64(start)))
-        if isinstance(values, np.ndarray):
-            parts = nodes.add("Mul", nodes.cast(fired, "DOUBLE"), nodes.constant(values))
-        else:  # NaN times 0 is NaN
-            parts = nodes.add("Where", fired, values, nodes.constant(np.float64(0.0)))
-        if (
-            start == 0.0
-        ):  # nothing to begin with; adding it last turns a -0.0, which skipped rules may leave, into 0.0
-            running = nodes.add("CumSum", parts, nodes.constant(np.int64(1)))
-            last = self._slice(running, -1, np.iinfo(np.int64).max)
-            return nodes.add("Add", last, nodes.constant(np.float64(0.0)))
-        if isinstance(start, float):
-            shape = nodes.add("Concat", self._inputs.count(), nodes.constant([1], np.int64), axis=0)
-            start = nodes.add("Expand", nodes.constant(np.array([[start]])), shape)
-        running = nodes.add("CumSum", nodes.join([start, parts]), nodes.constant(np.int64(1)))
-        return self._slice(running, -1, np.iinfo(np.int64).max)
+        marks = nodes.cast(fired, "DOUBLE")
+        if sums_are_exact(values.tolist()):
+            return nodes.add("MatMul", nodes.constant(values.reshape(1, -1)), marks)
+        return self._running(nodes.add("Mul", marks, nodes.constant(values.reshape(-1, 1))), len(values))
 
-    def _slice(self, value: str, first: int, stop: int) -> str:
-        """Columns [first, stop)."""
-        nodes = self._nodes
-        bounds = [nodes.constant([bound], np.int64) for bound in (first, stop, 1)]
-        return nodes.add("Slice", value, *bounds)
+    def _running(self, parts: str, count: int) -> str:
+        """The sum of so many rows, added from the first to the last: double [1, N]."""
+        return self._rows(self._nodes.add("CumSum", parts, self._nodes.constant(np.int64(0))), count - 1, count)
 
-    def _largest(self, among: str, sizes: np.ndarray | str, order: Sequence[int]) -> None:
-        """The output rule_id: of the rules marked in bool [N, R] the first with the largest size, -1 for none.
+    def _heaviest(self, fired: str, ranks: np.ndarray) -> str:
+        """The largest rank of the rules that fire, 0 where none does: float [1, N].
 
         Args:
-            among: The marked rules, laid out in an order.
-            sizes: Their sizes, of at least 0 where they are computed: double [R], or the name of double [N, R].
-            order: The order; rules of equal size must come in that of the file.
+            fired: bool [R, N].
+            ranks: float [R], whole numbers from 1 on; 0 for what is no rule.
         """
         nodes = self._nodes
-        if isinstance(sizes, np.ndarray):  # ranks are small whole numbers, which float holds
-            ranks = np.empty(len(sizes), np.float32)
-            ranks[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes), 0, -1)
-            size = nodes.add("Mul", nodes.cast(among, "FLOAT"), nodes.constant(ranks))
-            nothing = nodes.constant(np.float32(0.0))
-        else:
-            size = nodes.add("Where", among, sizes, nodes.constant(np.float64(-1.0)))
-            nothing = nodes.constant(np.float64(-1.0))
-        best = nodes.add("ArgMax", size, axis=1, keepdims=1)
-        none = nodes.add("Equal", nodes.add("GatherElements", size, best, axis=1), nothing)
-        best = nodes.add("Where", none, nodes.constant(np.int64(len(order))), best)
-        self._rule_id(nodes.flat(best), order)
+        marked = nodes.add("Mul", nodes.cast(fired, "FLOAT"), nodes.constant(ranks.reshape(-1, 1)))
+        return nodes.add("ReduceMax", marked, nodes.constant([0], np.int64), keepdims=1)
+
+    def _rule_of_rank(self, rank: str, by_rank: Sequence[int]) -> None:
+        """The output rule_id out of ranks [1, N], the largest being that of the first rule in a list, -1 for 0."""
+        nodes = self._nodes
+        index = nodes.cast(nodes.flat(rank, 0), "INT64")
+        nodes.add("Gather", nodes.constant(np.array([-1, *reversed(by_rank)])), index, axis=0, name="rule_id")
 
     def _vote(self) -> None:
-        """Rules are laid out by their labels, so that those of a label lie side by side, in the order of the file."""
+        """Rules are laid out by their labels, before those of each label what it has at the start."""
         rules, nodes = self._rules, self._nodes
-        order = sorted(range(len(rules.rules)), key=lambda i: self._class[i])
-        weights, classes = np.array([rules.rules[i].weight for i in order]), self._class[order]
-        fired = self._fired(self._matcher.words(order), len(order))
-        base = dict(rules.base)
-        starts = [float(base.get(label, 0.0)) for label in rules.classes]
-        if all(sums_are_exact([s, *weights[classes == c].tolist()]) for c, s in enumerate(starts)):
-            matrix = np.zeros((len(weights), len(starts)))
-            matrix[np.arange(len(weights)), classes] = weights
-            total = nodes.add("MatMul", nodes.cast(fired, "DOUBLE"), nodes.constant(matrix))
-            scores = nodes.add("Add", total, nodes.constant(np.array(starts)), name="scores")
-        else:
-            edges = np.searchsorted(classes, np.arange(len(starts) + 1)).tolist()
-            parts = []
-            for start, first, stop in zip(starts, edges, edges[1:], strict=False):
-                parts.append(self._add_up(self._slice(fired, first, stop), weights[first:stop], start))
-            scores = nodes.add("Concat", *parts, axis=1, name="scores")
-        chosen = nodes.add("ArgMax", scores, axis=1, keepdims=1)
+        weights, base = np.array([rule.weight for rule in rules.rules]), dict(rules.base)
+        by_rank = np.argsort(-weights, kind="stable").tolist()
+        ranks = _ranks(by_rank)
+        groups = [np.flatnonzero(self._class == c).tolist() for c in range(len(rules.classes))]
+        slots = [slot for group in groups for slot in (None, *group)]
+        fired = self._fired(self._matcher.words(slots), len(slots))
+        scores, heaviest, first = [], [], 0
+        for label, group in zip(rules.classes, groups, strict=True):
+            rows = self._rows(fired, first, first + 1 + len(group))
+            first += 1 + len(group)
+            scores.append(self._add_up(rows, np.array([base.get(label, 0.0), *weights[group]])))
+            heaviest.append(self._heaviest(rows, np.array([0.0, *ranks[group]], np.float32)))
+        total = nodes.add("Transpose", nodes.stack(scores), perm=[1, 0], name="scores")
+        chosen = nodes.add("ArgMax", total, axis=1, keepdims=0)
+        rank = nodes.stack(heaviest)
+        mine = nodes.add("GatherElements", rank, nodes.row(chosen), axis=0)
+        self._rule_of_rank(mine, by_rank)
         if not rules.base:
-            some = nodes.add("ReduceMax", nodes.cast(fired, "UINT8"), nodes.constant([1], np.int64), keepdims=1)
-            none = nodes.add("Equal", some, nodes.constant(np.uint8(0)))
+            some = nodes.add("ReduceMax", rank, nodes.constant([0], np.int64), keepdims=0)
+            none = nodes.add("Equal", some, nodes.constant(np.float32(0.0)))
             chosen = nodes.add("Where", none, nodes.constant(np.int64(self._default)), chosen)
-        self._labels(nodes.flat(chosen))
-        mine = nodes.add("Equal", nodes.constant(classes[None, :]), chosen)
-        self._largest(nodes.add("And", fired, mine), weights, order)
+        self._labels(chosen)
 
     def _score(self) -> None:
         rules, nodes = self._rules, self._nodes
-        outcomes = [rule.then for rule in rules.rules]
-        default = rules.default
-        start: str | float = default.value if isinstance(default, Number) else 0.0
-        if isinstance(default, LinearScore):
-            start = nodes.column(self._values([default], self._zeros()))
-        order = range(len(outcomes))
-        fired = self._fired(self._matcher.words(order), len(outcomes))
-        if any(isinstance(outcome, LinearScore) for outcome in outcomes):
-            matrix = self._linear_values(outcomes)
-            size = nodes.add("Abs", matrix)
-            size = nodes.add("Where", nodes.add("IsNaN", size), nodes.constant(np.float64(0.0)), size)
-            total = self._add_up(fired, matrix, start)
-            self._largest(fired, size, order)
-        else:
-            values = np.array([_start(outcome) for outcome in outcomes])
-            total = self._add_up(fired, values, start)
-            self._largest(fired, np.abs(values), order)
-        self._predict(nodes.flat(total))
+        if any(isinstance(outcome, LinearScore) for outcome in rules.outcomes):
+            self._score_linear()
+            return
+        start = 0.0 if rules.default is None else _start(rules.default)
+        values = np.array([_start(rule.then) for rule in rules.rules])
+        by_rank = np.argsort(-np.abs(values), kind="stable").tolist()
+        fired = self._fired(self._matcher.words([None, *range(len(values))]), 1 + len(values))
+        total = self._add_up(fired, np.array([start, *values]))
+        ranks = np.array([0.0, *_ranks(by_rank)], np.float32)
+        self._rule_of_rank(self._heaviest(fired, ranks), by_rank)
+        self._predict(nodes.flat(total, 0))
+
+    def _score_linear(self) -> None:
+        """Sums in which what a rule adds depends on the row."""
+        rules, nodes = self._rules, self._nodes
+        zero = nodes.constant(np.float64(0.0))
+        start = self._values([rules.default or Number(0.0)], self._zeros())
+        order = range(len(rules.rules))
+        fired = self._fired(self._matcher.words(order), len(order))
+        matrix = self._linear_values([rule.then for rule in rules.rules])
+        # NaN times 0 is NaN.
+        parts = nodes.add("Where", fired, nodes.add("Transpose", matrix, perm=[1, 0]), zero)
+        parts = nodes.stack([nodes.row(start), parts])
+        total = self._running(parts, len(order) + 1)
+        size = nodes.add("Abs", matrix)
+        size = nodes.add("Where", nodes.add("IsNaN", size), zero, size)
+        nothing = nodes.constant(np.float64(-1.0))
+        size = nodes.add("Where", nodes.add("Transpose", fired, perm=[1, 0]), size, nothing)
+        best = nodes.add("ArgMax", size, axis=1, keepdims=1)
+        none = nodes.add("Equal", nodes.add("GatherElements", size, best, axis=1), nothing)
+        self._rule_id(nodes.flat(nodes.add("Where", none, nodes.constant(np.int64(len(order))), best)), order)
+        self._predict(nodes.flat(total, 0))
 
     def _zeros(self) -> str:
         return self._nodes.add("Expand", self._nodes.constant(np.zeros(1, np.int64)), self._inputs.count())
@@ -242,7 +237,7 @@ class Outputs:
         nodes = self._nodes
         shape = nodes.add("Concat", self._inputs.count(), nodes.constant([len(outcomes)], np.int64), axis=0)
         value = nodes.add("Expand", nodes.constant(np.array([[_start(o) for o in outcomes]])), shape)
-        for k in range(max(len(o.terms) for o in outcomes if isinstance(o, LinearScore))):
+        for k in range(max((len(o.terms) for o in outcomes if isinstance(o, LinearScore)), default=0)):
             terms = [o.terms[k] if isinstance(o, LinearScore) and k < len(o.terms) else None for o in outcomes]
             columns = [self._inputs.numbers.index(term[0]) if term else 0 for term in terms]
             factors = nodes.constant(np.array([term[1] if term else 0.0 for term in terms]))
@@ -260,7 +255,8 @@ class Outputs:
         self._labels(nodes.pick(classes, position))
         matrix = np.zeros((len(order), len(rules.classes)))
         matrix[np.arange(len(order)), self._class] = 1.0
-        counts = nodes.add("MatMul", nodes.cast(self._fired(words, len(order)), "DOUBLE"), nodes.constant(matrix))
+        fired = nodes.cast(self._fired(words, len(order)), "DOUBLE")
+        counts = nodes.add("Transpose", nodes.add("MatMul", nodes.constant(matrix.T), fired), perm=[1, 0])
         extra = np.zeros((len(order) + 1, len(rules.classes)))
         if self._default >= 0:
             extra[-1, self._default] = 1.0
@@ -271,6 +267,13 @@ def _start(outcome: Outcome | None) -> float:
     if isinstance(outcome, LinearScore):
         return outcome.intercept
     return outcome.value if isinstance(outcome, Number) else float("nan")
+
+
+def _ranks(by_rank: Sequence[int]) -> np.ndarray:
+    """The rank of each rule: the length of the list for its first rule, 1 for its last; float32, exact to 2^24."""
+    ranks = np.empty(len(by_rank), np.float32)
+    ranks[list(by_rank)] = np.arange(len(by_rank), 0, -1)
+    return ranks
 
 
 def sums_are_exact(values: Sequence[float]) -> bool:

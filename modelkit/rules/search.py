@@ -11,6 +11,7 @@ import numpy as np
 from modelkit.rules.boxes import Boxes, Region, halves
 from modelkit.rules.budget import Budget
 from modelkit.rules.dive import free_region
+from modelkit.rules.narrow import narrowed
 from modelkit.rules.solver import Found, RowMaker
 from modelkit.rules.table import Row
 
@@ -45,7 +46,9 @@ Judge = Callable[[Region, Boxes, np.ndarray], Verdict | None]
 """Judges a region, given the boxes that touch it and which of them hold all of it; None where it must be split."""
 
 
-def explore(boxes: Boxes, region: Region, budget: Budget, judge: Judge, *, ordered: bool) -> Verdict:
+def explore(
+    boxes: Boxes, region: Region, budget: Budget, judge: Judge, *, ordered: bool = False, outside: bool = False
+) -> Verdict:
     """Judge all parts of a region.
 
     Args:
@@ -54,6 +57,7 @@ def explore(boxes: Boxes, region: Region, budget: Budget, judge: Judge, *, order
         budget: How long this may take.
         judge: Decides a part.
         ordered: Whether boxes after the first that holds all of a part do not matter.
+        outside: Whether only what lies outside of all boxes is to be judged.
 
     Returns:
         The first refutation, else whether all parts are proved.
@@ -65,6 +69,11 @@ def explore(boxes: Boxes, region: Region, budget: Budget, judge: Judge, *, order
             return unknown or OUT_OF_TIME
         part, near = stack.pop()
         near = near.take(near.touching(part))
+        if outside:
+            left = narrowed(near, part)
+            if left is None:
+                continue
+            part, near = left, near.take(near.touching(left))
         inside = near.containing(part)
         if ordered and inside.any():
             last = int(inside.argmax()) + 1
@@ -95,11 +104,9 @@ def uncovered(boxes: Boxes, region: Region, rows: RowMaker, budget: Budget) -> V
             return verdict
 
     def judge(part: Region, near: Boxes, inside: np.ndarray) -> Verdict | None:
-        if inside.any():
-            return PROVED
         return None if len(near) else at_row(part, rows)
 
-    return explore(boxes, region, budget, judge, ordered=False)
+    return explore(boxes, region, budget, judge, outside=True)
 
 
 def at_row(part: Region, rows: RowMaker) -> Verdict:

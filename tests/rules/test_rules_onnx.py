@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +13,7 @@ from rules_random import rule_sets
 from modelkit.rules.columns import Column, ColumnType
 from modelkit.rules.conditions import And, Compare, Condition, Operator, Or
 from modelkit.rules.evaluate import evaluate
-from modelkit.rules.model import Label, Number, Policy, Rule, RuleSet
+from modelkit.rules.model import Label, LinearScore, Number, Policy, Rule, RuleSet
 from modelkit.rules.onnx_build import to_onnx
 from modelkit.rules.onnx_output import sums_are_exact
 from modelkit.rules.samples import boundary_rows, random_rows
@@ -120,3 +122,14 @@ def test_labels_that_no_rule_gives_have_a_column_of_scores() -> None:
     assert_agrees(
         RuleSet(cols, rules, labels=labels), random_rows(voted, 100, np.random.default_rng(0), declared=True)
     )
+
+
+@pytest.mark.parametrize("policy", [Policy.FIRST, Policy.VOTE, Policy.SCORE, Policy.COLLECT])
+def test_no_rows_give_no_rows(policy: Policy) -> None:
+    rules = many(70, policy, Number(0.3) if policy is Policy.SCORE else Label("a"))
+    assert_agrees(rules, random_rows(rules, 0, np.random.default_rng(0), declared=False))
+
+
+def test_only_the_default_of_a_sum_is_a_linear_score() -> None:
+    rules = replace(many(70, Policy.SCORE, Number(0.3)), default=LinearScore(0.1, (("x0", 0.7), ("x2", -1.3))))
+    assert_agrees(rules, random_rows(rules, 500, np.random.default_rng(0), declared=False))

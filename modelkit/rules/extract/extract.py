@@ -19,7 +19,7 @@ from modelkit.rules.evaluate import Table
 from modelkit.rules.extract.config import ExtractConfig
 from modelkit.rules.extract.near import rows_near
 from modelkit.rules.extract.splits import teacher_splits
-from modelkit.rules.extract.teacher import Answers, Teacher
+from modelkit.rules.extract.teacher import Teacher
 from modelkit.rules.fit import Fit, fit
 from modelkit.rules.learn.choose import Extras, choose, quality
 from modelkit.rules.learn.compose import size
@@ -28,6 +28,7 @@ from modelkit.rules.learn.learn import Learned, finished
 from modelkit.rules.learn.problem import Problem, folds
 
 SCHEMA = "modelkit.rules.extract/1"
+_LEAST_MADE_UP = 1000
 
 
 @dataclass(frozen=True)
@@ -134,46 +135,82 @@ def extract_rules(
         raise DataError(f"{count} rows are too few to imitate a model on; 20 at least")
     progress("asking the model", 0, 0)
     teacher.learn_classes(table)
-    whole = _problem(teacher, table, teacher.ask(table))
+    whole = asked(teacher, table)
     if len(np.unique(whole.truth)) < 2:
         raise ModelError("the model says the same of all rows; there is nothing to imitate")
     parts = max(2, round(1 / config.held_out))
     held = folds(whole, parts, config.seed)[0]
     known, kept = whole.rows(~held), whole.rows(held)
-    extras = Extras(lambda part: _asked(teacher, part, config), splits)
-    choice = choose(known, config, progress, extras)
-    if choice is None:
-        raise DataError("no rule was found that says more than the default")
-    asked = extras.more(known)
-    learned = finished(choice, asked, config)
-    fresh = rows_near(whole.columns, kept.table, max(1000, 4 * len(kept)), np.random.default_rng(config.seed + 1))
-    made_up = _problem(teacher, fresh, teacher.ask(fresh))
+    learned, queries = imitate(teacher, known, config, splits, progress)
+    made_up = _near(teacher, kept, config.seed + 1)
     held_fit = fit(learned.rules, kept.table, _labels(kept))
     found = Extracted(
         learned,
         quality(learned.rules, kept),
         quality(learned.rules, made_up),
         held_fit,
-        len(asked) - len(known),
+        queries,
         tuple(sorted(splits or ())),
     )
     return found, held
 
 
-def _problem(teacher: Teacher, table: Table, answers: Answers) -> Problem:
+def imitate(
+    teacher: Teacher,
+    known: Problem,
+    config: ExtractConfig,
+    splits: dict[str, np.ndarray] | None = None,
+    progress: Progress = silent,
+) -> tuple[Learned, int]:
+    """Learn what a teacher says of some rows, all of them, and of made-up rows near them.
+
+    Args:
+        teacher: The model; it knows its classes.
+        known: The rows, as `asked` gives them.
+        config: How.
+        splits: Thresholds of the teacher by column; None for thresholds between values.
+        progress: Told of each step.
+
+    Returns:
+        The rule set, and how many made-up rows it was learned from.
+
+    Raises:
+        DataError: No rule says more than the default.
+    """
+    extras = Extras(
+        lambda part: _with_queries(teacher, part, config), splits, lambda part: _near(teacher, part, config.seed + 2)
+    )
+    choice = choose(known, config, progress, extras)
+    if choice is None:
+        raise DataError("no rule was found that says more than the default")
+    more = extras.more(known)
+    return finished(choice, more, config), len(more) - len(known)
+
+
+def asked(teacher: Teacher, table: Table) -> Problem:
+    """Rows, and what a teacher says of them as what is to be learned."""
+    answers = teacher.ask(table)
     if answers.numbers is not None:
         return Problem(teacher.columns, table, (), answers.numbers[:, None], answers.numbers)
     assert answers.labels is not None and answers.share is not None
-    return Problem(teacher.columns, table, teacher.classes, answers.share, answers.labels)
+    # Half of what is fitted is the answer, half how sure the teacher is: rules see how near the border a row is.
+    target = 0.5 * answers.share + 0.5 * np.eye(len(teacher.classes))[answers.labels]
+    return Problem(teacher.columns, table, teacher.classes, target, answers.labels)
 
 
-def _asked(teacher: Teacher, problem: Problem, config: ExtractConfig) -> Problem:
+def _near(teacher: Teacher, problem: Problem, seed: int) -> Problem:
+    """Made-up rows near some rows, to judge rules on."""
+    count = max(_LEAST_MADE_UP, 4 * len(problem))
+    return asked(teacher, rows_near(problem.columns, problem.table, count, np.random.default_rng(seed)))
+
+
+def _with_queries(teacher: Teacher, problem: Problem, config: ExtractConfig) -> Problem:
     """Rows, and made-up ones near them that the teacher was asked about."""
     count = min(round(config.queries * len(problem)), config.most_rows - len(problem))
     if count <= 0:
         return problem
     table = rows_near(problem.columns, problem.table, count, np.random.default_rng(config.seed))
-    more = _problem(teacher, table, teacher.ask(table))
+    more = asked(teacher, table)
     joined = {name: np.concatenate([values, table[name]]) for name, values in problem.table.items()}
     target, truth = np.vstack([problem.target, more.target]), np.concatenate([problem.truth, more.truth])
     return Problem(problem.columns, joined, problem.classes, target, truth)

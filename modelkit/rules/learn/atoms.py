@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from modelkit.rules.columns import Column, ColumnType
-from modelkit.rules.conditions import Compare, In, IsMissing, Not, Operator
+from modelkit.rules.conditions import Compare, In, IsMissing, Linear, Not, Operator
 from modelkit.rules.evaluate import Cache, Table, holds, is_missing
 from modelkit.rules.learn.problem import Problem
 
-Literal = Compare | In | IsMissing | Not
+Literal = Compare | In | IsMissing | Not | Linear
 """A comparison in a learned rule; `Not` only around `IsMissing`."""
 
 _MAX_CATEGORIES = 24  # of one column that get comparisons of their own
@@ -26,7 +26,7 @@ class Atoms:
 
     Attributes:
         literals: A comparisons.
-        column: int64 [A]: index of the column that each looks at.
+        column: int64 [A]: index of the column that each looks at; each weighted sum counts as a column of its own.
         bits: bool [N, A].
     """
 
@@ -71,7 +71,7 @@ def make_atoms(problem: Problem, bins: int, splits: Mapping[str, np.ndarray] | N
     return Atoms(tuple(found[i] for i in kept), np.array(column, np.int64)[kept], bits[:, kept])
 
 
-def where(literals: list[Literal], table: Table, count: int) -> np.ndarray:
+def where(literals: Sequence[Literal], table: Table, count: int) -> np.ndarray:
     """Where comparisons hold: bool [N, A]."""
     cache: Cache = {}
     bits = np.empty((count, len(literals)), bool, order="F")

@@ -13,6 +13,7 @@ from modelkit.rules.learn.compose import size as size_of
 from modelkit.rules.learn.config import LearnConfig
 from modelkit.rules.learn.methods import Fitter, methods, sizes
 from modelkit.rules.learn.problem import Problem, folds
+from modelkit.rules.learn.shares import brier
 from modelkit.rules.model import RuleSet
 
 _MANY = 1000  # rows
@@ -29,7 +30,9 @@ class Candidate:
         error: Standard error of that mean.
         rules: Rules, mean over the folds; a list's default counts as one.
         literals: Comparisons, mean over the folds.
-        per_fold: Quality of each fold.
+        per_fold: What is chosen by, of each fold: quality, for labels half of it replaced by how well the
+            probabilities fit (1 less the Brier score), and smoothed over neighbouring sizes. On few rows accuracy
+            alone is coarse.
     """
 
     method: str
@@ -76,15 +79,27 @@ class Extras:
     Attributes:
         more: Training rows -> the same and more, such as made-up ones that a teacher labelled.
         splits: Thresholds by column that take the place of values; None for values.
+        probe: Held-out rows -> made-up rows near them. With it the choice is by the accuracy on both in equal
+            parts, since a teacher can be asked about any number of rows; without it, see `Candidate.per_fold`.
     """
 
     more: Callable[[Problem], Problem] = lambda problem: problem
     splits: Mapping[str, np.ndarray] | None = None
+    probe: Callable[[Problem], Problem] | None = None
 
 
 def fold_count(problem: Problem, config: LearnConfig) -> int:
     """Parts of the cross-validation: fewer where there are many rows, since each then says enough."""
     return config.folds or (5 if len(problem) <= _MANY else 3)
+
+
+def repeats(problem: Problem, config: LearnConfig) -> int:
+    """How often the cross-validation is made, with other parts: twice where there are few rows."""
+    return config.repeats or (2 if len(problem) <= _MANY else 1)
+
+
+def _folds(problem: Problem, config: LearnConfig, seed: int) -> list[np.ndarray]:
+    return folds(problem, fold_count(problem, config), seed)
 
 
 def cross_validate(
@@ -101,27 +116,52 @@ def cross_validate(
         progress: Told of each fold and learner.
         extras: More training rows, other thresholds.
     """
-    parts = folds(problem, fold_count(problem, config), config.seed)
+    parts = [part for seed in range(repeats(problem, config)) for part in _folds(problem, config, config.seed + seed)]
     learners = methods(problem, config)
     steps, done = len(parts) * len(learners), 0
-    scores: dict[tuple[str, int], list[tuple[float, int, int]]] = {}
+    scores: dict[tuple[str, int], list[Scores]] = {}
     for held in parts:
-        fitter = Fitter(extras.more(problem.rows(~held)), config.bins, extras.splits)
+        train = extras.more(problem.rows(~held))
+        fitter = Fitter(train, config.bins, extras.splits)
         test = problem.rows(held)
+        probe = None if extras.probe is None else extras.probe(test)
         for name, path in learners.items():
             progress(f"learning: {name}", done, steps)
             for size, rules in fitter.fit(path, sizes(config.max_rules)).items():
-                scores.setdefault((name, size), []).append((quality(rules, test), *size_of(rules)))
+                scores.setdefault((name, size), []).append(_scores(rules, train, test, probe))
             done += 1
-    return [_candidate(name, size, found) for (name, size), found in scores.items() if len(found) == len(parts)]
+    complete = {key: np.array(found, np.float64) for key, found in scores.items() if len(found) == len(parts)}
+    return [_candidate(*key, values, _smoothed(*key, complete)) for key, values in complete.items()]
 
 
-def _candidate(name: str, size: int, found: list[tuple[float, int, int]]) -> Candidate:
-    values = np.array(found, np.float64)
+Scores = tuple[float, float, int, int]
+"""Quality, what is chosen by, rules, comparisons."""
+
+
+def _scores(rules: RuleSet, train: Problem, test: Problem, probe: Problem | None) -> Scores:
+    right = quality(rules, test)
+    if probe is not None:
+        other = quality(rules, probe)
+    else:
+        other = right if test.is_numeric else 1 - brier(rules, train, test)
+    return right, 0.5 * right + 0.5 * other, *size_of(rules)
+
+
+def _smoothed(name: str, size: int, scores: dict[tuple[str, int], np.ndarray]) -> np.ndarray:
+    """What is chosen by in each fold: half of it of the size itself, the rest of the sizes beside it."""
+    same = sorted(other for method, other in scores if method == name)
+    at = same.index(size)
+    beside = [each for i, each in enumerate(same) if abs(i - at) == 1]
+    total = 2 * scores[name, size][:, 1] + sum((scores[name, each][:, 1] for each in beside), np.zeros(1))
+    smooth: np.ndarray = total / (2 + len(beside))
+    return smooth
+
+
+def _candidate(name: str, size: int, values: np.ndarray, judged: np.ndarray) -> Candidate:
     error = float(values[:, 0].std(ddof=1) / np.sqrt(len(values)))
     mean = values.mean(axis=0)
-    per_fold = tuple(float(value) for value in values[:, 0])
-    return Candidate(name, size, float(mean[0]), error, float(mean[1]), float(mean[2]), per_fold)
+    per_fold = tuple(float(value) for value in judged)
+    return Candidate(name, size, float(mean[0]), error, float(mean[2]), float(mean[3]), per_fold)
 
 
 def pareto(candidates: list[Candidate]) -> list[Candidate]:
@@ -134,16 +174,16 @@ def pareto(candidates: list[Candidate]) -> list[Candidate]:
 
 
 def pick(candidates: list[Candidate], tolerance: float) -> Candidate:
-    """The candidate of the fewest literals whose quality is within some standard errors of the best.
+    """The candidate of the fewest literals that is judged within some standard errors of the best.
 
     The error is that of the difference to the best over the folds, which have the same rows for all.
     """
-    front = pareto(candidates)
-    best = max(front, key=lambda c: c.quality)
-    for each in front:
+    ordered = sorted(candidates, key=lambda c: (c.literals, c.rules, c.method))
+    best = max(ordered, key=lambda c: np.mean(c.per_fold))
+    for each in ordered:
         gap = np.array(best.per_fold) - np.array(each.per_fold)
         error = float(gap.std(ddof=1) / np.sqrt(len(gap)))
-        if gap.mean() <= tolerance * error:
+        if gap.mean() <= tolerance * error + 1e-12:
             return each
     return best
 

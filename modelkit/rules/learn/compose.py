@@ -12,6 +12,7 @@ from modelkit.rules.conditions import (
     Condition,
     In,
     IsMissing,
+    Linear,
     Not,
     Operator,
     all_of,
@@ -30,12 +31,15 @@ def merged(terms: Conjunction) -> Conjunction:
     Comparisons of a column stay together, columns in the order in which they first come.
     """
     found: list[Literal] = []
-    for name in dict.fromkeys(_column(term) for term in terms):
-        found += _of_column([term for term in terms if _column(term) == name])
+    for name in dict.fromkeys(_about(term) for term in terms):
+        found += _of_column([term for term in terms if _about(term) == name])
     return tuple(found)
 
 
-def _column(term: Literal) -> str:
+def _about(term: Literal) -> str | tuple[tuple[str, float], ...]:
+    """The column, or the sum, that a comparison looks at."""
+    if isinstance(term, Linear):
+        return term.terms
     if isinstance(term, Not):
         assert isinstance(term.term, IsMissing)
         return term.term.column
@@ -45,15 +49,19 @@ def _column(term: Literal) -> str:
 def _of_column(terms: list[Literal]) -> list[Literal]:
     terms = list(dict.fromkeys(terms))
     found: list[Literal] = [term for term in terms if isinstance(term, IsMissing)]
-    low = [t for t in terms if isinstance(t, Compare) and t.op is Operator.GT]
-    high = [t for t in terms if isinstance(t, Compare) and t.op is Operator.LE]
-    found += [max(low, key=lambda t: t.value)] if low else []
-    found += [min(high, key=lambda t: t.value)] if high else []
+    bounds = [t for t in terms if isinstance(t, Compare | Linear)]
+    low, high = ([t for t in bounds if t.op is op] for op in (Operator.GT, Operator.LE))
+    found += [max(low, key=_bound)] if low else []
+    found += [min(high, key=_bound)] if high else []
     found += _of_values(terms)
     # Any comparison is false of a missing value, so "is there" follows from it.
     if all(isinstance(term, IsMissing) for term in found):
         found += [term for term in terms if isinstance(term, Not)]
     return found
+
+
+def _bound(term: Compare | Linear) -> float:
+    return term.bound if isinstance(term, Linear) else float(term.value)
 
 
 def _of_values(terms: list[Literal]) -> list[Literal]:

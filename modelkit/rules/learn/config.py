@@ -8,7 +8,7 @@ from pydantic import Field
 
 from modelkit.config.options import Block
 
-MethodName = Literal["additive", "scorecard", "list", "tree", "optimal", "ripper", "rulefit", "cover"]
+MethodName = Literal["additive", "scorecard", "list", "tree", "optimal", "ripper", "rulefit", "cover", "sums"]
 
 
 class LearnConfig(Block):
@@ -19,15 +19,19 @@ class LearnConfig(Block):
     policy: Literal["auto", "first", "additive"] = Field(
         "auto", description="a list of which the first rule that holds decides, rules that add up, or what is better"
     )
-    methods: list[MethodName] | None = Field(None, description="learners to try; all that fit without")
+    methods: list[MethodName] | None = Field(
+        None, description="learners to try; without, all that fit but `cover` and `sums`"
+    )
     depth: int = Field(3, ge=1, le=8, description="comparisons of one rule at most (trees apart)")
+    sum_columns: int = Field(4, ge=2, le=16, description="columns that a comparison of `sums` adds up at most")
     bins: int = Field(24, ge=2, le=1000, description="thresholds of a column that are tried at most")
     folds: int | None = Field(
         None, ge=2, le=20, description="parts of the cross-validation that chooses; 5, or 3 for over 1,000 rows"
     )
-    tolerance: float = Field(
-        0.25, ge=0, description="standard errors of accuracy that are given up for fewer comparisons"
+    repeats: int | None = Field(
+        None, ge=1, le=20, description="cross-validations with other parts; 2, or 1 for over 1,000 rows"
     )
+    tolerance: float = Field(0.25, ge=0, description="standard errors that may be given up for fewer comparisons")
     precision: float = Field(0.95, gt=0.5, le=1, description="share of its rows that a rule of `cover` is right on")
     prune: bool = Field(False, description="take out comparisons that cost nothing on the training rows")
     seed: int = Field(0, ge=0, description="seed of everything random")

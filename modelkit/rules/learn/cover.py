@@ -38,8 +38,7 @@ def cover_path(problem: Problem, atoms: Atoms, sizes: Sequence[int], settings: C
         sizes: Numbers of rules at most, ascending.
         settings: How.
     """
-    # A teacher that is not sure is still right or wrong.
-    target = np.eye(problem.target.shape[1])[problem.target.argmax(axis=1)]
+    target = problem.target
     free = np.ones(len(problem), bool)
     entries: list[Entry] = []
 

@@ -17,6 +17,7 @@ from modelkit.rules.learn.optimal import optimal_path
 from modelkit.rules.learn.problem import Problem
 from modelkit.rules.learn.ripper import ripper_path
 from modelkit.rules.learn.rulefit import rulefit_path
+from modelkit.rules.learn.sums import with_sums
 from modelkit.rules.learn.tree import tree_path
 from modelkit.rules.model import RuleSet
 
@@ -41,21 +42,26 @@ def methods(problem: Problem, config: LearnConfig) -> dict[str, Path]:
     found: dict[str, Path] = {
         "additive": lambda p, a, sizes: additive_path(p, a, sizes, _additive(min(2, depth))),
         "scorecard": lambda p, a, sizes: additive_path(p, a, sizes, _additive(1)),
+        "sums": lambda p, a, sizes: additive_path(
+            p, with_sums(p, a, config.sum_columns, config.bins), sizes, _additive(1)
+        ),
         "rulefit": lambda p, a, sizes: rulefit_path(p, a, sizes, _additive(min(3, depth)), config.seed),
-        "tree": lambda p, a, sizes: tree_path(p, a, sizes, least),
+        "tree": lambda p, a, sizes: tree_path(p.decided(), a, sizes, least),
     }
     if not problem.is_numeric:
-        found["list"] = lambda p, a, sizes: list_path(p, a, sizes, ListSettings(Beam(depth=depth, price=0.5)))
-        found["optimal"] = lambda p, a, sizes: optimal_path(p, a, sizes)
-        found["ripper"] = lambda p, a, sizes: ripper_path(p, a, sizes, config.seed)
+        found["list"] = lambda p, a, sizes: list_path(
+            p.decided(), a, sizes, ListSettings(Beam(depth=depth, price=0.5))
+        )
+        found["optimal"] = lambda p, a, sizes: optimal_path(p.decided(), a, sizes)
+        found["ripper"] = lambda p, a, sizes: ripper_path(p.decided(), a, sizes, config.seed)
         found["cover"] = lambda p, a, sizes: cover_path(
-            p, a, sizes, CoverSettings(Beam(depth=depth, price=0.5), config.precision)
+            p.decided(), a, sizes, CoverSettings(Beam(depth=depth, price=0.5), config.precision)
         )
     kinds = {"auto": found.keys(), "first": LISTS, "additive": found.keys() - set(LISTS)}
     wanted = [name for name in found if name in kinds[config.policy]]
     if config.methods is None:
-        # Rules of a minimum precision are for those who ask for it: other lists are more accurate as a whole.
-        return {name: found[name] for name in wanted if name != "cover"}
+        # Rules of a minimum precision are for those who ask for them, and so are sums, which take more to be read.
+        return {name: found[name] for name in wanted if name not in ("cover", "sums")}
     return {name: found[name] for name in wanted if name in config.methods}
 
 

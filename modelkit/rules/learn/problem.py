@@ -42,6 +42,12 @@ class Problem:
         table = {name: values[chosen] for name, values in self.table.items()}
         return replace(self, table=table, target=self.target[chosen], truth=self.truth[chosen])
 
+    def decided(self) -> Problem:
+        """The same rows with the likeliest class as the target, where targets are probabilities."""
+        if self.is_numeric:
+            return self
+        return self.aimed_at(np.eye(len(self.classes))[self.truth])
+
     def aimed_at(self, target: np.ndarray) -> Problem:
         """The same rows with something else to fit (the truth stays)."""
         return replace(self, target=target)

@@ -171,8 +171,8 @@ def test_folds_keep_the_mix():
 def test_the_choice_is_on_the_front_and_the_same_every_time():
     config = LearnConfig(max_rules=4, methods=["tree", "list"])
     learned = learn_rules(PROBLEM, config)
-    assert learned.chosen in learned.pareto
-    assert pick(list(learned.pareto), 0.0).quality == max(each.quality for each in learned.pareto)
+    assert np.mean(pick(list(learned.pareto), 0.0).per_fold) == max(np.mean(c.per_fold) for c in learned.pareto)
+    assert pick(list(learned.pareto), 100.0) == learned.pareto[0]
     assert pareto(list(learned.pareto)) == list(learned.pareto)
     assert learn_rules(PROBLEM, config).rules == learned.rules
 
