@@ -71,6 +71,8 @@ def _bars(found: dict[str, Results], mean: dict[str, dict[str, float]], seconds:
         "- Never worse than the tuned linear model beyond noise (by more than 2 % and on every fold): "
         f"{'worse on ' + ', '.join(worse) if worse else 'on no set'}, {verdict(not worse)}."
     )
+    if not mean:
+        return lines
     gaps = [r["verified"]["largest_difference"] for name in mean for r in found[name]["modelkit"]]
     rows = sum(r["verified"]["rows"] for name in mean for r in found[name]["modelkit"])
     lines.append(

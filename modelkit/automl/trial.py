@@ -37,7 +37,7 @@ def kept(path: Path) -> Any:
     return pickle.loads(path.read_bytes())  # noqa: S301 - written by this run, into a folder that only it can write
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def problem_in(folder: str, name: str = PROBLEM) -> Problem:
     """The problem that a run works on."""
     found: Problem = kept(Path(folder) / name)
