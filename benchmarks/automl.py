@@ -7,9 +7,9 @@ The others live in environments of their own:
     python -m venv gluon && gluon/bin/pip install "autogluon.tabular[lightgbm,catboost,xgboost,fastai]==1.6.*"
     python benchmarks/automl.py FOLDER --peers peers/bin/python --autogluon gluon/bin/python
 
-FOLDER keeps the sets and the result of every fit, so that a run that was ended is gone on with; delete results to have
-them made again. Data sets come out of those packages; nothing is fetched while it runs. Settings of modelkit were
-chosen on other sets (--choose) and on other folds (--seed 0) than those reported.
+FOLDER keeps the sets and the result of every fit, so that a run that was ended is gone on with: delete results to
+have them made again. Data sets come out of those packages; nothing is fetched while it runs. Settings were chosen on
+other sets (--choose) and on other folds (--seed 0) than those reported.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from modelkit.automl.artifact import to_onnx
 from modelkit.automl.blend import Blend
 from modelkit.automl.losses import scores
 from modelkit.automl.member import Member, fit_member
+from modelkit.automl.picture import confidence, values
 from modelkit.automl.problem import Problem
 from modelkit.automl.trial import keep, kept, problem_in
 from modelkit.automl.verify import TOLERANCE, computed, disagreement, probes
@@ -37,7 +38,7 @@ def build(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     Returns:
         ``path``, ``bytes``, ``latency_ms`` of one row, ``gap`` (largest difference to the Python models), ``rows``
         that were compared, ``dropped`` members (numbers in the list) that did not agree, ``scores`` on the rows set
-        apart, ``seconds``.
+        apart and a ``picture`` of how right it is there, ``seconds``.
 
     Raises:
         ModelError: No member agrees.
@@ -69,6 +70,7 @@ def build(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         "rows": rows,
         "dropped": dropped,
         "scores": None,
+        "picture": None,
     }
     result["latency_ms"] = latency(content, problem)
     if payload["judge"]:
@@ -79,6 +81,7 @@ def build(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
             place = {value: number for number, value in enumerate(problem.classes.tolist())}
             numbers = np.array([place[value] for value in labels.tolist()], np.int64)
         result["scores"] = scores(held.y, found, numbers, held.weight)
+        result["picture"] = values(held.y, found[:, 0]) if numbers is None else confidence(held.y, found, numbers)
     result["seconds"] = time.monotonic() - began
     return result
 
