@@ -16,12 +16,11 @@ from modelkit.automl.search import Trial
 from modelkit.config import Resolved
 from modelkit.files import file_record
 from modelkit.measure.machine import machine_facts
+from modelkit.report.leaderboard import SCHEMA
 
 if TYPE_CHECKING:
     from modelkit.automl.made import Outcome
     from modelkit.automl.run import Run
-
-SCHEMA = "modelkit.automl/1"
 
 
 @dataclass(frozen=True)
