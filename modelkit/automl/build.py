@@ -13,6 +13,7 @@ from modelkit.automl.artifact import to_onnx
 from modelkit.automl.blend import Blend
 from modelkit.automl.losses import scores
 from modelkit.automl.member import Member, fit_member
+from modelkit.automl.picture import confidence, values
 from modelkit.automl.problem import Problem
 from modelkit.automl.trial import keep, kept, problem_in
 from modelkit.automl.verify import TOLERANCE, computed, disagreement, probes
@@ -37,28 +38,28 @@ def build(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     Returns:
         ``path``, ``bytes``, ``latency_ms`` of one row, ``gap`` (largest difference to the Python models), ``rows``
         that were compared, ``dropped`` members (numbers in the list) that did not agree, ``scores`` on the rows set
-        apart, ``seconds``.
+        apart and a ``picture`` of how right it is there, ``seconds``.
 
     Raises:
         ModelError: No member agrees.
     """
     folder = str(payload["folder"])
-    problem = problem_in(folder, payload["problem"])
+    problem, held = problem_in(folder, payload["problem"]), problem_in(folder, HELD_OUT)
     began = time.monotonic()
     members = [_member(folder, problem, spec) for spec in payload["members"]]
     weights = [float(weight) for weight in payload["weights"]]
     progress("verifying", 0, 1)
     blend = _blend(members, weights, payload)
-    content, gap, rows, good = _verified(blend, problem)
+    content, gap, rows, good = _verified(blend, problem, held)
     dropped: list[int] = []
     if not good:
-        dropped = [number for number, member in enumerate(members) if not _agrees(member, problem)]
+        dropped = [number for number, member in enumerate(members) if not _agrees(member, problem, held)]
         kept_ones = [number for number in range(len(members)) if number not in dropped]
         if not kept_ones or not dropped:
             raise ModelError(f"onnxruntime computes something else than the models do (by {gap:.2g})")
         share = sum(weights[number] for number in kept_ones)
         blend = _blend([members[n] for n in kept_ones], [weights[n] / share for n in kept_ones], payload)
-        content, gap, rows, good = _verified(blend, problem)
+        content, gap, rows, good = _verified(blend, problem, held)
         if not good:
             raise ModelError(f"onnxruntime computes something else than the models do (by {gap:.2g})")
     Path(payload["out"]).write_bytes(content)
@@ -69,17 +70,18 @@ def build(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         "rows": rows,
         "dropped": dropped,
         "scores": None,
+        "picture": None,
     }
     result["latency_ms"] = latency(content, problem)
     if payload["judge"]:
         progress("judging", 0, 1)
-        held: Problem = problem_in(folder, HELD_OUT)
         found, labels = computed(content, held.frame.columns(), held.is_classes)
         numbers = None
         if labels is not None:
             place = {value: number for number, value in enumerate(problem.classes.tolist())}
             numbers = np.array([place[value] for value in labels.tolist()], np.int64)
         result["scores"] = scores(held.y, found, numbers, held.weight)
+        result["picture"] = values(held.y, found[:, 0]) if numbers is None else confidence(held.y, found, numbers)
     result["seconds"] = time.monotonic() - began
     return result
 
@@ -100,21 +102,21 @@ def _blend(members: list[Member], weights: list[float], payload: Mapping[str, An
     return Blend(tuple(members), tuple(weights), temperature, None if favour is None else tuple(favour))
 
 
-def _verified(blend: Blend, problem: Problem) -> tuple[bytes, float, int, bool]:
+def _verified(blend: Blend, problem: Problem, held: Problem) -> tuple[bytes, float, int, bool]:
     """The file's bytes, the largest difference, how many rows were compared, and whether that is good."""
     model = to_onnx(blend, problem)
     content = model.SerializeToString(deterministic=True)
-    gap, wrong = disagreement(content, blend, problem, problem.frame.columns())
     odd = probes(model, problem)
-    odd_gap, odd_wrong = disagreement(content, blend, problem, odd)
-    gap = max(gap, odd_gap)
-    rows = problem.rows + len(next(iter(odd.values())))
-    return content, gap, rows, gap <= TOLERANCE and wrong + odd_wrong == 0
+    tables = (problem.frame.columns(), held.frame.columns(), odd)
+    found = [disagreement(content, blend, problem, columns) for columns in tables]
+    gap = max(gap for gap, _ in found)
+    rows = problem.rows + held.rows + len(next(iter(odd.values())))
+    return content, gap, rows, gap <= TOLERANCE and not any(wrong for _, wrong in found)
 
 
-def _agrees(member: Member, problem: Problem) -> bool:
+def _agrees(member: Member, problem: Problem, held: Problem) -> bool:
     try:
-        return _verified(Blend((member,), (1.0,)), problem)[3]
+        return _verified(Blend((member,), (1.0,)), problem, held)[3]
     except ModelError:
         return False
 

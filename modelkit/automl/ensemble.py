@@ -92,10 +92,12 @@ def prefer_single(
     predictions: Mapping[int, np.ndarray],
     complexity: Mapping[int, int],
     tolerance: float = 1.0,
+    repeats: int = 1,
 ) -> Choice:
     """A simple model alone, where one is as good within ``tolerance`` standard errors of the difference.
 
     Only linear models and the constant count as simple: between single trees and many, the many are steadier.
+    Where rows are predicted in several repetitions, one after the other, they are still so many rows and no more.
     """
     if len(choice.weights) == 1:
         return choice
@@ -109,7 +111,7 @@ def prefer_single(
             continue
         alone = row_losses(metric, y, predicted)
         assert alone is not None
-        gap = alone - together
+        gap = (alone - together).reshape(repeats, -1).mean(axis=0)
         if gap.mean() <= tolerance * gap.std() / len(gap) ** 0.5:
             near.append((complexity[number], float(alone.mean()), number))
     if not near:
@@ -118,18 +120,24 @@ def prefer_single(
     return Choice({number: 1.0}, loss(metric, y, predictions[number]), single=True)
 
 
-def calibrate(y: np.ndarray, probabilities: np.ndarray) -> float:
-    """The temperature with the least log-loss, or 1 where it does not help by more than a standard error."""
+def calibrate(y: np.ndarray, probabilities: np.ndarray, repeats: int = 1) -> float:
+    """The temperature with the least log-loss, or 1 where it does not help by more than a standard error.
+
+    Args:
+        y: Numbers of the classes [R * N].
+        probabilities: Probabilities out of fold [R * N, K].
+        repeats: Repetitions R that are one after the other.
+    """
     before = row_losses(Metric.log_loss, y, probabilities)
     assert before is not None
     best, after, lowest = 1.0, before, float(before.mean())
     for temperature in np.exp(np.linspace(np.log(0.8), np.log(2.5), 33)):
         rows = row_losses(Metric.log_loss, y, soften(probabilities, float(temperature)))
         assert rows is not None
-        total = float(rows.mean()) + _PULL * np.log(temperature) ** 2 / len(y)
+        total = float(rows.mean()) + _PULL * repeats * np.log(temperature) ** 2 / len(y)
         if total < lowest:
             best, after, lowest = float(temperature), rows, total
-    gain = before - after
+    gain = (before - after).reshape(repeats, -1).mean(axis=0)
     return best if gain.mean() > gain.std() / len(gain) ** 0.5 else 1.0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from modelkit.automl.config import AutomlConfig
 from modelkit.automl.ensemble import Choice, calibrate, favour, greedy, prefer_single
 from modelkit.automl.families.known import FAMILIES
 from modelkit.automl.folds import Fold
+from modelkit.automl.front import Point
 from modelkit.automl.losses import Metric
 from modelkit.automl.past import Past, key_of
 from modelkit.automl.problem import Problem
@@ -27,6 +29,7 @@ from modelkit.report import units
 
 ALL_ROWS = "all.pickle"
 _CANDIDATES = 40  # trials that the ensemble chooses from
+_SPARE = 0.3  # seconds that are left when sizes and latencies have been compared
 
 
 @dataclass(frozen=True)
@@ -97,24 +100,33 @@ class Final:
         candidates = {trial.number: trial for trial in [*ranked[:_CANDIDATES], *best_of.values()]}
         is_fresh = all(trial.fresh_loss is not None for trial in ranked)
         found = {number: self._out_of_fold(trial, is_fresh) for number, trial in candidates.items()}
+        y, weight, repeats = self._truth(found[ranked[0].number])
         options = self._config.ensemble
         families = {number: trial.family for number, trial in candidates.items()}
-        choice = greedy(self._metric, self._y, found, self._weight, families, most=options.size)
+        choice = greedy(self._metric, y, found, weight, families, most=options.size)
         complexity = {number: FAMILIES[trial.family].complexity for number, trial in candidates.items()}
-        yield self._plan(prefer_single(choice, self._metric, self._y, found, complexity, options.tolerance), found)
+        choice = prefer_single(choice, self._metric, y, found, complexity, options.tolerance, repeats)
+        yield self._plan(choice, found)
         for trial in [*best_of.values(), *(t for t in ranked[:_CANDIDATES] if best_of[t.family] is not t)]:
             yield self._plan(Choice({trial.number: 1.0}, _loss(trial), single=True), found)
 
     def _out_of_fold(self, trial: Trial, is_fresh: bool) -> np.ndarray:
         path = self._past.predictions(key_of(trial.family, trial.params), fresh=is_fresh)
-        return np.asarray(np.load(path, allow_pickle=False)[self._there])
+        found = np.load(path, allow_pickle=False)[:, self._there]
+        return np.asarray(found.reshape(-1, found.shape[2]))
+
+    def _truth(self, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, int]:
+        """What should have been predicted [R * N], its weights, and the number of repetitions R."""
+        repeats = len(predicted) // len(self._y)
+        return np.tile(self._y, repeats), None if self._weight is None else np.tile(self._weight, repeats), repeats
 
     def _plan(self, choice: Choice, found: dict[int, np.ndarray]) -> Plan:
         if not self._is_classes:
             return Plan(choice)
         blend = np.sum([weight * found[number] for number, weight in choice.weights.items()], axis=0)
-        temperature = calibrate(self._y, blend) if self._config.ensemble.calibrate else 1.0
-        factors = favour(self._metric, self._y, soften(blend, temperature), self._weight)
+        y, weight, repeats = self._truth(blend)
+        temperature = calibrate(y, blend, repeats) if self._config.ensemble.calibrate else 1.0
+        factors = favour(self._metric, y, soften(blend, temperature), weight)
         return Plan(choice, temperature, factors)
 
     def payload(self, plan: Plan, problem: str, kind: str, *, judge: bool) -> dict[str, Any]:
@@ -159,6 +171,34 @@ class Final:
                 result = event.result
         assert result is not None
         return {**result, "path": payload["out"]}
+
+    def point(self, plan: Plan, built: dict[str, Any], *, chosen: bool = False) -> Point:
+        """A built model as one of those that are compared."""
+        trials = tuple(plan.choice.weights)
+        name = self._trials[trials[0]].family if len(trials) == 1 else "ensemble"
+        return Point(name, trials, plan.choice.loss, built["bytes"], built["latency_ms"], chosen)
+
+    def others(
+        self, runner: Runner, plans: Iterator[Plan], known: Sequence[Point], clock: Clock, build_seconds: float
+    ) -> Iterator[Point]:
+        """Build the best trials of the other families as far as there is time, for their size and latency.
+
+        Args:
+            runner: Runs the fits.
+            plans: Single models that are left, the best of each family first.
+            known: What was built before.
+            clock: The time.
+            build_seconds: What building takes when all is fitted.
+        """
+        families = {point.name for point in known}
+        for plan in plans:
+            (trial,) = (self._trials[number] for number in plan.choice.weights)
+            if trial.family in families:
+                return
+            families.add(trial.family)
+            if clock.left > 1.5 * (trial.fit_seconds + build_seconds) + _SPARE:
+                with suppress(BudgetError):
+                    yield self.point(plan, self.build(runner, plan, work.PROBLEM, "search", clock, judge=False))
 
     def over_budget(self, built: dict[str, Any]) -> str:
         """What of the budget a built model does not keep; empty where it keeps all."""

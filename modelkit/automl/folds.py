@@ -12,21 +12,30 @@ from modelkit.errors import DataError
 
 @dataclass(frozen=True)
 class Fold:
-    """Rows to fit on and rows to predict."""
+    """Rows to fit on and rows to predict, in which repetition."""
 
     fit: np.ndarray
     valid: np.ndarray
+    repeat: int = 0
 
 
-def how_many(problem: Problem, folds: int | None) -> tuple[int, int]:
+_FEW, _SOME, _MANY = 300, 1000, 3000  # rows: tables that are repeated on more often, and that take fewer folds
+
+
+def how_many(problem: Problem, folds: int | None, *, fresh: bool = False) -> tuple[int, int]:
     """Number of folds and of repetitions for a table of some size.
+
+    Args:
+        problem: The table.
+        folds: How many folds are wanted; None to tell by the rows.
+        fresh: Whether it is for the few trials that are tried again, which can be more thorough than a search.
 
     Raises:
         DataError: There are fewer rows (or groups) than folds.
     """
     rows = problem.rows
     if folds is None:
-        folds = 5 if rows <= 20_000 else 3
+        folds = 5 if rows <= _MANY else 3
         if problem.is_classes:
             folds = max(2, min(folds, int(np.bincount(problem.y, minlength=problem.width).max())))
         folds = max(2, min(folds, rows // 2))
@@ -38,8 +47,9 @@ def how_many(problem: Problem, folds: int | None) -> tuple[int, int]:
         raise DataError(
             f"{units} {what} are fewer than {folds} folds", hint="give more rows, or --set search.folds=2"
         )
-    repeats = 1 if problem.order is not None or rows > 1000 else 2 if rows > 300 else 3
-    return folds, repeats
+    if problem.order is not None or rows > _SOME:
+        return folds, 1
+    return folds, (2 if rows <= _FEW else 1) + fresh
 
 
 def make_folds(problem: Problem, folds: int, repeats: int, seed: int) -> list[Fold]:
@@ -50,7 +60,7 @@ def make_folds(problem: Problem, folds: int, repeats: int, seed: int) -> list[Fo
     for repeat in range(repeats):
         rng = np.random.default_rng([seed, repeat])
         part = _parts(problem, folds, rng)
-        found += [Fold(np.flatnonzero(part != k), np.flatnonzero(part == k)) for k in range(folds)]
+        found += [Fold(np.flatnonzero(part != k), np.flatnonzero(part == k), repeat) for k in range(folds)]
     return found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modelkit.automl.ensemble import Choice
+from modelkit.automl.front import Point
 from modelkit.automl.search import Trial
 
 
@@ -24,6 +25,7 @@ class Outcome:
         final: Whether the run is over, or this is an early artifact.
         refitted: Whether it was fitted on all rows.
         notes: What a reader must know.
+        front: What else was built, the artifact first, for its size and latency.
     """
 
     trials: list[Trial]
@@ -34,6 +36,7 @@ class Outcome:
     final: bool = False
     refitted: bool = False
     notes: list[str] = field(default_factory=list)
+    front: list[Point] = field(default_factory=list)
 
 
 Publish = Callable[[Path, Outcome], None]

@@ -10,17 +10,17 @@ import numpy as np
 
 from modelkit.automl.clock import Clock
 from modelkit.automl.config import AutomlConfig
+from modelkit.automl.front import unbeaten
 from modelkit.automl.prepare import Prepared
 from modelkit.automl.search import Trial
 from modelkit.config.resolve import Resolved
 from modelkit.files import file_record
 from modelkit.measure.machine import machine_facts
+from modelkit.report.leaderboard import SCHEMA
 
 if TYPE_CHECKING:
     from modelkit.automl.made import Outcome
     from modelkit.automl.run import Run
-
-SCHEMA = "modelkit.automl/1"
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ def report_of(
         "metric": run.metric.value,
         "artifact": {**file_record(artifact), "name": name, "latency_ms": built["latency_ms"]},
         "scores": built["scores"],
+        "picture": built["picture"],
         "baseline": sources.baseline,
         "members": [_member(outcome.trials[number], weight) for number, weight in outcome.choice.weights.items()],
         "temperature": outcome.temperature,
@@ -83,6 +84,7 @@ def report_of(
         "loss_out_of_fold": outcome.choice.loss,
         "verified": {"rows": built["rows"], "largest_difference": built["gap"]},
         "leaderboard": _board(outcome),
+        "front": _front(outcome),
         "rows": {**run.rows, "read": sources.rows},
         "folds": run.scheme,
         "seconds": round(clock.spent, 2),
@@ -114,6 +116,13 @@ def _rank(trial: Trial) -> tuple[object, ...]:
     return (trial.fresh_loss is None, not trial.is_done, loss, trial.number)
 
 
+def _front(outcome: Outcome) -> list[dict[str, Any]]:
+    """What was built, the smallest loss first, and which of it nothing else beats."""
+    marked = zip(outcome.front, unbeaten(outcome.front), strict=True)
+    found = [{**asdict(point), "trials": list(point.trials), "unbeaten": best} for point, best in marked]
+    return sorted(found, key=lambda each: (each["loss"], each["bytes"]))
+
+
 def _board(outcome: Outcome) -> list[dict[str, Any]]:
     """All trials, the best first."""
     weights = outcome.choice.weights
@@ -129,6 +138,7 @@ def _board(outcome: Outcome) -> list[dict[str, Any]]:
             "reason": trial.reason,
             "source": trial.source,
             "seconds": round(trial.seconds, 3),
+            "ended": None if trial.ended is None else round(trial.ended, 2),
             "weight": weights.get(trial.number),
             "params": dict(trial.params),
         }

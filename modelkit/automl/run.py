@@ -15,6 +15,7 @@ from modelkit.automl.ensemble import Choice
 from modelkit.automl.families.known import usable
 from modelkit.automl.final import ALL_ROWS, Final, Plan
 from modelkit.automl.folds import how_many, make_folds, set_apart
+from modelkit.automl.front import Point
 from modelkit.automl.losses import Metric
 from modelkit.automl.made import Outcome, Publish
 from modelkit.automl.past import Past, key_of
@@ -26,7 +27,9 @@ from modelkit.jobs.protocol import Event, Finished, Limits, Runner, Started, Sta
 from modelkit.progress import Progress
 
 _FINALISTS, _OF_FAMILY = 12, 3  # trials that are tried again on fresh folds, and how many of one family
+_MANY = 20  # done trials from which on the rank of the best one is luck enough to try it again
 _SLACK = 0.03  # share of the worst loss that a trial may always be worse by
+_MEMBERS = 5  # members of an ensemble that time is kept for
 _BATCH = 8  # trials between looks at results where a run must be the same each time
 
 
@@ -115,7 +118,7 @@ class Run:
             more = f"; the first one: {failed.reason}" if failed else ""
             limit = f" within {self._clock.limit:g} s" if self._clock.limit else ""
             raise BudgetError(f"no model was finished{limit}{more}", "give it more --time")
-        if self._problem.rows <= self._config.search.confirm and len(done) > _OF_FAMILY:
+        if self._confirms:
             self._confirm(runner)
         return self._finish(runner)
 
@@ -134,7 +137,7 @@ class Run:
 
         The best of many trials owes its rank in part to luck with its folds; on small tables, to a large part.
         """
-        folds, repeats = how_many(self._problem, self._config.search.folds)
+        folds, repeats = how_many(self._problem, self._config.search.folds, fresh=True)
         fresh = make_folds(self._problem, folds, repeats, self._config.seed + 1_000_003)
         work.keep(self._folder / work.FRESH_FOLDS, fresh)
         finalists = self._finalists()
@@ -222,7 +225,7 @@ class Run:
             self._early(event)
             return
         trial = self.search.trials[event.task.payload["number"]]
-        trial.seconds = event.seconds
+        trial.seconds, trial.ended = event.seconds, self._clock.spent
         if event.status is Status.DONE and event.result is not None:
             found = event.result
             trial.loss, trial.losses, trial.fit_seconds = found["loss"], found["losses"], found["fit"]
@@ -260,11 +263,11 @@ class Run:
     def _reserve(self, *, confirms: bool = True) -> float:
         """Seconds that the end is expected to take, the second look at the best trials included."""
         again = 0.0
-        if confirms and self._problem.rows <= self._config.search.confirm:
-            again = 1.1 * sum(trial.seconds for trial in self._finalists()) / self.workers
-            again = min(again, 0.35 * (self._clock.limit or 0.0))
+        if confirms and self._confirms:
+            again = 1.5 * sum(trial.seconds for trial in self._finalists()) / self.workers
+            again = min(again, 0.3 * (self._clock.limit or 0.0))
         top = sorted((t for t in self.search.trials if t.is_done), key=lambda trial: trial.loss)
-        top = top[: self._config.ensemble.size]
+        top = top[: min(_MEMBERS, self._config.ensemble.size)]
         fits = 1.3 * sum(trial.fit_seconds for trial in top)
         workers = self.workers
         longest = max((trial.fit_seconds for trial in top), default=0.0)
@@ -273,6 +276,12 @@ class Run:
         if any(trial.status == Status.TIMED_OUT.value for trial in self.search.trials):
             needed += self._startup or 1.5  # a worker that was ended starts anew
         return needed if self._clock.limit is None else min(needed, 0.5 * self._clock.limit)
+
+    @property
+    def _confirms(self) -> bool:
+        """Whether the best trials are tried again on fresh folds in the end."""
+        done = sum(trial.is_done for trial in self.search.trials)
+        return self._problem.rows <= self._config.search.confirm and done >= _MANY
 
     @property
     def _refits(self) -> bool:
@@ -318,8 +327,10 @@ class Run:
         """Build the best plan inside of the budget, judge it, and fit it again on all rows."""
         if self._outcome is not None and self._clock.left < 0.7 * self._build_seconds:
             return self._leave("there was no time to build a better one")
-        tried = []
-        for plan in self._final.plans():
+        tried: list[tuple[float, float, str]] = []
+        others: list[Point] = []
+        plans = self._final.plans()
+        for plan in plans:
             self._progress("building the model", 0, 1)
             try:
                 judged = self._final.build(runner, plan, work.PROBLEM, "search", self._clock, judge=True)
@@ -329,7 +340,11 @@ class Run:
                 return self._leave(error.message)
             over = self._final.over_budget(judged)
             if not over:
-                return self._refit(runner, plan, judged)
+                outcome = self._refit(runner, plan, judged)
+                self._progress("comparing sizes and latencies", 0, 1)
+                others += self._final.others(runner, plans, others, self._clock, self._build_seconds)
+                return self._compared(outcome, others)
+            others.append(self._final.point(plan, judged))
             tried.append((judged["bytes"], judged["latency_ms"], over))
         raise BudgetError(f"no model keeps the budget; the smallest has {min(tried)[2]}", "allow more")
 
@@ -359,9 +374,15 @@ class Run:
                         f"fitted on all rows it would have {over}, so it is fitted without those apart"
                     )
                 else:
-                    outcome.built = {**found, "scores": judged["scores"]}
+                    outcome.built = {**found, "scores": judged["scores"], "picture": judged["picture"]}
                     outcome.refitted = True
         self._outcome = outcome
+        return self._published_again()
+
+    def _compared(self, outcome: Outcome, others: list[Point]) -> Outcome:
+        """Publish the artifact again, beside what else could be had."""
+        mine = self._final.point(Plan(outcome.choice), outcome.built, chosen=True)
+        outcome.front = [mine, *(point for point in others if point.trials != mine.trials)]
         return self._published_again()
 
     def _published_again(self) -> Outcome:

@@ -11,6 +11,8 @@ import numpy as np
 from modelkit.automl.families.family import Family, Params
 from modelkit.automl.space import Span
 
+_SURE, _NEAR = 2, 1.3  # rounds of guesses in which all families take part, and how many times the best loss is near
+
 
 @dataclass
 class Trial:
@@ -25,6 +27,7 @@ class Trial:
         loss: Its loss out of fold (of the first folds where it was dropped).
         losses: Loss on each fold.
         seconds: Time of all folds.
+        ended: Seconds from the start of the run to its end.
         fit_seconds: Time of the longest single fit.
         rounds: Rounds for a final fit.
         reason: Why it failed.
@@ -39,6 +42,7 @@ class Trial:
     loss: float = float("inf")
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    ended: float | None = None
     fit_seconds: float = 0.0
     rounds: int | None = None
     reason: str = ""
@@ -79,11 +83,19 @@ class Search:
         return [name for name in self.families if self.spaces[name]]
 
     def _first_guesses(self) -> Iterator[tuple[str, Params]]:
-        """The best guess of each family, then the second ones, ..."""
+        """The best guesses of each family, then the next ones, ...; late ones only of families that are near."""
         for place in range(max(len(family.first) for family in self.families.values())):
             for family in self.families.values():
-                if place < len(family.first):
-                    yield family.name, self._inside(family.name, family.first[place])
+                start = 0 if place == 0 else place + family.eager - 1
+                for guess in family.first[start : place + family.eager]:
+                    if place < _SURE or self._is_near(family.name):
+                        yield family.name, self._inside(family.name, guess)
+
+    def _is_near(self, family: str) -> bool:
+        """Whether the best trial of a family is not far behind the best of all."""
+        done = [trial for trial in self.trials if trial.is_done]
+        mine = [trial.loss for trial in done if trial.family == family]
+        return bool(mine) and min(mine) <= _NEAR * min(trial.loss for trial in done)
 
     def _inside(self, family: str, params: Params) -> Params:
         """A guess with what lies outside of its space moved into it."""

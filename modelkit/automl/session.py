@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def automl(
     test: Path | None = None,
     baseline: Path | None = None,
     force: bool = False,
+    html: bool = False,
     resume: bool = False,
     runner: Runner | None = None,
     progress: Progress = silent,
@@ -57,6 +59,7 @@ def automl(
         test: A table that only the reported figures are from; a part of ``data`` by default.
         baseline: An ONNX model to judge on the same rows as the artifact.
         force: Whether to replace an artifact that exists.
+        html: Whether the report is written as a page for the browser too.
         resume: Whether to go on with an earlier run that was ended.
         runner: What runs the trials; processes of this machine by default.
         progress: Told how far the run is.
@@ -76,7 +79,7 @@ def automl(
     if config.target is None:
         raise UsageError("no target is named", "name the column to predict: --target COLUMN")
     inputs = [path for path in (data, test, baseline) if path is not None]
-    check_outputs(outputs_of(output), inputs, force=force or resume)
+    check_outputs(outputs_of(output, html=html), inputs, force=force or resume)
     progress("reading the table", 0, 1)
     frame = read_frame(data)
     prepared = prepare(frame, _roles(config), _task(config, frame), config.seed)
@@ -85,10 +88,13 @@ def automl(
     test_frame = None if test is None else read_frame(test, kinds)
     held = None if test_frame is None else _test_problem(test_frame, prepared)
     report: dict[str, Any] = {}
+    published = False
 
     def publish(path: Path, outcome: Outcome) -> None:
-        nonlocal report
-        report = _write(path, output, outcome, run, sources, clock, force=force or resume or bool(report))
+        nonlocal report, published
+        report = report_of(outcome, run, sources, clock, path, output.name)
+        _write(path, output, report, force=force or resume or published, html=html)
+        published = True
 
     with tempfile.TemporaryDirectory(prefix="modelkit-automl-") as folder:
         past = Past(folder_of(output), _facts(data, test, config), resume=resume)
@@ -167,15 +173,15 @@ def _class_text(value: Any, kind: Kind) -> str:
     return str(value) if kind.is_string else str(int(value))
 
 
-def _write(
-    path: Path, output: Path, outcome: Outcome, run: Run, sources: Sources, clock: Clock, *, force: bool
-) -> dict[str, Any]:
+def _write(path: Path, output: Path, report: Mapping[str, Any], *, force: bool, html: bool) -> None:
     """Put an artifact and its reports into place, all or none."""
-    _, artifact, beside_json, beside_md = outputs_of(output)
+    _, artifact, beside_json, beside_md, *pages = outputs_of(output, html=html)
     with Staging(output.parent) as stage:
         shutil.copyfile(path, stage.path(artifact.name))
-        report = report_of(outcome, run, sources, clock, stage.path(artifact.name), artifact.name)
         stage.path(beside_json.name).write_bytes(json_bytes(report))
         stage.path(beside_md.name).write_text(leaderboard.markdown(report), encoding="utf-8")
-        stage.publish([artifact.name, beside_json.name, beside_md.name], force=force)
-    return report
+        for page in pages:
+            from modelkit.report.html.page import render
+
+            stage.path(page.name).write_bytes(render(report))
+        stage.publish([each.name for each in (artifact, beside_json, beside_md, *pages)], force=force)

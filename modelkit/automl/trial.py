@@ -37,7 +37,7 @@ def kept(path: Path) -> Any:
     return pickle.loads(path.read_bytes())  # noqa: S301 - written by this run, into a folder that only it can write
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def problem_in(folder: str, name: str = PROBLEM) -> Problem:
     """The problem that a run works on."""
     found: Problem = kept(Path(folder) / name)
@@ -61,14 +61,16 @@ def evaluate(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
 
     Returns:
         ``losses`` of the folds, ``loss`` of all, ``dropped`` after how many folds (0: it was not) and whether because
-        it was ``late``, ``seconds`` of all and of one ``fit``, ``rounds``. Predictions for rows out of their fold
-        are kept in ``out``.
+        it was ``late``, ``seconds`` of all and of one ``fit``, ``rounds``. Predictions for rows out of their fold,
+        [R, N, K] for R repetitions, are kept in ``out``: not their mean, which would be of more models than are
+        fitted in the end, and flatter those that vary.
     """
     folder = Path(payload["folder"])
     problem, folds = problem_in(str(folder)), _folds_in(str(folder), payload["folds"])
     metric = Metric(payload["metric"])
     began = time.monotonic()
-    total, seen = np.zeros((problem.rows, problem.width)), np.zeros(problem.rows)
+    repeats = 1 + max(fold.repeat for fold in folds)
+    found, there = np.zeros((repeats, problem.rows, problem.width)), np.zeros(problem.rows, bool)
     losses: list[float] = []
     rounds: list[int] = []
     fit_seconds = 0.0
@@ -80,8 +82,8 @@ def evaluate(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         predicted = member.predict(valid.frame.columns())
         if not np.isfinite(predicted).all():
             raise FloatingPointError("its predictions are not finite")
-        total[fold.valid] += predicted
-        seen[fold.valid] += 1
+        found[fold.repeat, fold.valid] = predicted
+        there[fold.valid] = True
         losses.append(loss(metric, valid.y, predicted, valid.weight))
         rounds += [member.rounds] if member.rounds is not None else []
         progress(f"trial {payload['number']}", number + 1, len(folds))
@@ -96,15 +98,13 @@ def evaluate(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
                 "seconds": time.monotonic() - began,
                 "rounds": None,
             }
-    there = seen > 0
-    total[there] /= seen[there, None]
-    np.save(payload["out"], total)
-    weight = None if problem.weight is None else problem.weight[there]
+    np.save(payload["out"], found)
+    known = problem.take(np.tile(np.flatnonzero(there), repeats))
     return {
         "dropped": 0,
         "late": False,
         "losses": losses,
-        "loss": loss(metric, problem.y[there], total[there], weight),
+        "loss": loss(metric, known.y, found[:, there].reshape(-1, problem.width), known.weight),
         "fit": fit_seconds,
         "seconds": time.monotonic() - began,
         "rounds": round(float(np.mean(rounds)) * 1.1) if rounds else None,

@@ -77,6 +77,7 @@ def command(
         Path | None, typer.Option("--output", "-o", metavar="PATH", help="Where the artifact goes (model.onnx).")
     ] = None,
     force: f.ForceFlag = False,
+    html: f.HtmlFlag = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was ended, on the same data and options.")
     ] = False,
@@ -132,6 +133,7 @@ def command(
             test=test,
             baseline=baseline,
             force=force,
+            html=html,
             resume=resume,
             progress=listener,
             began=began,

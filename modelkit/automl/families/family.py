@@ -69,6 +69,7 @@ class Family:
         estimators: Class names of its estimators, classification first.
         space: Hyper-parameters to search in.
         first: The first guesses, the most promising one first.
+        eager: How many of them are tried in the first round: more than one where they are quick.
         encoder: Makes the features for some hyper-parameters.
         fit: Fits; returns the estimator, and how many rounds it took (None where it has none).
         most_rows: Left out on tables with more rows than this.
@@ -85,6 +86,7 @@ class Family:
     first: tuple[Params, ...]
     encoder: Callable[[Params], Encoder]
     fit: Callable[[Fit], tuple[Any, int | None]]
+    eager: int = 1
     most_rows: int = 10_000_000
     least_rows: int = 0
     takes_weights: bool = True

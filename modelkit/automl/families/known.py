@@ -13,11 +13,11 @@ FAMILIES: dict[str, Family] = {
         linear.FAMILY,
         boosting.LIGHTGBM,
         forests.EXTRA_TREES,
+        neighbors.FAMILY,
         svm.FAMILY,
         mlp.FAMILY,
         forests.RANDOM_FOREST,
         boosting.HISTOGRAM,
-        neighbors.FAMILY,
     )
 }
 

@@ -30,8 +30,13 @@ FAMILY = Family(
         {"strength": 0.03, "squash": False},
         {"strength": 0.3, "squash": True},
         {"strength": 30.0, "squash": False},
+        {"strength": 0.2, "squash": False},
+        {"strength": 0.006, "squash": False},
+        {"strength": 5.0, "squash": False},
+        {"strength": 200.0, "squash": False},
     ),
     encoder=lambda params: Dense(squash=bool(params["squash"])),
     fit=_fit,
+    eager=4,
     complexity=1,
 )

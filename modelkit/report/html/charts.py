@@ -244,3 +244,103 @@ def curves(series: Sequence[tuple[str, str, str]], title: str, kind: str, *, bes
         )
     tips = [("run", "training"), ("epoch", "epoch"), *((f"{field}_text", name) for field, name, _ in series)]
     return _spec(tips, height=220, data={"name": "rows"}, layer=layers)
+
+
+def course(title: str, *, lower: bool, tips: Sequence[tuple[str, str]]) -> Spec:
+    """A search over time: what was tried as points, the best so far as a line.
+
+    Args:
+        title: What ``loss`` is.
+        lower: Whether it is such that less of it is better; up is better in any case.
+        tips: Field and title of what is said of a point under the pointer.
+    """
+    time = {
+        "field": "ended",
+        "type": "quantitative",
+        "title": "seconds from the start →",
+        "axis": _axis("number", grid=False, domain=True, domainColor=GRID),
+        "scale": {"padding": 12},
+    }
+    scale = {"zero": False, "reverse": lower, "padding": 14}
+
+    def up(field: str) -> Spec:
+        name = f"↑ {safe(title)}{' (lower is better)' if lower else ''}"
+        return {"field": field, "type": "quantitative", "title": name, "scale": scale, "axis": _axis("number")}
+
+    return _spec(
+        tips,
+        height=260,
+        data={"name": "rows"},
+        layer=[
+            {
+                "transform": [{"filter": "isValid(datum.best)"}],
+                "mark": {
+                    "type": "line",
+                    "interpolate": "step-after",
+                    "color": ACCENT,
+                    "strokeWidth": 2,
+                    "aria": False,
+                },
+                "encoding": {"x": time, "y": up("best"), "order": {"field": "ended", "type": "quantitative"}},
+            },
+            {
+                "mark": {"type": "point", "aria": False, "filled": True, "size": 55, "opacity": 0.9},
+                "encoding": {
+                    "x": time,
+                    "y": up("loss"),
+                    "color": {"condition": {"test": "datum.chosen", "value": ACCENT}, "value": "var(--point)"},
+                    "tooltip": _TIP,
+                },
+            },
+        ],
+    )
+
+
+def beside(
+    x: tuple[str, str], y: tuple[str, str], span: tuple[float, float], kind: str, tips: Sequence[tuple[str, str]]
+) -> Spec:
+    """Two figures of the same thing as points, and the line where they are equal.
+
+    Args:
+        x: Field and title of the one.
+        y: The same of the other.
+        span: Ends of both axes.
+        kind: Kind of both figures.
+        tips: Field and title of what is said of a point under the pointer.
+    """
+    scale = {"domain": list(span), "nice": False, "zero": False, "padding": 8}
+    across = {
+        "field": x[0],
+        "type": "quantitative",
+        "title": f"{safe(x[1])} →",
+        "scale": scale,
+        "axis": _axis(kind, grid=False, domain=True, domainColor=GRID),
+    }
+    up = {
+        "field": y[0],
+        "type": "quantitative",
+        "title": f"↑ {safe(y[1])}",
+        "scale": scale,
+        "axis": _axis(kind),
+    }
+    return _spec(
+        tips,
+        height=320,
+        data={"name": "rows"},
+        layer=[
+            {
+                "data": {"values": [{x[0]: end, y[0]: end} for end in span]},
+                "mark": {"type": "line", "strokeDash": [3, 3], "color": DIM, "opacity": 0.7, "aria": False},
+                "encoding": {"x": across, "y": up},
+            },
+            {
+                "mark": {"type": "point", "aria": False, "filled": True, "color": ACCENT, "opacity": 0.7},
+                "encoding": {
+                    "x": across,
+                    "y": up,
+                    "size": {"field": "size", "type": "quantitative", "scale": None, "legend": None},
+                    "tooltip": _TIP,
+                },
+            },
+        ],
+    )

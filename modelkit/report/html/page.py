@@ -10,8 +10,8 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from modelkit.report import comparison, inspection, state
-from modelkit.report.html import comparing, inspecting, runtime, summing, transforming
+from modelkit.report import comparison, inspection, leaderboard, state
+from modelkit.report.html import comparing, inspecting, runtime, searching, summing, transforming
 from modelkit.report.html.parts import Block, Cell, Chart, Column, Facts, Page, Table
 from modelkit.report.report import Report, finite
 from modelkit.report.summary import Summary
@@ -30,6 +30,7 @@ _MAKERS = {
     inspection.SCHEMA: inspecting.model_page,
     state.SCHEMA: inspecting.state_page,
     comparison.SCHEMA: comparing.page,
+    leaderboard.SCHEMA: searching.page,
 }
 
 
@@ -37,7 +38,8 @@ def render(found: Report | Summary | Mapping[str, Any]) -> bytes:
     """Return the page of a report.
 
     Args:
-        found: The report of a transform, the summary of a folder, or what ``inspect`` or ``evaluate`` returned.
+        found: The report of a transform, the summary of a folder, or what ``inspect``, ``evaluate`` or ``automl``
+            returned.
     """
     page = _page_of(found)
     _shorten(page)
