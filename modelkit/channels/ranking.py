@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from modelkit.channels import importance
+from modelkit.channels.elimination import Consumer, consumer_of, greedy_order
+from modelkit.channels.importance import atom_members, reading_columns
 from modelkit.data.dataset import Dataset
 from modelkit.errors import UsageError
 from modelkit.graph.channels import Group
+from modelkit.linear.grams import LayerGram, collect
+from modelkit.linear.layers import Linear, linear_layers, observable_layers
+from modelkit.linear.matrix import Layer
 from modelkit.progress import Progress, silent
-from modelkit.prune.channels import importance
-from modelkit.prune.channels.elimination import Consumer, consumer_of, greedy_order
-from modelkit.prune.channels.importance import atom_members, reading_columns
-from modelkit.prune.grams import LayerGram, collect
-from modelkit.prune.linear import Linear, linear_layers, observable_layers
-from modelkit.prune.matrix import Layer
 
 Method = str
 NEEDS_DATA = ("activation", "reconstruction")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modelkit.prune.grams import LayerGram
+from modelkit.linear.grams import LayerGram
 
 # Of the channels that are left, this share goes at once: for a group of 64 or fewer one at a time.
 AT_ONCE = 1 / 64

@@ -25,10 +25,10 @@ import onnx_ir as ir
 from modelkit.activations import check_finite
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
+from modelkit.linear.fit import Fit
+from modelkit.linear.layers import Linear, linear_layers
+from modelkit.linear.sidebyside import BATCH, Tap
 from modelkit.progress import Progress, silent
-from modelkit.prune.channels.fit import Fit
-from modelkit.prune.linear import Linear, linear_layers
-from modelkit.prune.sidebyside import BATCH, Tap
 
 
 @dataclass

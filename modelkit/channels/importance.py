@@ -13,9 +13,9 @@ import numpy as np
 
 from modelkit.errors import UsageError
 from modelkit.graph.channels import Group, Part
-from modelkit.prune.grams import LayerGram
-from modelkit.prune.linear import columns_of
-from modelkit.prune.matrix import Layer
+from modelkit.linear.grams import LayerGram
+from modelkit.linear.layers import columns_of
+from modelkit.linear.matrix import Layer
 
 
 def magnitude(group: Group, order: int) -> np.ndarray:

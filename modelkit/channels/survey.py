@@ -7,6 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from modelkit.channels.config import CutOptions
+from modelkit.channels.ranking import Observed, Ranking, check_importance, rank
+from modelkit.channels.search import Widths, widths_of
+from modelkit.channels.tables import Errors, output_errors, weight_errors
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.errors import ModelError
@@ -14,10 +18,6 @@ from modelkit.graph.channels import Group, find_groups
 from modelkit.graph.patterns import check_patterns, chosen
 from modelkit.measure.machine import channel_block
 from modelkit.progress import Progress, silent
-from modelkit.prune.channels.ranking import Observed, Ranking, check_importance, rank
-from modelkit.prune.channels.search import Widths, widths_of
-from modelkit.prune.channels.tables import Errors, output_errors, weight_errors
-from modelkit.prune.config import PruneConfig
 
 
 class Survey:
@@ -41,7 +41,7 @@ class Survey:
     """
 
     def __init__(
-        self, model: ir.Model, config: PruneConfig, data: Dataset | None, first: Mapping[str, int] | None = None
+        self, model: ir.Model, config: CutOptions, data: Dataset | None, first: Mapping[str, int] | None = None
     ) -> None:
         self.model, self.config, self.data = model, config, data
         self.groups, self.kept = prunable_groups(model, config)
@@ -106,12 +106,12 @@ class Survey:
         if self.data is None or not self.data.has_labels:
             return None
         # torch is imported here and only here.
-        from modelkit.prune.channels.taylor import Taylor
+        from modelkit.channels.taylor import Taylor
 
         return Taylor(self.model, self.groups, self.data, self.config.calibration.samples)
 
 
-def prunable_groups(model: ir.Model, config: PruneConfig) -> tuple[list[Group], list[Decision]]:
+def prunable_groups(model: ir.Model, config: CutOptions) -> tuple[list[Group], list[Decision]]:
     """The groups that may be cut, and a decision for each that may not.
 
     Raises:

@@ -8,13 +8,13 @@ from functools import cached_property
 import onnx_ir as ir
 
 from modelkit.candidate import Candidate, Trial
+from modelkit.channels.cutting import Finetune, prune_channels, ways
+from modelkit.channels.survey import Survey
+from modelkit.channels.targets import Way
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.errors import UsageError
 from modelkit.progress import Progress
-from modelkit.prune.channels.cutting import Finetune, prune_channels, ways
-from modelkit.prune.channels.survey import Survey
-from modelkit.prune.channels.targets import Way
 from modelkit.prune.config import PruneConfig
 
 _FIRST = 0.5

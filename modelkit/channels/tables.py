@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from modelkit.channels.elimination import Consumer
+from modelkit.channels.importance import magnitude
+from modelkit.channels.ranking import Observed, Ranking
+from modelkit.channels.search import Widths, choose
 from modelkit.data.dataset import Dataset
 from modelkit.graph.channels import Group, zeroed
+from modelkit.linear.grams import LayerGram
+from modelkit.linear.sidebyside import BATCH, Tap
 from modelkit.progress import Progress, silent
-from modelkit.prune.channels.elimination import Consumer
-from modelkit.prune.channels.importance import magnitude
-from modelkit.prune.channels.ranking import Observed, Ranking
-from modelkit.prune.channels.search import Widths, choose
-from modelkit.prune.grams import LayerGram
-from modelkit.prune.sidebyside import BATCH, Tap
 
 Errors = dict[str, dict[int, float]]
 

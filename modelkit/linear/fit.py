@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from modelkit.prune.grams import LayerGram
+from modelkit.linear.grams import LayerGram
 
 # Rows that a layer is fitted to: neighbouring places of an image say much the same.
 MOST_ROWS = 32_768

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from modelkit.channels.costs import Costs
+from modelkit.channels.importance import atom_members
 from modelkit.errors import ModelError
 from modelkit.graph.channels import Group
-from modelkit.prune.channels.costs import Costs
-from modelkit.prune.channels.importance import atom_members
 
 Plan = dict[str, int]  # group's name -> channels that it keeps
 

@@ -17,6 +17,9 @@ import onnx_ir as ir
 from modelkit.graph.layers import Role, WeightUse
 from modelkit.graph.tensors import attribute_int
 
+MATRIX_ROLES = {Role.CONV_WEIGHT, Role.GEMM_WEIGHT, Role.MATMUL_WEIGHT, Role.RECURRENT_WEIGHT}
+"""Parts that weights play which are matrices to be multiplied with."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -76,7 +79,7 @@ class Layer:
 
 
 def layer_of(use: WeightUse) -> Layer:
-    """Describe a prunable weight (see ``modelkit.prune.select``) as matrices."""
+    """Describe a weight in one of `MATRIX_ROLES` as matrices."""
     tensor = use.value.const_value
     assert tensor is not None and use.channel_axis is not None
     shape = tuple(int(d) for d in tensor.shape.numpy())

@@ -10,9 +10,9 @@ import onnx_ir as ir
 
 from modelkit.activations import check_finite, stream
 from modelkit.data.dataset import Dataset
+from modelkit.linear.matrix import Layer, Reading, readings_of
+from modelkit.linear.sidebyside import Tap, run_both
 from modelkit.progress import Progress, silent
-from modelkit.prune.matrix import Layer, Reading, readings_of
-from modelkit.prune.sidebyside import Tap, run_both
 
 BATCH = 64
 # Rows of columns that are looked at: neighbouring places of an image say much the same.
@@ -107,7 +107,7 @@ def collect(
 
     Args:
         model: The model as it is now.
-        layers: Which layers (``modelkit.prune.matrix.layer_of``); those that cannot be observed are left out of the
+        layers: Which layers (``modelkit.linear.matrix.layer_of``); those that cannot be observed are left out of the
             result (``readings_of`` says why).
         data: Inputs.
         limit: At most this many samples.

@@ -15,6 +15,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from modelkit.channels.config import CutOptions
+from modelkit.channels.ranking import Ranking
+from modelkit.channels.repair import Repair, Stayed
+from modelkit.channels.survey import Survey
+from modelkit.channels.targets import Target, Way, masks
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.errors import ModelError
@@ -24,16 +29,11 @@ from modelkit.graph.layers import input_vocabulary
 from modelkit.graph.save import save
 from modelkit.graph.verify import verify_same
 from modelkit.progress import Progress, silent
-from modelkit.prune.channels.ranking import Ranking
-from modelkit.prune.channels.repair import Repair, Stayed
-from modelkit.prune.channels.survey import Survey
-from modelkit.prune.channels.targets import Target, Way, masks
-from modelkit.prune.config import PruneConfig
 
 Finetune = Callable[[ir.Model, Progress], list[Decision]]
 
 
-def ways(config: PruneConfig, data: Dataset | None) -> list[Way]:
+def ways(config: CutOptions, data: Dataset | None) -> list[Way]:
     """The ways that a config leaves open, the one most likely to be best first."""
     structure = config.structure
     repair = structure.repair
@@ -51,7 +51,7 @@ def ways(config: PruneConfig, data: Dataset | None) -> list[Way]:
 
 def prune_channels(
     model: ir.Model,
-    config: PruneConfig,
+    config: CutOptions,
     ratio: float | None,
     data: Dataset | None,
     *,

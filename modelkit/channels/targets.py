@@ -8,6 +8,9 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from modelkit.channels.costs import Costs
+from modelkit.channels.search import Plan, choose, equal, ranked, searched
+from modelkit.channels.survey import Survey
 from modelkit.decision import Decision
 from modelkit.errors import ModelError
 from modelkit.graph.channels import cut
@@ -16,9 +19,6 @@ from modelkit.graph.run import session_of
 from modelkit.graph.verify import random_feeds
 from modelkit.measure.latency import compare
 from modelkit.progress import Progress
-from modelkit.prune.channels.costs import Costs
-from modelkit.prune.channels.search import Plan, choose, equal, ranked, searched
-from modelkit.prune.channels.survey import Survey
 from modelkit.runtime import input_specs, ready_run
 
 _TIMINGS = 5  # cut models that are timed to find the MACs at which the latency is reached

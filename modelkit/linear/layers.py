@@ -10,8 +10,7 @@ import onnx_ir as ir
 from modelkit.graph.edit import add_initializer, owner_of
 from modelkit.graph.layers import Role, weight_uses
 from modelkit.graph.tensors import attribute_float, attribute_int, constant_of
-from modelkit.prune.matrix import Layer, Reading, layer_of, readings_of
-from modelkit.prune.select import PRUNABLE
+from modelkit.linear.matrix import MATRIX_ROLES, Layer, Reading, layer_of, readings_of
 
 _FITTED = {Role.CONV_WEIGHT, Role.GEMM_WEIGHT, Role.MATMUL_WEIGHT}
 
@@ -129,7 +128,7 @@ def observable_layers(model: ir.Model) -> dict[str, Layer]:
     """Every layer whose inputs can be observed, recurrent ones too, by the name of the weight."""
     found = {}
     for use in weight_uses(model):
-        if use.role in PRUNABLE and use.channel_axis is not None:
+        if use.role in MATRIX_ROLES and use.channel_axis is not None:
             layer = layer_of(use)
             if not isinstance(readings_of(layer, model), str):
                 found[layer.name] = layer

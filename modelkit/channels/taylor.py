@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from modelkit.channels.importance import atom_members
 from modelkit.data.dataset import Dataset
 from modelkit.errors import ModelError
 from modelkit.graph.channels import Group
-from modelkit.prune.channels.importance import atom_members
 from modelkit.train.gradients import weight_gradients
 
 
