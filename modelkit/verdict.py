@@ -85,6 +85,9 @@ def size_problem(trial: Trial, limits: Limits) -> str | None:
     wanted = limits.budget.min_ratio
     if wanted is not None and not rule.min_ratio(wanted, limits.original_bytes, bytes_now).ok:
         return f"only {factor(ratio)} smaller, {factor(wanted)} wanted"
+    most = limits.budget.max_size
+    if most is not None and not rule.max_size(most, bytes_now).ok:
+        return f"takes {size(bytes_now)}, {size(most)} allowed"
     return None
 
 
@@ -229,6 +232,8 @@ def gates(
         found.append(rule.max_drop(budget.max_drop, loss, agreement))
     if budget.min_ratio is not None:
         found.append(rule.min_ratio(budget.min_ratio, before["file_bytes"], after["file_bytes"]))
+    if budget.max_size is not None:
+        found.append(rule.max_size(budget.max_size, after["file_bytes"]))
     if budget.min_speedup is not None:
         found.append(rule.min_speedup(budget.min_speedup, speedup))
     if budget.max_latency is not None:

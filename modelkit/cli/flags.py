@@ -106,6 +106,10 @@ MaxLatencyOption = Annotated[
     str | None,
     typer.Option("--max-latency", metavar="TIME", help="Longest median latency of a batch: 5ms."),
 ]
+MaxSizeOption = Annotated[
+    str | None,
+    typer.Option("--max-size", metavar="SIZE", help="Most bytes of the artifact: 100kB."),
+]
 ThreadsOption = Annotated[
     str | None,
     typer.Option("--threads", metavar="N", help="Threads of a timed inference (1)."),

@@ -37,9 +37,7 @@ def command(
     min_ratio: f.MinRatioOption = None,
     min_speedup: f.MinSpeedupOption = None,
     max_latency: f.MaxLatencyOption = None,
-    max_size: Annotated[
-        str | None, typer.Option("--max-size", metavar="SIZE", help="Most bytes of the artifact: 100kB.")
-    ] = None,
+    max_size: f.MaxSizeOption = None,
     threads: f.ThreadsOption = None,
     sets: f.SetOption = None,
     cache: Annotated[
