@@ -11,6 +11,7 @@ from modelkit.commands import make_job, maker_of
 from modelkit.compare_config import CompareConfig as CompareConfig
 from modelkit.compare_config import EvaluateConfig as EvaluateConfig
 from modelkit.config import Resolved, resolve
+from modelkit.distill.config import DistillConfig
 from modelkit.folders import folder_request as folder_request
 from modelkit.folders import run_folder as run_folder
 from modelkit.progress import Progress, silent
@@ -118,6 +119,54 @@ def prune(
         force=force,
         html=html,
         loading=loading,
+    )
+    return run(job, progress)
+
+
+def distill(
+    teacher: str | Path,
+    *,
+    output: str | Path | None = None,
+    data: str | Path,
+    test: str | Path | None = None,
+    config: Resolved[DistillConfig] | Mapping[str, Any] | None = None,
+    force: bool = False,
+    html: bool = False,
+    loading: Loading = Loading(),  # noqa: B008 - frozen
+    resume: bool = False,
+    progress: Progress = silent,
+) -> Report:
+    """Train a small student on what a large teacher says, and tell whether that helped.
+
+    Args:
+        teacher: An ONNX file or a checkpoint.
+        output: Where the student goes; by default beside the teacher, as ``<stem>.distilled.onnx``.
+        data: Inputs to train on, with labels or without: npz, folder, csv, parquet, images (see docs/data.md).
+        test: Labelled inputs for the final figures only.
+        config: Options as dotted keys (``{"ratio": 0.25, "training.epochs": 30}``), or already resolved.
+        force: Whether to overwrite an artifact that exists.
+        html: Whether to write the report as a page for the browser too.
+        loading: For a checkpoint its architecture, inputs and trust (see docs/checkpoints.md).
+        resume: Whether to go on from what an interrupted run with the same output left.
+        progress: Told how far the work is.
+
+    Returns:
+        The report; the artifact and the report's files are written.
+
+    Raises:
+        ModelkitError: With a message, a hint and an exit code; see modelkit.errors.
+    """
+    job = make_job(
+        "distill",
+        teacher,
+        output=output,
+        data=data,
+        test=test,
+        config=config,
+        force=force,
+        html=html,
+        loading=loading,
+        resume=resume,
     )
     return run(job, progress)
 

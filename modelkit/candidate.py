@@ -22,10 +22,14 @@ class Candidate:
     Attributes:
         name: What a person reads in the table of what was tried.
         apply: Changes a model in place (it is handed a copy) and returns its decisions.
+        sketch: The same without what takes long, for a plan; None where nothing does.
+        only_compared: Whether it is only measured beside the others, and never chosen.
     """
 
     name: str
     apply: Callable[[ir.Model, Progress], list[Decision]]
+    sketch: Callable[[ir.Model, Progress], list[Decision]] | None = None
+    only_compared: bool = False
 
 
 @dataclass
@@ -34,8 +38,10 @@ class Trial:
 
     Attributes:
         name: The candidate's name.
-        status: "tried", then "chosen", or "rejected"; "failed" where it could not be made.
+        status: "tried", then "chosen", or "rejected"; "failed" where it could not be made; "compared" where it is
+            only measured beside the others.
         reason: Why it was rejected, failed or chosen.
+        hint: What to do about it, where it failed; "" where nothing is known to help.
         missed: Which limit it was rejected for: "quality", "size" or "latency"; "" where it was not.
         path: The model on disk; None where it failed.
         decisions: What was done to each tensor or node.
@@ -51,6 +57,7 @@ class Trial:
     name: str
     status: str = "tried"
     reason: str = ""
+    hint: str = ""
     missed: str = ""
     path: Path | None = None
     decisions: list[Decision] = field(default_factory=list)

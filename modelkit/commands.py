@@ -9,6 +9,7 @@ from typing import Any
 
 from modelkit.checkpoint.loading import Loading
 from modelkit.config import Resolved, resolve
+from modelkit.distill.config import DistillConfig
 from modelkit.job import Job, Maker
 from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
@@ -22,31 +23,39 @@ class Command:
     Attributes:
         schema: Its config.
         suffix: What the artifact's name has before ``.onnx``, by the config: "int8", "pruned".
-        maker: Gives what makes its algorithm, once the model and its data are known; imports the algorithms.
+        maker: Gives what makes a job's algorithm, once the model and its data are known; imports the algorithms.
         safe: Whether the built-in limits hold where no budget is set.
         training: Whether it trains, and so gets most of the data.
         writes_back: Whether a state dict that the model came from is written back with the same changes.
+        reads: Files that its config names.
     """
 
     schema: type[TransformConfig]
     suffix: Callable[[Any], str]
-    maker: Callable[[Any], Maker]
+    maker: Callable[[Job], Maker]
     safe: Callable[[Any], bool]
     training: Callable[[Any], bool]
     writes_back: bool = False
+    reads: Callable[[Any], list[Path]] = lambda config: []
 
 
-def _quantizer(config: QuantizeConfig) -> Maker:
+def _quantizer(job: Job) -> Maker:
     from modelkit.measure.machine import int8_kind
     from modelkit.quantize.auto import Quantizer
 
-    return lambda model, data: Quantizer(model, config, data, int8_kind())
+    return lambda model, data: Quantizer(model, job.options.value, data, int8_kind())
 
 
-def _pruner(config: PruneConfig) -> Maker:
+def _pruner(job: Job) -> Maker:
     from modelkit.prune.auto import Pruner
 
-    return lambda model, data: Pruner(model, config, data)
+    return lambda model, data: Pruner(model, job.options.value, data)
+
+
+def _distiller(job: Job) -> Maker:
+    from modelkit.distill.auto import Distiller
+
+    return lambda model, data: Distiller(model, job.options.value, data, job.work, job.kept)
 
 
 def _bits(config: QuantizeConfig) -> str:
@@ -71,6 +80,14 @@ COMMANDS: dict[str, Command] = {
         training=lambda config: config.finetune.epochs > 0,
         writes_back=True,
     ),
+    "distill": Command(
+        schema=DistillConfig,
+        suffix=lambda config: "distilled",
+        maker=_distiller,
+        safe=lambda config: False,
+        training=lambda config: True,
+        reads=lambda config: config.files,
+    ),
 }
 
 
@@ -90,6 +107,7 @@ def make_job(
     force: bool = False,
     html: bool = False,
     loading: Loading = Loading(),  # noqa: B008 - frozen
+    resume: bool = False,
 ) -> Job:
     """Describe a run of a command without starting it.
 
@@ -103,6 +121,7 @@ def make_job(
         force: Whether to overwrite an artifact that exists.
         html: Whether to write the report as a page for the browser too.
         loading: For a checkpoint its architecture, inputs and trust.
+        resume: Whether to go on from what an interrupted run left.
 
     Raises:
         ConfigError: The config has values that the command does not take.
@@ -125,9 +144,11 @@ def make_job(
         training=found.training(options),
         writes_back=found.writes_back,
         loading=loading,
+        reads=tuple(found.reads(options)),
+        resume=resume,
     )
 
 
 def maker_of(job: Job) -> Maker:
     """Return what makes a job's algorithm once the model and its data are known."""
-    return COMMANDS[job.command].maker(job.options.value)
+    return COMMANDS[job.command].maker(job)

@@ -155,6 +155,8 @@ def pick(
 ) -> Trial | None:
     """Mark every trial "chosen", "rejected" (with the reason) or "tried"; return the chosen one.
 
+    What failed, or is only compared, stays as it is.
+
     Among candidates of the same size whose speed-ups cannot be told apart, those that the labels show to be worse
     than another, beyond chance, are left out; of the rest the one with the least noise wins.
 
@@ -166,7 +168,7 @@ def pick(
     """
     good: list[Trial] = []
     for trial in trials:
-        if trial.status == "failed":
+        if trial.status in ("failed", "compared"):
             continue
         reason = problem(trial)
         trial.status, trial.reason = ("tried", "") if reason is None else ("rejected", reason)

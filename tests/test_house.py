@@ -18,6 +18,7 @@ from modelkit import templates
 from modelkit.api import CompareConfig, EvaluateConfig
 from modelkit.automl.config import AutomlConfig
 from modelkit.config import json_schema, resolve
+from modelkit.distill.config import DistillConfig
 from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
 from modelkit.recipe.config import RecipeConfig
@@ -29,7 +30,7 @@ MODULES = sorted((ROOT / "modelkit").rglob("*.py"))
 TEMPLATES = sorted(path for path in (ROOT / "configs").glob("*/*.yaml") if path.parent.name != "rules")
 SCHEMAS = {
     **{"automl": AutomlConfig, "compare": CompareConfig, "evaluate": EvaluateConfig},
-    **{"prune": PruneConfig, "quantize": QuantizeConfig, "run": RecipeConfig},
+    **{"distill": DistillConfig, "prune": PruneConfig, "quantize": QuantizeConfig, "run": RecipeConfig},
 }
 # A recipe without steps is none.
 LEAST: dict[str, dict[str, Any]] = {"run": {"steps": [{"command": "quantize"}]}}
@@ -80,6 +81,7 @@ def test_files_are_short_and_say_what_they_do(path: Path) -> None:
         (["--version"], 0),
         (["quantize", "--help"], 0),
         (["prune", "--help"], 0),
+        (["distill", "--help"], 0),
         (["run", "--help"], 0),
         (["inspect", "--help"], 0),
         (["evaluate", "--help"], 0),

@@ -23,6 +23,7 @@ ENTRY = "modelkit.task:perform"
 _WARM = {
     "quantize": ("modelkit.pipeline", "modelkit.quantize.auto", "onnxruntime"),
     "prune": ("modelkit.pipeline", "modelkit.prune.auto", "onnxruntime"),
+    "distill": ("modelkit.pipeline", "modelkit.distill.auto", "onnxruntime"),
     "run": ("modelkit.recipe.run", "onnxruntime"),
     "inspect": ("modelkit.graph.facts", "modelkit.graph.load", "modelkit.measure.size"),
     "evaluate": ("modelkit.compare", "onnxruntime"),

@@ -18,7 +18,7 @@ CommandArgument = Annotated[
     str,
     typer.Argument(
         metavar="COMMAND",
-        help="The command whose config is wanted: quantize, prune, run, automl, evaluate, compare or rules.",
+        help="The command whose config is wanted: quantize, prune, distill, run, automl, evaluate, compare or rules.",
         show_default=False,
     ),
 ]

@@ -32,6 +32,7 @@ class Given:
     as_json: bool
     quiet: bool
     verbose: bool
+    resume: bool = False
 
 
 def transform(command: str, model: Path, options: Resolved[Any], folder: FolderFlags, given: Given) -> None:
@@ -57,6 +58,7 @@ def transform(command: str, model: Path, options: Resolved[Any], folder: FolderF
         force=given.force,
         html=given.html,
         loading=given.loading,
+        resume=given.resume,
     )
     run_job(job, given)
 

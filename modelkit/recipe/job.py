@@ -10,10 +10,10 @@ from typing import Any
 from modelkit.checkpoint.loading import Loading
 from modelkit.commands import COMMANDS
 from modelkit.config import Resolved, resolve
-from modelkit.job import Job
+from modelkit.job import HIDDEN, Job
 from modelkit.recipe.config import RUN, RecipeConfig, step_options
 
-_CACHE = Path(".modelkit") / "cache"
+_CACHE = Path(HIDDEN) / "cache"
 
 
 @dataclass(frozen=True)

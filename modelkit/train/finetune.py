@@ -35,6 +35,7 @@ def finetune(
     progress: Progress = silent,
     seed: int = 0,
     folder: Path | None = None,
+    action: str = "fine-tuned",
 ) -> tuple[list[Decision], History]:
     """Train a model's weights in place.
 
@@ -50,6 +51,7 @@ def finetune(
         progress: Told after each step.
         seed: Seed of everything random.
         folder: Where to keep a checkpoint, and to go on from the one of the same run.
+        action: What the decisions call it.
 
     Returns:
         One decision for each initializer that changed, and what happened.
@@ -89,18 +91,17 @@ def finetune(
     )
     changed = write_back(module, model)
     after = named_weights(module)
-    decisions = [
-        _decision(name, before[name], after[name].detach().numpy(), history) for name in changed if name in before
-    ]
+    weights = [name for name in changed if name in before]
+    decisions = [_decision(name, action, before[name], after[name].detach().numpy(), history) for name in weights]
     return decisions, history
 
 
-def _decision(name: str, old: np.ndarray, new: np.ndarray, history: History) -> Decision:
+def _decision(name: str, action: str, old: np.ndarray, new: np.ndarray, history: History) -> Decision:
     size = float(np.linalg.norm(old.astype(np.float64)))
     change = float(np.linalg.norm(new.astype(np.float64) - old.astype(np.float64)))
     return Decision(
         name,
-        "fine-tuned",
+        action,
         f"weights of epoch {history.best} of {history.epochs[-1].number}, by {history.loss}",
         {
             "relative_change": round(change / size, 6) if size else 0.0,

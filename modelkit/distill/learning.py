@@ -1,0 +1,101 @@
+"""A student learns: from the teacher's outputs with labels or without, or, to compare, from the labels alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from modelkit.data.dataset import Dataset
+from modelkit.decision import Decision
+from modelkit.distill.config import DistillConfig
+from modelkit.graph.run import session_of
+from modelkit.graph.stripped import model_digest
+from modelkit.progress import Progress
+from modelkit.train.config import TrainOptions
+from modelkit.train.history import note, summary
+
+if TYPE_CHECKING:
+    from modelkit.train.teacher import Teacher
+
+
+@dataclass
+class Learning:
+    """Trains students of one teacher.
+
+    Attributes:
+        teacher: The normalised teacher.
+        config: The resolved options.
+        data: What to train on.
+        work: Where checkpoints are kept while a training runs.
+        kept: Where the teacher's outputs are kept for later runs.
+        trainings: How many trainings share the time that there is.
+    """
+
+    teacher: ir.Model
+    config: DistillConfig
+    data: Dataset
+    work: Path
+    kept: Path
+    trainings: int = 1
+
+    def distil(self, student: ir.Model, name: str, progress: Progress) -> list[Decision]:
+        """Train a student in place on what the teacher says.
+
+        Args:
+            student: A network whose outputs are like the teacher's.
+            name: Of the training; the same one goes on from where it was interrupted.
+            progress: Told after each step.
+
+        Raises:
+            ModelError: An operator cannot be trained, or the outputs do not fit.
+            DataError: The labels do not fit the outputs.
+        """
+        return self._train(student, self._options, self._followed, name, "distilled", progress)
+
+    def alone(self, student: ir.Model, name: str, progress: Progress) -> list[Decision]:
+        """Train a student in place for as long, on the labels only; see `distil`."""
+        loss = "auto" if self._options.loss == "distill" else self._options.loss
+        options = self._options.model_copy(update={"alpha": 1.0, "loss": loss})
+        return self._train(student, options, None, name, "trained", progress)
+
+    def _train(
+        self,
+        student: ir.Model,
+        options: TrainOptions,
+        teacher: Teacher | None,
+        name: str,
+        action: str,
+        progress: Progress,
+    ) -> list[Decision]:
+        from modelkit.train.finetune import finetune
+
+        decisions, history = finetune(
+            student,
+            self.data,
+            options,
+            teacher=teacher,
+            progress=progress,
+            seed=self.config.seed,
+            folder=self.work / name,
+            action=action,
+        )
+        note(student, history)
+        return [summary(history, action), *decisions]
+
+    @property
+    def _options(self) -> TrainOptions:
+        options = self.config.training
+        if self.config.time is None:
+            return options
+        return options.model_copy(update={"time_limit": self.config.time / self.trainings})
+
+    @cached_property
+    def _followed(self) -> Teacher:
+        from modelkit.train.teacher import Teacher
+
+        session = session_of(self.teacher, threads=self._options.threads)
+        return Teacher(session, key=model_digest(self.teacher), folder=self.kept)
