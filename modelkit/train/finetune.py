@@ -13,6 +13,7 @@ from modelkit.decision import Decision
 from modelkit.errors import DataError
 from modelkit.progress import Progress, silent
 from modelkit.train.config import TrainOptions
+from modelkit.train.follow import Follow
 from modelkit.train.history import History
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def finetune(
     *,
     validation: Dataset | None = None,
     teacher: Teacher | None = None,
+    follow: Follow = Follow(),  # noqa: B008 - frozen
     masks: Mapping[str, np.ndarray] | None = None,
     keep_zeros: bool = False,
     on_step: StepHook | None = None,
@@ -45,6 +47,7 @@ def finetune(
         options: How to train.
         validation: Samples that choose the best epoch; by default a part of `data`.
         teacher: The original, to follow; needed without labels.
+        follow: How the teacher is followed.
         masks: Name of an initializer -> array of its shape; what is 0 there stays exactly 0.
         keep_zeros: Whether all zeros of weights with two or more dimensions stay, besides those of `masks`.
         on_step: Called after each step, may tighten the masks (see `modelkit.train.stepper.StepHook`).
@@ -83,6 +86,7 @@ def finetune(
         options,
         validation=validation,
         teacher=teacher,
+        follow=follow,
         masks=kept,
         on_step=on_step,
         progress=progress,
