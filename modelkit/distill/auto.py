@@ -12,14 +12,18 @@ import onnx_ir as ir
 
 from modelkit.candidate import Candidate, Trial
 from modelkit.data.dataset import Dataset
+from modelkit.data.open import open_dataset
 from modelkit.decision import Decision
 from modelkit.distill.config import DistillConfig
 from modelkit.distill.learning import Learning
-from modelkit.distill.student import Deriver, Student
+from modelkit.distill.student import Deriver, Given, Source, Student
 from modelkit.errors import UsageError
 from modelkit.graph.edit import become
+from modelkit.graph.normalise import normalise
+from modelkit.graph.run import session_of
 from modelkit.options import Objective
 from modelkit.progress import Progress
+from modelkit.runtime import input_specs
 
 
 @dataclass
@@ -49,6 +53,7 @@ class Distiller:
             ModelError: No student can be had.
         """
         self._students.check()
+        self._learning.check()
         return [self._distilled(self.config.ratio)]
 
     def refine(self, trials: list[Trial], progress: Progress) -> list[Candidate]:
@@ -75,7 +80,7 @@ class Distiller:
 
         def apply(model: ir.Model, progress: Progress) -> list[Decision]:
             made = sketch(model, progress)
-            return [*made, *self._learning.distil(model, f"{ratio:g}", progress)]
+            return [*made, *self._learning.distil(model, f"{ratio:g}", progress), *normalise(model)]
 
         return Candidate(name, apply, sketch)
 
@@ -85,7 +90,9 @@ class Distiller:
 
         def apply(model: ir.Model, progress: Progress) -> list[Decision]:
             made = _take(model, self._students.make(ratio, progress))
-            return [*made, *self._learning.alone(model, f"{ratio:g} alone", progress)] if labelled else made
+            if labelled:
+                made += self._learning.alone(model, f"{ratio:g} alone", progress)
+            return [*made, *normalise(model)]
 
         return Candidate("student alone" if labelled else "student, untrained", apply, only_compared=True)
 
@@ -99,13 +106,24 @@ class Distiller:
         return self.data
 
     @cached_property
-    def _students(self) -> Deriver:
+    def _students(self) -> Source:
+        if self.config.student is not None:
+            return Given(Path(self.config.student), self.model, allow_larger=self.config.allow_larger)
         return Deriver(self.model, self.config, self._data)
+
+    @cached_property
+    def _unlabelled(self) -> Dataset | None:
+        if self.config.unlabelled is None:
+            return None
+        specs = input_specs(session_of(self.model))
+        found = open_dataset(self.config.unlabelled, specs=specs, preprocess=self.config.preprocess)
+        found.labels = None
+        return found
 
     @cached_property
     def _learning(self) -> Learning:
         trainings = 2 if self.config.baseline and self._data.has_labels else 1
-        return Learning(self.model, self.config, self._data, self.work, self.kept, trainings)
+        return Learning(self.model, self.config, self._data, self.work, self.kept, trainings, self._unlabelled)
 
 
 def _take(model: ir.Model, student: Student) -> list[Decision]:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from modelkit.channels.config import Calibration, Structure
 from modelkit.config import Percent, Seconds
+from modelkit.options import Block
 from modelkit.train.config import TrainOptions
 from modelkit.transform_config import TransformConfig
 
@@ -22,10 +23,30 @@ class Training(TrainOptions):
     weight_decay: float = Field(0.0001, ge=0, le=10, description="decay of weights, decoupled for adamw; 0 is off")
 
 
+class Dist(Block):
+    """Weights of the method dist."""
+
+    between: float = Field(1.0, ge=0, description="weight of the relations between the classes of a sample")
+    within: float = Field(1.0, ge=0, description="weight of the relations between samples for a class")
+
+
+class Dkd(Block):
+    """Weights of the method dkd."""
+
+    target: float = Field(1.0, ge=0, description="weight of the target class against all others")
+    others: float = Field(8.0, ge=0, description="weight of how the other classes compare with one another")
+
+
 class DistillConfig(TransformConfig):
     """Options of `modelkit distill`: a small student learns from a large teacher."""
 
     method: Method = Field("logits", description="what of the teacher the student follows")
+    teachers: list[Path] = Field(
+        default_factory=list, description="ONNX files of further teachers; the student follows the mean of all"
+    )
+    weights: list[float] | None = Field(
+        None, description="weights of the teachers in the mean, that of the model itself first; equal by default"
+    )
     student: str | None = Field(
         None, description="an ONNX file, trained or not; by default the teacher with fewer channels"
     )
@@ -39,6 +60,14 @@ class DistillConfig(TransformConfig):
         True, description="also train the student without the teacher, to see whether distillation helped"
     )
     allow_larger: bool = Field(False, description="take a student with more parameters than the teacher")
+    unlabelled: Path | None = Field(
+        None, description="further inputs without labels, in any data format: the teacher answers for them"
+    )
+    numbers: Literal["auto", "mse", "huber", "cosine"] = Field(
+        "auto", description="how outputs that are no class scores follow; cosine is for embeddings"
+    )
+    dist: Dist = Field(default_factory=Dist)
+    dkd: Dkd = Field(default_factory=Dkd)
     time: Seconds | None = Field(
         None, gt=0, description="longest time for all training together, 90s, 5min; the best until then is written"
     )
@@ -49,7 +78,8 @@ class DistillConfig(TransformConfig):
     @property
     def files(self) -> list[Path]:
         """Files that are named here."""
-        return [] if self.student is None else [Path(self.student)]
+        given = [] if self.student is None else [Path(self.student)]
+        return [*given, *self.teachers, *([] if self.unlabelled is None else [self.unlabelled])]
 
     @model_validator(mode="after")
     def _one_student(self) -> DistillConfig:
@@ -57,4 +87,9 @@ class DistillConfig(TransformConfig):
             raise ValueError("ratio says how a student is cut out of the teacher, and student names one: give one")
         if self.time is not None and self.training.time_limit is not None:
             raise ValueError("time and training.time_limit both end the training: give one")
+        if self.weights is not None and len(self.weights) != len(self.teachers) + 1:
+            count = len(self.teachers) + 1
+            raise ValueError(f"weights has {len(self.weights)} numbers, and there are {count} teachers: give {count}")
+        if self.weights is not None and not all(0 < weight < 1e6 for weight in self.weights):
+            raise ValueError("weights of teachers are above 0")
         return self

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-IGNORED = -100
-"""Class id of positions that carry no label."""
+from modelkit.data.join import IGNORED as IGNORED
 
 # Probabilities below this have no logarithm worth a gradient; its reciprocal is still a float32.
 _SMALLEST = 1e-30

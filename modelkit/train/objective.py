@@ -114,6 +114,11 @@ class Objective:
                 outside = (targets < 0) | (targets >= logits.shape[1])
                 targets = targets.masked_fill(outside, losses.IGNORED)
             return losses.cross_entropy(logits, targets, smoothing=self.smoothing)
+        flat = labels.reshape(len(labels), -1)
+        known = (torch.isfinite(flat) & (flat != losses.IGNORED)).all(dim=1)
+        output, labels = output[known], labels[known]
+        if not len(labels):
+            return output.sum() * 0
         if self.loss == "bce":
             logits = losses.single_logits(output, probabilities=head.probabilities)
             return losses.binary(logits, labels.reshape(-1))
@@ -205,6 +210,7 @@ def plan_objective(
     if labels is None and options.loss not in ("auto", "distill"):
         raise DataError(f"the loss {options.loss} needs labels, and the data has none", hint="use the loss auto")
     hard, task, loss = None, Task.none, ""
+    labels = None if labels is None else _known(labels)
     if labels is not None:
         hard, task, loss = _hard_head(floats, labels, options.loss)
     hints: tuple[tuple[Head, str], ...] = ()
@@ -259,6 +265,15 @@ def _hard_head(outputs: Mapping[str, np.ndarray], labels: np.ndarray, wish: str)
         f"{what} of shape {list(labels.shape)} fit no output (of a sample: {shapes})",
         hint="class ids need an output of scores; other labels need one number for each number of the output",
     )
+
+
+def _known(labels: np.ndarray) -> np.ndarray | None:
+    """The labels of samples that have one; None where there are none."""
+    flat = labels.reshape(len(labels), -1)
+    missing = np.isnan(flat) if labels.dtype.kind == "f" else flat == losses.IGNORED
+    # Some positions of a sample may have none; a sample has none where all of them do.
+    known = labels[~missing.all(axis=1)]
+    return known if len(known) else None
 
 
 def _label_axis(shape: tuple[int, ...], labels: np.ndarray) -> int | None:
