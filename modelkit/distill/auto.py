@@ -16,6 +16,7 @@ from modelkit.data.open import open_dataset
 from modelkit.decision import Decision
 from modelkit.distill.config import DistillConfig
 from modelkit.distill.learning import Learning
+from modelkit.distill.search import TRIALS, Search
 from modelkit.distill.student import Deriver, Given, Source, Student
 from modelkit.errors import UsageError
 from modelkit.graph.edit import become
@@ -44,6 +45,7 @@ class Distiller:
     work: Path
     kept: Path
     _compared: bool = field(default=False, init=False)
+    _ratios: dict[str, float] = field(default_factory=dict, init=False)
 
     def candidates(self) -> list[Candidate]:
         """Return what to try first.
@@ -54,19 +56,30 @@ class Distiller:
         """
         self._students.check()
         self._learning.check()
-        return [self._distilled(self.config.ratio)]
+        return [self._distilled(self._search.first() if self.config.searches else self._ratio)]
 
     def refine(self, trials: list[Trial], progress: Progress) -> list[Candidate]:
-        """Return the student that is only compared, once it is known which one was chosen."""
-        if not self.config.baseline or self._compared or all(trial.status == "failed" for trial in trials):
+        """Return the next size to try inside a budget; then the student that is only compared, of the chosen size."""
+        if self._compared:
+            return []
+        if self.config.searches:
+            tried = [(self._ratios[trial.name], trial) for trial in trials]
+            ratio = self._search.next(tried)
+            if ratio is not None and ratio not in self._ratios.values():
+                return [self._distilled(ratio)]
+        made = [trial for trial in trials if trial.status != "failed"]
+        if not self.config.baseline or not made:
             return []
         self._compared = True
-        return [self._alone(self.config.ratio)]
+        best = next((trial for trial in made if trial.status == "chosen"), made[-1])
+        return [self._alone(self._ratios[best.name])]
 
     @property
     def objective(self) -> Objective:
-        """What is preferred: how small the student is was given, so that the best one is wanted."""
-        return "quality" if self.config.objective == "balanced" else self.config.objective
+        """What is preferred: the smallest where a loss is allowed, else the best of the size that is asked for."""
+        if self.config.objective != "balanced":
+            return self.config.objective
+        return "size" if self.config.searches and self.config.budget.max_drop is not None else "quality"
 
     def audit(self, path: Path, decisions: Sequence[Decision]) -> dict[str, Any] | None:
         """Nothing to say: students run in the kernels of the teacher."""
@@ -74,6 +87,7 @@ class Distiller:
 
     def _distilled(self, ratio: float) -> Candidate:
         name = f"{self.config.method}, {self._students.name(ratio)}"
+        self._ratios[name] = ratio
 
         def sketch(model: ir.Model, progress: Progress) -> list[Decision]:
             return _take(model, self._students.make(ratio, progress))
@@ -120,9 +134,18 @@ class Distiller:
         found.labels = None
         return found
 
+    @property
+    def _ratio(self) -> float:
+        return 0.5 if isinstance(self.config.ratio, str) else self.config.ratio
+
+    @cached_property
+    def _search(self) -> Search:
+        return Search(self._students, self.config, self.model, self._data)
+
     @cached_property
     def _learning(self) -> Learning:
-        trainings = 2 if self.config.baseline and self._data.has_labels else 1
+        several = self.config.searches and self.config.budget.max_drop is not None
+        trainings = (TRIALS if several else 1) + (self.config.baseline and self._data.has_labels)
         return Learning(self.model, self.config, self._data, self.work, self.kept, trainings, self._unlabelled)
 
 

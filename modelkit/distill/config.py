@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from modelkit.channels.config import Calibration, Structure
 from modelkit.config import Percent, Seconds
-from modelkit.options import Block
+from modelkit.options import Block, Budget
 from modelkit.train.config import TrainOptions
 from modelkit.transform_config import TransformConfig
 
@@ -50,11 +50,10 @@ class DistillConfig(TransformConfig):
     student: str | None = Field(
         None, description="an ONNX file, trained or not; by default the teacher with fewer channels"
     )
-    ratio: Percent = Field(
-        0.5,
-        gt=0,
-        le=1,
-        description="share of the teacher that a derived student keeps, 25% or 0.25; 1 is self-distillation",
+    ratio: Percent | Literal["auto"] = Field(
+        "auto",
+        description="share of the teacher that a derived student keeps, 25% or 0.25; 1 is self-distillation; auto is "
+        "a half, or inside a budget the smallest that holds",
     )
     baseline: bool = Field(
         True, description="also train the student without the teacher, to see whether distillation helped"
@@ -81,9 +80,21 @@ class DistillConfig(TransformConfig):
         given = [] if self.student is None else [Path(self.student)]
         return [*given, *self.teachers, *([] if self.unlabelled is None else [self.unlabelled])]
 
+    @property
+    def searches(self) -> bool:
+        """Whether the size of the student follows from the budget."""
+        return self.student is None and self.ratio == "auto" and self.budget != Budget()
+
+    @field_validator("ratio")
+    @classmethod
+    def _share(cls, value: float | str) -> float | str:
+        if isinstance(value, float) and not 0 < value <= 1:
+            raise ValueError(f"must be above 0 and at most 1 (100%), or auto, not {value:g}")
+        return value
+
     @model_validator(mode="after")
     def _one_student(self) -> DistillConfig:
-        if self.student is not None and "ratio" in self.model_fields_set:
+        if self.student is not None and self.ratio != "auto":
             raise ValueError("ratio says how a student is cut out of the teacher, and student names one: give one")
         if self.time is not None and self.training.time_limit is not None:
             raise ValueError("time and training.time_limit both end the training: give one")

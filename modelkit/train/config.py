@@ -64,7 +64,9 @@ class TrainOptions(Block):
     )
     threads: int = Field(0, ge=0, le=1024, description="threads that torch may use; 0 lets torch choose")
     time_limit: Seconds | None = Field(
-        None, gt=0, description="longest training time, 90s, 10min, 2h; the best weights until then count"
+        None,
+        gt=0,
+        description="longest training time, 90s, 10min, 2h: the rate is down by then, the best weights count",
     )
 
     @model_validator(mode="after")

@@ -118,6 +118,7 @@ class Run:
             state.spent += time.monotonic() - began
         else:
             state.rate = self.options.learning_rate
+        state.prepared = state.spent
 
     def _epoch(self) -> None:
         state = self.state
@@ -126,7 +127,7 @@ class Run:
         self.stepper.module.train()
         done = (state.epoch - 1) * self.training.steps
         for batches in self.training.training(state.epoch, state.step, self.augment):
-            rate = rate_at(done + state.step, self.total, self.options, state.rate)
+            rate = rate_at(done + state.step, self._horizon(done + state.step, began), self.options, state.rate)
             # Layers that draw random numbers draw the same ones after a resumption.
             loss = self.stepper.step(batches, rate, (self.seed << 32) + done + state.step)
             state.first_loss = loss if state.first_loss is None else state.first_loss
@@ -141,8 +142,17 @@ class Run:
                 break
             self._maybe_save(time.monotonic() - began)
         mean = state.loss_sum / max(1, state.step)
-        rate = rate_at(max(0, done + state.step - 1), self.total, self.options, state.rate)
+        last = max(0, done + state.step - 1)
+        rate = rate_at(last, self._horizon(last, began), self.options, state.rate)
         self._end_epoch(state.epoch, mean, rate, began)
+
+    def _horizon(self, step: int, began: float) -> int:
+        """Steps by whose end the learning rate is down: all, or as many as the time allows at the pace so far."""
+        limit, state = self.options.time_limit, self.state
+        used = state.spent + time.monotonic() - began - state.prepared
+        if limit is None or not step or used <= 0:
+            return self.total
+        return min(self.total, max(step + 1, int(step * (limit - state.prepared) / used)))
 
     def _call_hook(self, step: int) -> None:
         if self.stepper.call(self.on_step, step, self.total):
