@@ -14,10 +14,12 @@ from modelkit.candidate import Candidate, Trial
 from modelkit.data.dataset import Dataset
 from modelkit.data.open import open_dataset
 from modelkit.decision import Decision
+from modelkit.distill.assistant import Assistant
 from modelkit.distill.config import DistillConfig
 from modelkit.distill.learning import Learning
 from modelkit.distill.search import TRIALS, Search
 from modelkit.distill.student import Deriver, Given, Source, Student
+from modelkit.distill.teachers import Teachers
 from modelkit.errors import UsageError
 from modelkit.graph.edit import become
 from modelkit.graph.normalise import normalise
@@ -56,6 +58,8 @@ class Distiller:
         """
         self._students.check()
         self._learning.check()
+        if self._assistant is not None:
+            self._assistant.deriver.check()
         return [self._distilled(self._search.first() if self.config.searches else self._ratio)]
 
     def refine(self, trials: list[Trial], progress: Progress) -> list[Candidate]:
@@ -94,7 +98,11 @@ class Distiller:
 
         def apply(model: ir.Model, progress: Progress) -> list[Decision]:
             made = sketch(model, progress)
-            return [*made, *self._learning.distil(model, f"{ratio:g}", progress), *normalise(model)]
+            if self._assistant is not None:
+                made += self._assistant.distil(model, ratio, f"{ratio:g}", progress)
+            else:
+                made += self._learning.distil(model, f"{ratio:g}", progress)
+            return [*made, *normalise(model)]
 
         return Candidate(name, apply, sketch)
 
@@ -143,10 +151,20 @@ class Distiller:
         return Search(self._students, self.config, self.model, self._data)
 
     @cached_property
+    def _assistant(self) -> Assistant | None:
+        if self.config.assistant is None:
+            return None
+        source = self._students
+        deriver = source if isinstance(source, Deriver) else Deriver(self.model, self.config, self._data)
+        return Assistant(deriver, self._learning, self.config)
+
+    @cached_property
     def _learning(self) -> Learning:
         several = self.config.searches and self.config.budget.max_drop is not None
-        trainings = (TRIALS if several else 1) + (self.config.baseline and self._data.has_labels)
-        return Learning(self.model, self.config, self._data, self.work, self.kept, trainings, self._unlabelled)
+        trainings = (TRIALS if several else 1) * (2 if self.config.assistant is not None else 1)
+        trainings += self.config.baseline and self._data.has_labels
+        teachers = Teachers(self.model, self.config, self.kept)
+        return Learning(teachers, self.config, self._data, self.work, trainings, self._unlabelled)
 
 
 def _take(model: ir.Model, student: Student) -> list[Decision]:

@@ -37,6 +37,17 @@ class Dkd(Block):
     others: float = Field(8.0, ge=0, description="weight of how the other classes compare with one another")
 
 
+class Features(Block):
+    """Tensors inside that follow the teacher's (methods features and attention)."""
+
+    pairs: dict[str, str] = Field(
+        default_factory=dict,
+        description="names in the student with those in the teacher; else they are found",
+    )
+    most: int = Field(3, ge=1, le=100, description="pairs that are found by themselves at most")
+    weight: float = Field(1.0, gt=0, description="weight of the pairs' loss beside that of the outputs")
+
+
 class DistillConfig(TransformConfig):
     """Options of `modelkit distill`: a small student learns from a large teacher."""
 
@@ -59,6 +70,11 @@ class DistillConfig(TransformConfig):
         True, description="also train the student without the teacher, to see whether distillation helped"
     )
     allow_larger: bool = Field(False, description="take a student with more parameters than the teacher")
+    assistant: Percent | Literal["auto"] | None = Field(
+        None,
+        description="share of the teacher that a network between it and the student keeps, which learns first; auto is "
+        "halfway by ratio",
+    )
     unlabelled: Path | None = Field(
         None, description="further inputs without labels, in any data format: the teacher answers for them"
     )
@@ -67,6 +83,7 @@ class DistillConfig(TransformConfig):
     )
     dist: Dist = Field(default_factory=Dist)
     dkd: Dkd = Field(default_factory=Dkd)
+    features: Features = Field(default_factory=Features)
     time: Seconds | None = Field(
         None, gt=0, description="longest time for all training together, 90s, 5min; the best until then is written"
     )
@@ -85,9 +102,9 @@ class DistillConfig(TransformConfig):
         """Whether the size of the student follows from the budget."""
         return self.student is None and self.ratio == "auto" and self.budget != Budget()
 
-    @field_validator("ratio")
+    @field_validator("ratio", "assistant")
     @classmethod
-    def _share(cls, value: float | str) -> float | str:
+    def _share(cls, value: float | str | None) -> float | str | None:
         if isinstance(value, float) and not 0 < value <= 1:
             raise ValueError(f"must be above 0 and at most 1 (100%), or auto, not {value:g}")
         return value
@@ -96,6 +113,8 @@ class DistillConfig(TransformConfig):
     def _one_student(self) -> DistillConfig:
         if self.student is not None and self.ratio != "auto":
             raise ValueError("ratio says how a student is cut out of the teacher, and student names one: give one")
+        if self.assistant == "auto" and self.student is not None:
+            raise ValueError("assistant: auto goes by the ratio of a derived student: give its share, such as 50%")
         if self.time is not None and self.training.time_limit is not None:
             raise ValueError("time and training.time_limit both end the training: give one")
         if self.weights is not None and len(self.weights) != len(self.teachers) + 1:

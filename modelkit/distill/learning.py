@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
@@ -14,36 +12,31 @@ from modelkit.data.join import Joined
 from modelkit.data.split import SPLIT_FROM, split
 from modelkit.decision import Decision
 from modelkit.distill.config import DistillConfig
-from modelkit.graph.run import session_of
-from modelkit.graph.stripped import model_digest
+from modelkit.distill.pairing import pair
+from modelkit.distill.teachers import Teachers
 from modelkit.progress import Progress
 from modelkit.train.config import TrainOptions
 from modelkit.train.follow import Follow
 from modelkit.train.history import note, summary
 
-if TYPE_CHECKING:
-    from modelkit.train.teacher import Teacher
-
 
 @dataclass
 class Learning:
-    """Trains students of one teacher.
+    """Trains students of one teacher, or several.
 
     Attributes:
-        teacher: The normalised teacher.
+        teachers: Whom they follow.
         config: The resolved options.
         data: What to train on.
         work: Where checkpoints are kept while a training runs.
-        kept: Where the teacher's outputs are kept for later runs.
         trainings: How many trainings share the time that there is.
         unlabelled: Further inputs, which only the teacher answers for.
     """
 
-    teacher: ir.Model
+    teachers: Teachers
     config: DistillConfig
     data: Dataset
     work: Path
-    kept: Path
     trainings: int = 1
     unlabelled: Dataset | None = None
 
@@ -53,7 +46,7 @@ class Learning:
         Raises:
             ModelError: Says which one, and what it takes or gives.
         """
-        self._followed.run(next(iter(self.data.batches(1))).inputs)
+        self.teachers.together().run(next(iter(self.data.batches(1))).inputs)
 
     def distil(self, student: ir.Model, name: str, progress: Progress) -> list[Decision]:
         """Train a student in place on what the teacher says.
@@ -63,47 +56,49 @@ class Learning:
             name: Of the training; the same one goes on from where it was interrupted.
             progress: Told after each step.
 
+        Returns:
+            A decision for the whole, for each pair of tensors, and for each weight.
+
         Raises:
-            ModelError: An operator cannot be trained, or the outputs do not fit.
+            ModelError: An operator cannot be trained, or outputs or paired tensors do not fit.
             DataError: The labels do not fit the outputs.
         """
-        return self._train(student, self.data, self._options, self._followed, name, "distilled", progress)
-
-    def alone(self, student: ir.Model, name: str, progress: Progress) -> list[Decision]:
-        """Train a student in place for as long, on the labels only; see `distil`."""
-        loss = "auto" if self._options.loss == "distill" else self._options.loss
-        options = self._options.model_copy(update={"alpha": 1.0, "loss": loss})
-        return self._train(student, self.data, options, None, name, "trained", progress)
-
-    def _train(
-        self,
-        student: ir.Model,
-        data: Dataset,
-        options: TrainOptions,
-        teacher: Teacher | None,
-        name: str,
-        action: str,
-        progress: Progress,
-    ) -> list[Decision]:
         from modelkit.train.finetune import finetune
 
-        validation = None
-        if teacher is not None and self.unlabelled is not None:
-            data, validation = self._joined(self.unlabelled, options)
+        options, (data, validation) = self._options, self._samples()
+        follow, paired = self._follow(student)
         decisions, history = finetune(
             student,
             data,
             options,
             validation=validation,
-            teacher=teacher,
-            follow=self._follow,
+            teacher=self.teachers.together([hint.teacher for hint in follow.hints]),
+            follow=follow,
             progress=progress,
             seed=self.config.seed,
             folder=self.work / name,
-            action=action,
+            action="distilled",
         )
         note(student, history)
-        return [summary(history, action), *decisions]
+        return [summary(history, "distilled"), *paired, *decisions]
+
+    def alone(self, student: ir.Model, name: str, progress: Progress) -> list[Decision]:
+        """Train a student in place for as long on the labels only; see `distil`."""
+        from modelkit.train.finetune import finetune
+
+        loss = "auto" if self._options.loss == "distill" else self._options.loss
+        options = self._options.model_copy(update={"alpha": 1.0, "loss": loss})
+        decisions, history = finetune(
+            student,
+            self.data,
+            options,
+            progress=progress,
+            seed=self.config.seed,
+            folder=self.work / name,
+            action="trained",
+        )
+        note(student, history)
+        return [summary(history, "trained"), *decisions]
 
     @property
     def _options(self) -> TrainOptions:
@@ -112,31 +107,27 @@ class Learning:
             return options
         return options.model_copy(update={"time_limit": self.config.time / self.trainings})
 
-    def _joined(self, more: Dataset, options: TrainOptions) -> tuple[Dataset, Dataset | None]:
-        """Training samples with the unlabelled ones behind, and the samples that choose the best epoch."""
-        if not options.validation or self.data.count < SPLIT_FROM:
-            return Joined([self.data, more]), self.data if options.validation else None
-        shares = {"training": 1 - options.validation, "validation": options.validation}
-        parts = split(self.data, parts=shares, seed=self.config.seed)
+    def _samples(self) -> tuple[Dataset, Dataset | None]:
+        """What to train on, the unlabelled samples behind; and what chooses the best epoch, where that is settled."""
+        share, more = self.config.training.validation, self.unlabelled
+        if more is None:
+            return self.data, None
+        if not share or self.data.count < SPLIT_FROM:
+            return Joined([self.data, more]), self.data if share else None
+        parts = split(self.data, parts={"training": 1 - share, "validation": share}, seed=self.config.seed)
         return Joined([parts["training"], more]), parts["validation"]
 
-    @property
-    def _follow(self) -> Follow:
+    def _follow(self, student: ir.Model) -> tuple[Follow, list[Decision]]:
         config = self.config
-        if config.method == "dist":
-            return Follow("dist", config.numbers, (config.dist.between, config.dist.within))
-        if config.method == "dkd":
-            return Follow("dkd", config.numbers, (config.dkd.target, config.dkd.others))
-        return Follow(values=config.numbers)
-
-    @cached_property
-    def _followed(self) -> Teacher:
-        from modelkit.train.teacher import Ensemble, Teacher
-
-        threads, others = self._options.threads, self.config.teachers
-        session = session_of(self.teacher, threads=threads)
-        first = Teacher(session, key=model_digest(self.teacher), folder=self.kept)
-        if not others:
-            return first
-        more = [Teacher.load(path, threads=threads) for path in others]
-        return Ensemble([first, *more], self.config.weights or [1.0] * (len(more) + 1), folder=self.kept)
+        match config.method:
+            case "dist":
+                return Follow("dist", config.numbers, (config.dist.between, config.dist.within)), []
+            case "dkd":
+                return Follow("dkd", config.numbers, (config.dkd.target, config.dkd.others)), []
+            case "features" | "attention" as kind:
+                features = config.features
+                hints, paired = pair(
+                    student, self.teachers.model, self.data, kind=kind, named=features.pairs, most=features.most
+                )
+                return Follow(values=config.numbers, hints=tuple(hints), hint_weight=features.weight), paired
+        return Follow(values=config.numbers), []

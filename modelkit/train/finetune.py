@@ -19,6 +19,7 @@ from modelkit.train.history import History
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from modelkit.train.module import GraphModule
     from modelkit.train.stepper import StepHook
     from modelkit.train.teacher import Teacher
 
@@ -70,12 +71,18 @@ def finetune(
             f"'{data.name}' has no labels, so there is nothing to train on",
             hint="give labels, or the original model as a teacher to follow",
         )
+    from modelkit.train.hints import Hinted, with_hints
     from modelkit.train.loop import fit
     from modelkit.train.masks import named_weights, zero_masks
     from modelkit.train.module import to_torch, write_back
 
     progress("making the graph trainable", 0, 1)
-    module = to_torch(model)
+    module: GraphModule | Hinted
+    if follow.hints and teacher is not None:
+        inputs = next(iter(data.batches(1))).inputs
+        module = with_hints(model, follow.hints, inputs, teacher.run(inputs), seed)
+    else:
+        module = to_torch(model)
     kept = dict(zero_masks(module)) if keep_zeros else {}
     for name, mask in (masks or {}).items():
         kept[name] = np.asarray(mask).astype(bool) & kept[name] if name in kept else mask
@@ -93,7 +100,7 @@ def finetune(
         seed=seed,
         folder=folder,
     )
-    changed = write_back(module, model)
+    changed = write_back(module.graph if isinstance(module, Hinted) else module, model)
     after = named_weights(module)
     weights = [name for name in changed if name in before]
     decisions = [_decision(name, action, before[name], after[name].detach().numpy(), history) for name in weights]

@@ -148,14 +148,22 @@ class Ensemble(Teacher):
         members: The teachers.
         weights: Their weights, above 0.
         folder: Where files of outputs are kept for later runs.
+        own: Outputs of the first that the others do not have, which are its own alone.
     """
 
-    def __init__(self, members: Sequence[Teacher], weights: Sequence[float], *, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        members: Sequence[Teacher],
+        weights: Sequence[float],
+        *,
+        folder: Path | None = None,
+        own: Sequence[str] = (),
+    ) -> None:
         total = sum(weights)
         self._members, self._weights, self._folder = list(members), [weight / total for weight in weights], folder
         keys = [f"{member.key}*{weight!r}" for member, weight in zip(members, self._weights, strict=True)]
         self.key = hashlib.sha256("\n".join(keys).encode()).hexdigest() if all(m.key for m in members) else ""
-        self.outputs = members[0].outputs
+        self.outputs, self._own = members[0].outputs, set(own)
         self._probabilities: dict[str, list[bool]] = {}
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -166,8 +174,9 @@ class Ensemble(Teacher):
             ResourceError: onnxruntime failed.
         """
         first, *others = (member.run(inputs) for member in self._members)
-        said = [first, *(_paired(first, each, number) for number, each in enumerate(others, 2))]
-        return {name: self._mean(name, [each[name] for each in said]) for name in first}
+        shared = {name: array for name, array in first.items() if name not in self._own}
+        said = [shared, *(_paired(shared, each, number) for number, each in enumerate(others, 2))]
+        return first | {name: self._mean(name, [each[name] for each in said]) for name in shared}
 
     def _mean(self, name: str, arrays: list[np.ndarray]) -> np.ndarray:
         if not all(is_float(array) for array in arrays):

@@ -96,3 +96,28 @@ def test_a_student_cannot_be_arbitrarily_small(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="that much cannot be taken out") as error:
         distill(MODEL, output=tmp_path / "s.onnx", data=DATA, config={**QUICK, "ratio": 0.001})
     assert "--ratio" in str(error.value.hint)
+
+
+def test_an_assistant_learns_first_and_the_student_from_it(tmp_path: Path) -> None:
+    config = {**QUICK, "assistant": "auto", "baseline": False}
+    report = distill(MODEL, output=tmp_path / "s.onnx", data=DATA, test=TEST, config=config)
+    told = [decision for decision in report.decisions if decision.target == "assistant"]
+    assert len(told) == 1 and told[0].reason.startswith("50.00 % of the channels of the teacher")
+    assert told[0].numbers["epochs"] == QUICK["training.epochs"]
+    assert report.after.quality is not None and report.after.quality["accuracy"] > 0.9
+
+
+def test_a_teacher_can_be_its_own_student(tmp_path: Path, unlabelled: Path) -> None:
+    """What it knows of the data already is kept: it never ends worse than it began."""
+    config = {**QUICK, "ratio": 1, "training.epochs": 1}
+    report = distill(MODEL, output=tmp_path / "s.onnx", data=unlabelled, test=TEST, config=config)
+    assert report.method == "logits, the teacher's own network"
+    assert report.fidelity is not None and report.fidelity["top1_agreement"] > 0.99
+
+
+def test_samples_are_varied_and_the_teacher_answers_for_what_they_became(tmp_path: Path) -> None:
+    """Function matching: mixed inputs have no label, but the teacher has an answer."""
+    config = {**QUICK, "training.mixup": 1.0, "training.loss": "distill", "baseline": False}
+    report = distill(MODEL, output=tmp_path / "s.onnx", data=DATA, test=TEST, config=config)
+    assert report.after.quality is not None and report.after.quality["accuracy"] > 0.85
+    assert not (tmp_path / ".modelkit" / "kept").exists() or not list((tmp_path / ".modelkit" / "kept").iterdir())
