@@ -1,7 +1,7 @@
 """A teacher assistant: a network between teacher and student learns first, and the student learns from it.
 
-Mirzadeh et al., "Improved Knowledge Distillation via Teacher Assistant" (2019): a student far smaller than its teacher
-follows one of a size between better than the teacher itself.
+Mirzadeh et al., "Improved Knowledge Distillation via Teacher Assistant" (2019): a student far smaller than its
+teacher follows one of a size between better than the teacher itself.
 """
 
 from __future__ import annotations

@@ -72,8 +72,8 @@ class DistillConfig(TransformConfig):
     allow_larger: bool = Field(False, description="take a student with more parameters than the teacher")
     assistant: Percent | Literal["auto"] | None = Field(
         None,
-        description="share of the teacher that a network between it and the student keeps, which learns first; auto is "
-        "halfway by ratio",
+        description="share of the teacher that a network between the two keeps, which learns first and teaches the "
+        "student; auto is halfway by ratio",
     )
     unlabelled: Path | None = Field(
         None, description="further inputs without labels, in any data format: the teacher answers for them"

@@ -120,4 +120,6 @@ def test_samples_are_varied_and_the_teacher_answers_for_what_they_became(tmp_pat
     config = {**QUICK, "training.mixup": 1.0, "training.loss": "distill", "baseline": False}
     report = distill(MODEL, output=tmp_path / "s.onnx", data=DATA, test=TEST, config=config)
     assert report.after.quality is not None and report.after.quality["accuracy"] > 0.85
-    assert not (tmp_path / ".modelkit" / "kept").exists() or not list((tmp_path / ".modelkit" / "kept").iterdir())
+    # Only what it says of the samples that validate does not change, and is kept.
+    [kept] = (tmp_path / ".modelkit" / "kept").iterdir()
+    assert len(np.load(kept)) < 100
