@@ -50,6 +50,26 @@ def command(
             "--method", metavar="HOW", help="What the student follows: logits, dist, dkd, features, attention."
         ),
     ] = None,
+    teachers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--teacher", metavar="FILE", help="A further teacher; the student follows the mean of all. Repeatable."
+        ),
+    ] = None,
+    assistant: Annotated[
+        str | None,
+        typer.Option(
+            "--assistant",
+            metavar="SHARE",
+            help="A network between that learns first and then teaches: its share of the teacher, or auto.",
+        ),
+    ] = None,
+    unlabelled: Annotated[
+        str | None,
+        typer.Option(
+            "--unlabelled", metavar="PATH", help="Further inputs without labels: the teacher answers for them."
+        ),
+    ] = None,
     epochs: Annotated[str | None, typer.Option("--epochs", metavar="N", help="Passes over the data (20).")] = None,
     time: Annotated[
         str | None, typer.Option("--time", metavar="TIME", help="Longest time for all training: 5m.")
@@ -139,6 +159,10 @@ def command(
 
         modelkit distill teacher.onnx --data train.npz --ratio 25% --target macs --epochs 60
 
+    The smallest student that loses no more than one percent:
+
+        modelkit distill teacher.onnx --data train.npz --max-drop 1%
+
     A network of one's own:
 
         modelkit distill teacher.onnx --data train.npz --student student.onnx
@@ -159,6 +183,9 @@ def command(
             "ratio": ("--ratio", ratio),
             "structure.target": ("--target", target),
             "method": ("--method", method),
+            "teachers": ("--teacher", teachers or None),
+            "assistant": ("--assistant", assistant),
+            "unlabelled": ("--unlabelled", unlabelled),
             "training.epochs": ("--epochs", epochs),
             "time": ("--time", time),
             "baseline": ("--no-baseline", False if no_baseline else None),

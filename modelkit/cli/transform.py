@@ -34,6 +34,10 @@ class Given:
     verbose: bool
     resume: bool = False
 
+    def for_folder(self) -> dict[str, Any]:
+        """All but what a folder has an option of its own for."""
+        return {name: value for name, value in vars(self).items() if name != "resume"}
+
 
 def transform(command: str, model: Path, options: Resolved[Any], folder: FolderFlags, given: Given) -> None:
     """Run a command on a model, or on every model below a folder, and print what came of it.
@@ -46,7 +50,7 @@ def transform(command: str, model: Path, options: Resolved[Any], folder: FolderF
     from modelkit.commands import make_job
 
     if is_folder(model, folder):
-        run_folder(command, model, folder, config=options, **vars(given))
+        run_folder(command, model, folder, config=options, **given.for_folder())
         return
     job = make_job(
         command,
