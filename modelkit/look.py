@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkit.checkpoint.loading import Loading
-from modelkit.compare_config import CompareConfig, EvaluateConfig
-from modelkit.config import Resolved, resolve
+from modelkit.compare.config import CompareConfig, EvaluateConfig
+from modelkit.config.resolve import Resolved, resolve
 from modelkit.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _evaluate(
     loading: Loading,
     progress: Progress,
 ) -> dict[str, Any]:
-    from modelkit.compare import check_limits, compare_models, hold
+    from modelkit.compare.compare import check_limits, compare_models, hold
 
     paths = [Path(path) for path in models]
     check_limits(config.value.budget, len(paths))
@@ -127,7 +127,7 @@ def verify(
     Raises:
         ModelkitError: The file is no report, names what is not beside it, or a file cannot be read.
     """
-    from modelkit.verify import Given, VerifyConfig, verify_report
+    from modelkit.verify.verify import Given, VerifyConfig, verify_report
 
     config = resolve(VerifyConfig, flags={"tolerance": (tolerance, "--tolerance"), "seconds": (seconds, "--seconds")})
     named = {"model": model, "artifact": artifact, "data": data, "test": test}

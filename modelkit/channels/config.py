@@ -6,8 +6,8 @@ from typing import Literal, Protocol
 
 from pydantic import Field, field_validator
 
-from modelkit.config import Percent
-from modelkit.options import Block
+from modelkit.config.options import Block
+from modelkit.config.resolve import Percent
 
 Importance = Literal[
     "auto", "reconstruction", "activation", "taylor", "l1", "l2", "gamma", "geometric_median", "random"

@@ -10,7 +10,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from modelkit.candidate import Candidate, Trial
+from modelkit.algorithm.candidate import Candidate, Trial
+from modelkit.config.options import Objective
 from modelkit.data.dataset import Dataset
 from modelkit.data.open import open_dataset
 from modelkit.decision import Decision
@@ -24,7 +25,6 @@ from modelkit.errors import UsageError
 from modelkit.graph.edit import become
 from modelkit.graph.normalise import normalise
 from modelkit.graph.run import session_of
-from modelkit.options import Objective
 from modelkit.progress import Progress
 from modelkit.runtime import input_specs
 

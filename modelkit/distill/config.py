@@ -7,11 +7,11 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from modelkit.algorithm.config import TransformConfig
 from modelkit.channels.config import Calibration, Structure
-from modelkit.config import Percent, Seconds
-from modelkit.options import Block, Budget
+from modelkit.config.options import Block, Budget
+from modelkit.config.resolve import Percent, Seconds
 from modelkit.train.config import TrainOptions
-from modelkit.transform_config import TransformConfig
 
 Method = Literal["logits", "dist", "dkd", "features", "attention"]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from modelkit.candidate import Trial
+from modelkit.algorithm.candidate import Trial
 from modelkit.data.dataset import Dataset
 from modelkit.distill.config import DistillConfig
 from modelkit.distill.student import Source

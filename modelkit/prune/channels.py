@@ -7,7 +7,7 @@ from functools import cached_property
 
 import onnx_ir as ir
 
-from modelkit.candidate import Candidate, Trial
+from modelkit.algorithm.candidate import Candidate, Trial
 from modelkit.channels.cutting import Finetune, prune_channels, ways
 from modelkit.channels.survey import Survey
 from modelkit.channels.targets import Way

@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from modelkit.algorithm.config import TransformConfig
 from modelkit.channels.config import Calibration, Structure
-from modelkit.config import Percent
+from modelkit.config.resolve import Percent
 from modelkit.train.config import FineTune
-from modelkit.transform_config import TransformConfig
 
 Method = Literal["auto", "magnitude", "wanda", "obs"]
 

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from modelkit.options import Block
-from modelkit.transform_config import TransformConfig
+from modelkit.algorithm.config import TransformConfig
+from modelkit.config.options import Block
 
 Mode = Literal["auto", "weights", "dynamic", "static", "float16", "bfloat16"]
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from modelkit import verdict
+from modelkit.config.options import Budget
 from modelkit.decision import Decision
 from modelkit.files import file_record
 from modelkit.measure.machine import machine_facts
-from modelkit.options import Budget
 from modelkit.recipe.cache import external_of, model_hash
 from modelkit.recipe.config import RecipeConfig
 from modelkit.recipe.figures import ORIGINAL, Figures
@@ -20,6 +19,7 @@ from modelkit.report.layers import paired
 from modelkit.report.report import Gate, Report, Side
 from modelkit.report.rows import finite_note
 from modelkit.report.summary import DONE, MISSED
+from modelkit.transform import verdict
 
 
 def compose(

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from distill_nets import DATA, MODEL, QUICK, TEST
 
+from modelkit.algorithm.candidate import Trial
 from modelkit.api import distill
-from modelkit.candidate import Trial
 from modelkit.distill.config import DistillConfig
 from modelkit.distill.search import TRIALS, Search
 from modelkit.errors import BudgetError

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from modelkit.config import Bytes, Factor, Milliseconds, Percent
+from modelkit.config.resolve import Bytes, Factor, Milliseconds, Percent
 
 Objective = Literal["balanced", "size", "latency", "quality"]
 
