@@ -83,11 +83,17 @@ class Learning:
         return [summary(history, "distilled"), *paired, *decisions]
 
     def alone(self, student: ir.Model, name: str, progress: Progress) -> list[Decision]:
-        """Train a student in place for as long on the labels only; see `distil`."""
+        """Train a student in place for as many steps on the labels only; see `distil`."""
         from modelkit.train.finetune import finetune
 
-        loss = "auto" if self._options.loss == "distill" else self._options.loss
-        options = self._options.model_copy(update={"alpha": 1.0, "loss": loss})
+        options = self._options
+        # Where the teacher answers for more samples, an epoch of the others is shorter.
+        more = 1 + (0 if self.unlabelled is None else self.unlabelled.count / self.data.count)
+        changes: dict[str, object] = {"alpha": 1.0, "epochs": round(more * options.epochs)}
+        changes["patience"] = round(more * options.patience)
+        if options.loss == "distill":
+            changes["loss"] = "auto"
+        options = options.model_copy(update=changes)
         decisions, history = finetune(
             student,
             self.data,
