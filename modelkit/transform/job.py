@@ -114,7 +114,7 @@ class Job:
     @property
     def work(self) -> Path:
         """Where an algorithm that takes long keeps what an interrupted run goes on from; gone after the run."""
-        return self.output.parent / HIDDEN / "work" / self.output.name
+        return self.output.parent / HIDDEN / f"work-{self.output.name}"
 
     @property
     def kept(self) -> Path:

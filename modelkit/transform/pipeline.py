@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,16 +60,9 @@ def _working(folder: Path, *, resume: bool) -> Iterator[None]:
     except ResourceError:
         raise
     except Exception:
-        _forget(folder)
+        shutil.rmtree(folder, ignore_errors=True)
         raise
-    _forget(folder)
-
-
-def _forget(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    for parent in folder.parents[:2]:  # empty ones of the hidden folder
-        with suppress(OSError):
-            parent.rmdir()
 
 
 def _transform(job: Job, make: Maker, progress: Progress) -> Report:

@@ -23,9 +23,10 @@ def mlp(
     batch: int | str = "batch",
     softmax: bool = False,
     batchnorm: bool = False,
+    more: tuple[int, ...] = (),
     seed: int = 0,
 ) -> Path:
-    """A network of Gemm and Relu with random weights (He's), as a file."""
+    """A network of Gemm and Relu with random weights (He's), as a file; ``more`` are widths of further outputs."""
     random = np.random.default_rng(seed)
     nodes, weights, last = [], [], names[0]
 
@@ -48,11 +49,15 @@ def mlp(
         last = f"relu{number}" if not final else here
     if softmax:
         nodes.append(helper.make_node("Softmax", [last], [names[1]], axis=1))
+    for number, width in enumerate(more):
+        weight = add(f"more{number}.weight", random.standard_normal((sizes[-2], width)) * (2 / sizes[-2]) ** 0.5)
+        nodes.append(helper.make_node("MatMul", [f"relu{len(sizes) - 3}", weight], [f"more{number}"]))
+    outputs = {names[1]: sizes[-1], **{f"more{number}": width for number, width in enumerate(more)}}
     graph = helper.make_graph(
         nodes,
         "mlp",
         [helper.make_tensor_value_info(names[0], TensorProto.FLOAT, [batch, sizes[0]])],
-        [helper.make_tensor_value_info(names[1], TensorProto.FLOAT, [batch, sizes[-1]])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [batch, width]) for n, width in outputs.items()],
         weights,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)

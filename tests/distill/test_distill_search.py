@@ -129,7 +129,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     slow = SLOW.format(pause=0.2, every=0.3)
     killed = subprocess.Popen([sys.executable, "-c", slow, *argv], env=environment)
-    work = tmp_path / ".modelkit" / "work" / target.name
+    work = tmp_path / ".modelkit" / f"work-{target.name}"
     for _ in range(1200):
         if list(work.rglob("training.pt")):
             break
