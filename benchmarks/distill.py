@@ -109,8 +109,8 @@ def cnn(part: str, ratio: float, title: str) -> None:
     told = (
         f"The sample CNN on Fashion-MNIST; the student has {percent(share)} of its multiply-accumulates and starts "
         f"from its cut and repaired weights, alone and distilled alike. {IMAGES:,} training images, a tenth of which "
-        f"keep their labels in the second pair (the teacher answers for the others; the student alone makes as many steps "
-        f"on the {FEW:,} that are left). {CNN['training.epochs']} epochs, all else as it comes; 10,000 test "
+        f"keep their labels in the second pair (the teacher answers for the others; the student alone makes as many "
+        f"steps on the {FEW:,} that are left). {CNN['training.epochs']} epochs, all else as it comes; 10,000 test "
         "images. Means over three seeds."
     )
     head = ["model", "accuracy", "each seed", "size", "latency, batch 1"]
