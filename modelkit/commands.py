@@ -61,7 +61,7 @@ COMMANDS: dict[str, Command] = {
         suffix=_bits,
         maker=_quantizer,
         safe=lambda config: config.mode == "auto",
-        training=lambda config: False,
+        training=lambda config: config.qat.enabled,
     ),
     "prune": Command(
         schema=PruneConfig,

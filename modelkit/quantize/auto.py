@@ -25,6 +25,7 @@ from modelkit.quantize import dynamic, float16, weights
 from modelkit.quantize.audit import audit
 from modelkit.quantize.calibrated import StaticMode
 from modelkit.quantize.config import QuantizeConfig, WeightOptions
+from modelkit.quantize.qat import some, trainer_for
 from modelkit.quantize.select import check_finite, float_weights
 from modelkit.quantize.static import ActivationType
 
@@ -77,7 +78,7 @@ class Quantizer:
             found += self._weight_only()
         if config.mode in ("auto", "dynamic") and config.bits == 8 and self._reads_weights("MatMul", "Gemm", "LSTM"):
             found.append(Candidate("dynamic", self._dynamic))
-        if self._static is not None and config.mode in ("auto", "static") and config.bits == 8:
+        if self._static is not None and config.mode in ("auto", "static"):
             found += self._static.candidates()
         if not found:
             raise ModelError(
@@ -179,13 +180,17 @@ class Quantizer:
     def _static(self) -> StaticMode | None:
         if self.calibration is None:
             return None
-        return StaticMode(self.model, self.config, self.calibration, self._activation_type, self._leftover)
+        trainer = trainer_for(self.model, self.config, self.calibration)
+        data = self.calibration
+        if trainer is not None:
+            data = some(data, self.config.qat.calibration, self.config.seed)
+        return StaticMode(self.model, self.config, data, self._activation_type, self._leftover, trainer)
 
     @cached_property
     def _activation_type(self) -> ActivationType:
         wanted = self.config.activations.type
         signed = self.processor == "arm_dot" if wanted == "auto" else wanted == "int8"
-        return ActivationType(signed=signed, weight_bits=self._weight_bits)
+        return ActivationType(signed=signed, weight_bits=min(self._weight_bits, self.config.bits))
 
     @cached_property
     def _weight_bits(self) -> int:

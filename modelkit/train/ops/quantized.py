@@ -1,4 +1,4 @@
-"""Quantized arithmetic, forwards only: rounding has no gradient."""
+"""Quantized arithmetic. Rounding has no gradient, unless the graph is compiled with one that passes through it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from torch import Tensor
 
 from modelkit.train.ops.conv import conv
 from modelkit.train.ops.dtypes import NARROW, carrier, fit
-from modelkit.train.ops.op import Builder, Kernel, Op, Unsupported, axis_of
+from modelkit.train.ops.op import Builder, Kernel, Op, Unsupported
+from modelkit.train.rounding import round_through, spread
 
-_RANGES = {
+RANGES = {
     ir.DataType.INT8: (-128, 127),
     ir.DataType.UINT8: (0, 255),
     ir.DataType.INT16: (-32768, 32767),
@@ -19,32 +20,24 @@ _RANGES = {
 }
 
 
-def _spread(scale: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
-    """Bring scales or zero points to the shape of what they scale: one, one a slice, or one a block."""
-    if scale.numel() == 1 and scale.ndim <= 1:
-        return scale.reshape(())
-    along = axis_of(axis, x.ndim)
-    if scale.ndim == 1 and not block:
-        shape = [1] * x.ndim
-        shape[along] = -1
-        return scale.reshape(shape)
-    size = block or x.shape[along] // scale.shape[along]
-    return scale.repeat_interleave(size, along).narrow(along, 0, x.shape[along])
-
-
 def quantize(op: Op) -> Kernel:
-    """``QuantizeLinear``."""
+    """``QuantizeLinear``; with a gradient that passes through, its integers stay floats."""
     axis, block = op.integer("axis", 1), op.integer("block_size", 0)
     target, saturate = _target(op), op.flag("saturate", True)
 
-    def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-        scaled = x.to(torch.float32) / _spread(scale, x, axis, block).to(torch.float32)
-        if target not in _RANGES:
-            return fit(scaled, target, op.widen, saturate)
-        shift = 0 if zero is None else _spread(zero, x, axis, block).to(torch.float32)
-        return (scaled.round() + shift).clamp(*_RANGES[target]).to(carrier(target, op.widen))
+    def through(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+        low, high = RANGES[target]
+        shift = 0 if zero is None else spread(zero, x, axis, block).to(torch.float32)
+        return round_through(x / spread(scale, x, axis, block), low - shift, high - shift) + shift
 
-    return run
+    def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+        scaled = x.to(torch.float32) / spread(scale, x, axis, block).to(torch.float32)
+        if target not in RANGES:
+            return fit(scaled, target, op.widen, saturate)
+        shift = 0 if zero is None else spread(zero, x, axis, block).to(torch.float32)
+        return (scaled.round() + shift).clamp(*RANGES[target]).to(carrier(target, op.widen))
+
+    return through if op.straight_through and target in RANGES else run
 
 
 def _target(op: Op) -> ir.DataType:
@@ -66,9 +59,9 @@ def dequantize(op: Op) -> Kernel:
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
         wide = x.to(torch.float32)
         if zero is not None:
-            wide = wide - _spread(zero, x, axis, block).to(torch.float32)
+            wide = wide - spread(zero, x, axis, block).to(torch.float32)
         kind = carrier(wished, op.widen) if wished else scale.dtype
-        return (wide * _spread(scale, x, axis, block)).to(kind)
+        return (wide * spread(scale, x, axis, block)).to(kind)
 
     return run
 
