@@ -57,7 +57,8 @@ class FakeQuantModule(GraphModule):
             self._starts[name] = f"step_{number}"
             self.register_buffer(f"step_{number}", step)
         for number, weight in enumerate(sites.weights):
-            self.register_buffer(f"zero_{number}", torch.from_numpy(weight.zero), persistent=False)
+            if weight.zero is not None:
+                self.register_buffer(f"zero_{number}", torch.from_numpy(weight.zero), persistent=False)
         if learn:
             self._weigh_gradients()
 
@@ -79,12 +80,15 @@ class FakeQuantModule(GraphModule):
         for number, weight in enumerate(self._sites.weights):
             floats = now[weight.stored]
             step = spread(now[weight.scale], floats, weight.axis)
+            if weight.zero is None:
+                now[weight.stored] = round_through(floats, step, weight.low, weight.high)
+                continue
             zero = spread(getattr(self, f"zero_{number}"), floats, weight.axis)
-            now[weight.stored] = round_through(floats / step, weight.low - zero, weight.high - zero) + zero
+            now[weight.stored] = round_through(floats, step, weight.low - zero, weight.high - zero) + zero
         for bias in self._sites.biases:
             step = (now[bias.activation] * now[bias.weight]).detach()
             now[bias.scale] = step
-            now[bias.stored] = round_through(now[bias.stored] / step, -_BIAS, _BIAS)
+            now[bias.stored] = round_through(now[bias.stored], step, -_BIAS, _BIAS)
         return now
 
 

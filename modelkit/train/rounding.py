@@ -8,35 +8,51 @@ import torch
 from torch import Tensor
 
 
-class _RoundThrough(torch.autograd.Function):
+class _Steps(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        ctx.save_for_backward((x > low) & (x < high))
-        return x.round().clamp(low, high)
+    def forward(ctx: Any, x: Tensor, step: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+        steps = x / step
+        ctx.save_for_backward(steps, step)
+        ctx.limits = low, high
+        return steps.round().clamp_(low, high)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (inside,) = ctx.saved_tensors
-        return gradients[0] * inside, None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        steps, step = ctx.saved_tensors
+        low, high = ctx.limits
+        (given,) = gradients
+        if isinstance(low, Tensor):
+            inside = given * ((steps > low) & (steps < high))
+        else:
+            inside = torch.ops.aten.hardtanh_backward(given, steps, low, high)
+        of_x = inside / step
+        if not ctx.needs_input_grad[1]:
+            return of_x, None, None, None
+        if step.numel() == 1:
+            of_step = -torch.dot(of_x.reshape(-1), steps.reshape(-1)).reshape(step.shape)
+        else:
+            of_step = -(of_x * steps).sum_to_size(step.shape)
+        return of_x, of_step, None, None
 
 
-def round_through(x: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
-    """Round to the nearest integer, ties to even, and clip.
+def round_through(x: Tensor, step: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+    """Count numbers in steps: ``x / step``, rounded to the nearest integer, ties to even, and clipped.
 
-    Its gradient is 1 strictly between the limits and 0 beyond (Bengio, Léonard and Courville, "Estimating or
-    Propagating Gradients Through Stochastic Neurons", 2013). With it ``s * round_through(x / s, low, high)`` has the
-    gradients of Esser et al., "Learned Step Size Quantization" (2020), equations 3 and 5, for x and for s.
+    Its gradient is that of ``x / step`` strictly between the limits, as if nothing were rounded, and 0 beyond (Bengio,
+    Léonard and Courville, "Estimating or Propagating Gradients Through Stochastic Neurons", 2013). With it
+    ``step * round_through(x, step, low, high)`` has the gradients of Esser et al., "Learned Step Size Quantization"
+    (2020), equations 3 and 5, for x and for the step.
 
     Args:
-        x: Numbers in units of a step, float, any shape.
-        low: Smallest integer; broadcasts against ``x``.
+        x: Floats of any shape.
+        step: Above 0; broadcasts against ``x``.
+        low: Smallest integer, a number or a tensor that broadcasts against ``x``.
         high: Largest integer, likewise.
 
     Returns:
         Integers in the type and shape of ``x``.
     """
-    limits = (torch.as_tensor(limit, dtype=x.dtype, device=x.device) for limit in (low, high))
-    result: Tensor = _RoundThrough.apply(x, *limits)
+    result: Tensor = _Steps.apply(x, step, low, high)
     return result
 
 

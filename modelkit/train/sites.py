@@ -24,7 +24,7 @@ class Weight:
         stored: Initializer of the integers.
         scale: Initializer of the step, or of one step for each slice of the axis.
         axis: That axis.
-        zero: Integer that stands for zero, in the shape of the scale.
+        zero: Integer that stands for zero, in the shape of the scale; None where it is 0 everywhere.
         low: Smallest integer.
         high: Largest integer.
         floats: The numbers that the integers stand for, float32.
@@ -33,7 +33,7 @@ class Weight:
     stored: str
     scale: str
     axis: int
-    zero: np.ndarray
+    zero: np.ndarray | None
     low: int
     high: int
     floats: np.ndarray
@@ -133,7 +133,8 @@ def _weight(node: ir.Node, bits: int) -> Weight | None:
         low = min(-high, int(integers.min(initial=0)))
     zero = _zero(node)
     axis = node.attributes.get_int("axis", 1)
-    return Weight(str(stored.name), str(scale.name), axis, zero, low, high, _restored(node, integers))
+    floats = _restored(node, integers)
+    return Weight(str(stored.name), str(scale.name), axis, zero if zero.any() else None, low, high, floats)
 
 
 def _bias(layer: ir.Node) -> Bias | None:

@@ -24,11 +24,15 @@ def quantize(op: Op) -> Kernel:
     """``QuantizeLinear``; with a gradient that passes through, its integers stay floats."""
     axis, block = op.integer("axis", 1), op.integer("block_size", 0)
     target, saturate = _target(op), op.flag("saturate", True)
+    shift = _fixed_zero(op)
 
     def through(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
         low, high = RANGES[target]
-        shift = 0 if zero is None else spread(zero, x, axis, block).to(torch.float32)
-        return round_through(x / spread(scale, x, axis, block), low - shift, high - shift) + shift
+        if shift is not None:
+            counted = round_through(x, spread(scale, x, axis, block), low - shift, high - shift)
+            return counted + shift if shift else counted
+        zeros = 0 if zero is None else spread(zero, x, axis, block).to(torch.float32)
+        return round_through(x, spread(scale, x, axis, block), low - zeros, high - zeros) + zeros
 
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
         scaled = x.to(torch.float32) / spread(scale, x, axis, block).to(torch.float32)
@@ -51,14 +55,25 @@ def _target(op: Op) -> ir.DataType:
     return target
 
 
+def _fixed_zero(op: Op) -> int | None:
+    """The one zero point of a node as a number; None where it is computed, or differs from slice to slice."""
+    if not op.given(2):
+        return 0
+    zero = op.constant(2)
+    numbers = None if zero is None else torch.unique(zero)
+    return None if numbers is None or numbers.numel() != 1 else int(numbers)
+
+
 def dequantize(op: Op) -> Kernel:
     """``DequantizeLinear``: (x - zero) · scale."""
     axis, block = op.integer("axis", 1), op.integer("block_size", 0)
     wished = ir.DataType(op.integer("output_dtype", 0))
 
+    symmetric = _fixed_zero(op) == 0
+
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
         wide = x.to(torch.float32)
-        if zero is not None:
+        if zero is not None and not symmetric:
             wide = wide - spread(zero, x, axis, block).to(torch.float32)
         kind = carrier(wished, op.widen) if wished else scale.dtype
         return (wide * spread(scale, x, axis, block)).to(kind)
