@@ -278,7 +278,7 @@ def thousand(folder: Path) -> str:
 
 def kills(folder: Path) -> str:
     """A run that is killed at 30 random moments and resumed each time."""
-    count, moments, killed = 90, random.Random(0), 0
+    count, moments, killed = 200, random.Random(0), 0
     models, output = fill(folder / "models", count), folder / "out"
     argv = [*MODELKIT, "quantize", str(models), "-o", str(output), *FLAGS, "--workers", "2", "--resume", "-q"]
     journal = output / ".modelkit" / "quantize.jsonl"
