@@ -24,7 +24,7 @@ from modelkit.quantize.islands import find_islands, slow_islands
 from modelkit.quantize.pack import OPSET as FOUR_BITS
 from modelkit.quantize.pack import pack_four_bits
 from modelkit.quantize.plan import WEIGHTED, Plan, make_plan
-from modelkit.quantize.qat import QuantTrainer
+from modelkit.quantize.qat import Trainer
 from modelkit.quantize.ranges import RangeMethod, choose_range
 from modelkit.quantize.sensitivity import rank_layers
 from modelkit.quantize.static import ActivationType, apply_static, quantize_weight
@@ -89,7 +89,7 @@ class StaticMode:
     data: Dataset
     kind: ActivationType
     finish: Finish
-    trainer: QuantTrainer | None = None
+    trainer: Trainer | None = None
     _seen: dict[bool, _Seen] = field(default_factory=dict)
     _variants: dict[str, Variant] = field(default_factory=dict)
     _refined: bool = False

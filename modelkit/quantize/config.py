@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from modelkit.config import Percent
 from modelkit.options import Block
 from modelkit.train.config import QuantizationAware
 from modelkit.transform_config import TransformConfig
@@ -67,6 +68,12 @@ class Qat(QuantizationAware):
     """Training with the rounding in it, after static quantization (--qat)."""
 
     enabled: bool = Field(False, description="whether to train; --qat says true")
+    alpha: Percent = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the labels in the loss beside the original's outputs; 1 leaves those out",
+    )
     calibration: int = Field(
         512, ge=1, description="at most this many samples of the data calibrate, before training"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +10,16 @@ import onnx_ir as ir
 
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
-from modelkit.errors import UsageError
+from modelkit.errors import ModelError, ModelkitError, UsageError
 from modelkit.graph.run import session_of
 from modelkit.progress import Progress
 from modelkit.quantize.config import QuantizeConfig
 from modelkit.train.config import QuantizationAware
 from modelkit.train.history import note, summary
+
+Trainer = Callable[[ir.Model, Mapping[str, np.ndarray], int, Progress], list[Decision]]
+"""Trains what ``apply_static`` has made, in place: gets the model, the float numbers behind its integers by
+initializer, the bits of a weight, and what is told how far it is."""
 
 
 @dataclass
@@ -37,13 +41,7 @@ class QuantTrainer:
     def __call__(
         self, model: ir.Model, weights: Mapping[str, np.ndarray], bits: int, progress: Progress
     ) -> list[Decision]:
-        """Train a quantized model in place; weights that are zero stay zero.
-
-        Args:
-            model: What ``apply_static`` has made.
-            weights: The float numbers behind its integers, by initializer.
-            bits: Bits of a weight.
-            progress: Told after each step.
+        """Train a quantized model in place, see `Trainer`; weights that are zero stay zero.
 
         Raises:
             ModelError: The graph has an operator that cannot be trained.
@@ -89,6 +87,16 @@ def trainer_for(original: ir.Model, config: QuantizeConfig, data: Dataset) -> Qu
             "leave out qat.loss: without labels the original's own outputs are followed",
         )
     return QuantTrainer(original, options, data, config.seed)
+
+
+def nothing_to_train(data: Dataset | None) -> ModelkitError:
+    """Why a model cannot be trained with the rounding in it, where there is no static candidate."""
+    if data is None:
+        return UsageError("quantization-aware training needs data", "give the training samples with --data")
+    return ModelError(
+        "no layer of this model can compute with integers, so there is no rounding to train",
+        "modelkit inspect tells why for each layer; leave out --qat to store the weights in fewer bits",
+    )
 
 
 def some(data: Dataset, count: int, seed: int) -> Dataset:

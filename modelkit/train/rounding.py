@@ -14,7 +14,7 @@ class _Steps(torch.autograd.Function):
         steps = x / step
         ctx.save_for_backward(steps, step)
         ctx.limits = low, high
-        return steps.round().clamp_(low, high)
+        return steps.round().clamp_(low, high)  # type: ignore[arg-type] # both numbers or both tensors
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
@@ -38,8 +38,8 @@ class _Steps(torch.autograd.Function):
 def round_through(x: Tensor, step: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
     """Count numbers in steps: ``x / step``, rounded to the nearest integer, ties to even, and clipped.
 
-    Its gradient is that of ``x / step`` strictly between the limits, as if nothing were rounded, and 0 beyond (Bengio,
-    Léonard and Courville, "Estimating or Propagating Gradients Through Stochastic Neurons", 2013). With it
+    Its gradient is that of ``x / step`` strictly between the limits, as if nothing were rounded, and 0 beyond
+    (Bengio, Léonard and Courville, "Estimating or Propagating Gradients Through Stochastic Neurons", 2013). With it
     ``step * round_through(x, step, low, high)`` has the gradients of Esser et al., "Learned Step Size Quantization"
     (2020), equations 3 and 5, for x and for the step.
 

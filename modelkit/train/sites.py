@@ -79,7 +79,7 @@ def find_sites(graph: ir.Graph, bits: int) -> Sites:
 
     Args:
         graph: A graph; it is only read.
-        bits: Bits of a signed weight, 2 to 8: it spans ±(2^(bits-1) - 1), and what the graph has beyond that.
+        bits: Bits of a signed weight, 2 to 8: it spans ±(2^(bits-1) - 1), and -2^(bits-1) where it is there already.
     """
     sites = Sites()
     for node in graph:
@@ -130,7 +130,7 @@ def _weight(node: ir.Node, bits: int) -> Weight | None:
     low, high = RANGES[tensor.dtype]
     if low < 0:
         high = min(high, 2 ** (bits - 1) - 1)
-        low = min(-high, int(integers.min(initial=0)))
+        low = -high - int((integers == -high - 1).any())  # the odd one is used by other tools
     zero = _zero(node)
     axis = node.attributes.get_int("axis", 1)
     floats = _restored(node, integers)
