@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkit.checkpoint.loading import Loading
-from modelkit.commands import make_job, maker_of
-from modelkit.compare_config import CompareConfig as CompareConfig
-from modelkit.compare_config import EvaluateConfig as EvaluateConfig
-from modelkit.config import Resolved, resolve
+from modelkit.compare.config import CompareConfig as CompareConfig
+from modelkit.compare.config import EvaluateConfig as EvaluateConfig
+from modelkit.config.resolve import Resolved, resolve
 from modelkit.folders import folder_request as folder_request
 from modelkit.folders import run_folder as run_folder
 from modelkit.progress import Progress, silent
@@ -18,12 +17,13 @@ from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
 from modelkit.recipe.config import RecipeConfig
 from modelkit.recipe.job import RecipeJob, recipe_job
+from modelkit.transform.commands import make_job, maker_of
 
 if TYPE_CHECKING:
-    from modelkit.job import Job
     from modelkit.report.plan import Plan
     from modelkit.report.report import Report
     from modelkit.report.verification import Verification
+    from modelkit.transform.job import Job
 
 
 def quantize(
@@ -171,9 +171,9 @@ def run_recipe(
 
 
 def run(job: Job, progress: Progress = silent) -> Report:
-    """Do what a job describes; see ``modelkit.commands.make_job`` and ``modelkit.recipe.job.recipe_job``."""
-    from modelkit.graphless import is_graphless, prune_weights
-    from modelkit.pipeline import transform
+    """Do what a job describes, made by ``transform.commands.make_job`` or ``recipe.job.recipe_job``."""
+    from modelkit.transform.graphless import is_graphless, prune_weights
+    from modelkit.transform.pipeline import transform
 
     if isinstance(job, RecipeJob):
         from modelkit.recipe.run import run_recipe as cook
@@ -186,8 +186,8 @@ def run(job: Job, progress: Progress = silent) -> Report:
 
 def dry_run(job: Job, progress: Progress = silent) -> Plan:
     """Tell what ``run`` would do; nothing is written."""
-    from modelkit.graphless import is_graphless, plan_weights
-    from modelkit.pipeline import plan
+    from modelkit.transform.graphless import is_graphless, plan_weights
+    from modelkit.transform.pipeline import plan
 
     if isinstance(job, RecipeJob):
         from modelkit.recipe.plan import plan_recipe
@@ -267,7 +267,7 @@ def _evaluate(
     loading: Loading,
     progress: Progress,
 ) -> dict[str, Any]:
-    from modelkit.compare import check_limits, compare_models, hold
+    from modelkit.compare.compare import check_limits, compare_models, hold
 
     paths = [Path(path) for path in models]
     check_limits(config.value.budget, len(paths))
@@ -310,7 +310,7 @@ def verify(
     Raises:
         ModelkitError: The file is no report, names what is not beside it, or a file cannot be read.
     """
-    from modelkit.verify import Given, VerifyConfig, verify_report
+    from modelkit.verify.verify import Given, VerifyConfig, verify_report
 
     config = resolve(VerifyConfig, flags={"tolerance": (tolerance, "--tolerance"), "seconds": (seconds, "--seconds")})
     named = {"model": model, "artifact": artifact, "data": data, "test": test}

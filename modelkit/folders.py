@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from modelkit.batch.options import FolderOptions
 from modelkit.checkpoint.loading import Loading
-from modelkit.commands import COMMANDS, artifact_name
-from modelkit.compare_config import EvaluateConfig
-from modelkit.config import Resolved, resolve
-from modelkit.options import Block
+from modelkit.compare.config import EvaluateConfig
+from modelkit.config.options import Block
+from modelkit.config.resolve import Resolved, resolve
 from modelkit.recipe.config import RUN, RecipeConfig
 from modelkit.recipe.job import default_cache, recipe_artifact, step_inputs
+from modelkit.transform.commands import COMMANDS, artifact_name
 
 if TYPE_CHECKING:
     from modelkit.batch.plan import Request

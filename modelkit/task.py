@@ -9,16 +9,16 @@ from typing import Any
 from modelkit import api
 from modelkit.batch.facts import facts_of
 from modelkit.checkpoint.open import is_checkpoint
-from modelkit.commands import COMMANDS, make_job
 from modelkit.errors import BudgetError
 from modelkit.files import check_outputs
-from modelkit.job import Job
 from modelkit.progress import Progress
 from modelkit.recipe.config import RUN
 from modelkit.recipe.job import recipe_job
 from modelkit.report.report import Report
 from modelkit.report.summary import DONE, figures_of, subject_of
 from modelkit.report.write import write_document
+from modelkit.transform.commands import COMMANDS, make_job
+from modelkit.transform.job import Job
 
 
 def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:

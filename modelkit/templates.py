@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelkit.config import json_schema
+from modelkit.config.resolve import json_schema
 from modelkit.errors import UsageError
 from modelkit.files import Staging, check_outputs, json_bytes, shown
 

@@ -75,7 +75,7 @@ def _code(page: Path) -> str:
 
 @pytest.mark.parametrize("name", ["quantize"])
 def test_every_option_of_the_config_is_documented(name: str) -> None:
-    from modelkit.config import json_schema
+    from modelkit.config.resolve import json_schema
     from modelkit.quantize.config import QuantizeConfig
 
     page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")

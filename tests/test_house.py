@@ -17,7 +17,7 @@ import yaml
 from modelkit import templates
 from modelkit.api import CompareConfig, EvaluateConfig
 from modelkit.automl.config import AutomlConfig
-from modelkit.config import json_schema, resolve
+from modelkit.config.resolve import json_schema, resolve
 from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
 from modelkit.recipe.config import RecipeConfig

@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from modelkit.automl.losses import Metric
 from modelkit.automl.space import Span
-from modelkit.config import Bytes, Milliseconds, Percent, Seconds
-from modelkit.options import Block
+from modelkit.config.options import Block
+from modelkit.config.resolve import Bytes, Milliseconds, Percent, Seconds
 
 FamilyName = Literal[
     "constant", "linear", "lightgbm", "extra_trees", "svm", "mlp", "random_forest", "histogram", "neighbors"

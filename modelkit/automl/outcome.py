@@ -12,7 +12,7 @@ from modelkit.automl.clock import Clock
 from modelkit.automl.config import AutomlConfig
 from modelkit.automl.prepare import Prepared
 from modelkit.automl.search import Trial
-from modelkit.config import Resolved
+from modelkit.config.resolve import Resolved
 from modelkit.files import file_record
 from modelkit.measure.machine import machine_facts
 

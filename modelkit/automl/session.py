@@ -19,7 +19,7 @@ from modelkit.automl.past import Past, folder_of
 from modelkit.automl.prepare import Prepared, Roles, prepare
 from modelkit.automl.problem import Problem, Task
 from modelkit.automl.run import Run
-from modelkit.config import Resolved
+from modelkit.config.resolve import Resolved
 from modelkit.data.frame import Frame, Kind
 from modelkit.data.framefiles import read_frame
 from modelkit.errors import DataError, UsageError

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from modelkit.options import Block
+from modelkit.config.options import Block
 
 Value = bool | int | float | str
 

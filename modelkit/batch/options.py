@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator, model_validator
 
-from modelkit.config import Bytes, Seconds
+from modelkit.config.options import Block
+from modelkit.config.resolve import Bytes, Seconds
 from modelkit.errors import UsageError
 from modelkit.jobs.connect import check_address
-from modelkit.options import Block
 
 
 class FolderOptions(Block):

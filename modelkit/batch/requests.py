@@ -13,7 +13,7 @@ from modelkit.batch.options import FolderOptions
 from modelkit.batch.plan import Request
 from modelkit.checkpoint.loading import Loading
 from modelkit.checkpoint.outputs import outputs_for
-from modelkit.config import Resolved
+from modelkit.config.resolve import Resolved
 from modelkit.errors import ResourceError, UsageError
 from modelkit.files import shown
 from modelkit.jobs.protocol import Limits
@@ -21,11 +21,11 @@ from modelkit.jobs.protocol import Limits
 ENTRY = "modelkit.task:perform"
 # What a worker imports before its first model: all that the command needs.
 _WARM = {
-    "quantize": ("modelkit.pipeline", "modelkit.quantize.auto", "onnxruntime"),
-    "prune": ("modelkit.pipeline", "modelkit.prune.auto", "onnxruntime"),
+    "quantize": ("modelkit.transform.pipeline", "modelkit.quantize.auto", "onnxruntime"),
+    "prune": ("modelkit.transform.pipeline", "modelkit.prune.auto", "onnxruntime"),
     "run": ("modelkit.recipe.run", "onnxruntime"),
     "inspect": ("modelkit.graph.facts", "modelkit.graph.load", "modelkit.measure.size"),
-    "evaluate": ("modelkit.compare", "onnxruntime"),
+    "evaluate": ("modelkit.compare.compare", "onnxruntime"),
 }
 _DOCUMENTS = {"inspect": "inspection", "evaluate": "comparison"}
 

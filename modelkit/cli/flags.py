@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from modelkit.checkpoint.loading import Loading
-    from modelkit.config import Resolved
+    from modelkit.config.resolve import Resolved
 
 T = TypeVar("T", bound="BaseModel")
 
@@ -188,7 +188,7 @@ def shared(
 
 def scalars(flags: dict[str, tuple[str, object]]) -> dict[str, tuple[object, str]]:
     """For each key the value and the flag's name: text is read as a YAML scalar, None is left out."""
-    from modelkit.yaml_strict import core_scalar
+    from modelkit.config.yaml_strict import core_scalar
 
     return {
         key: (core_scalar(value) if isinstance(value, str) else value, name)
@@ -218,7 +218,7 @@ def resolve_config(
         ConfigError: Values that the command does not take, all at once.
         UsageError: The YAML file is not there.
     """
-    from modelkit.config import resolve
+    from modelkit.config.resolve import resolve
     from modelkit.errors import ConfigError
 
     try:

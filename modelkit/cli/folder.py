@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from modelkit.batch.plan import Request
     from modelkit.batch.run import Listener
     from modelkit.checkpoint.loading import Loading
-    from modelkit.config import Resolved
+    from modelkit.config.resolve import Resolved
     from modelkit.report.summary import Summary
 
 
@@ -142,7 +142,7 @@ def run_folder(
 
 def _options(flags: FolderFlags) -> Resolved[Any]:
     from modelkit.batch.options import FolderOptions
-    from modelkit.config import resolve
+    from modelkit.config.resolve import resolve
     from modelkit.errors import ConfigError
 
     typed = {name: (f"--{name}", getattr(flags, name) or None) for name in FolderOptions.model_fields}

@@ -79,7 +79,7 @@ def schema(command: CommandArgument, debug: DebugFlag = False) -> None:
 
         modelkit schema quantize > quantize.schema.json
     """
-    from modelkit.config import json_schema
+    from modelkit.config.resolve import json_schema
 
     show_json(json_schema(_schema_of(command), command))
 
@@ -88,11 +88,11 @@ def _schema_of(command: str) -> type[BaseModel]:
     """The config of a command."""
     from modelkit.api import CompareConfig, EvaluateConfig
     from modelkit.automl.config import AutomlConfig
-    from modelkit.commands import COMMANDS
     from modelkit.recipe.config import RUN, RecipeConfig
     from modelkit.rules.config import RulesFile
     from modelkit.rules.extract.config import ExtractConfig
     from modelkit.rules.learn.config import LearnConfig
+    from modelkit.transform.commands import COMMANDS
 
     schemas: dict[str, type[BaseModel]] = {
         **{name: each.schema for name, each in COMMANDS.items()},

@@ -12,9 +12,9 @@ from modelkit.cli.folder import FolderFlags, is_folder, run_folder
 
 if TYPE_CHECKING:
     from modelkit.checkpoint.loading import Loading
-    from modelkit.config import Resolved
-    from modelkit.job import Job
+    from modelkit.config.resolve import Resolved
     from modelkit.report.report import Report
+    from modelkit.transform.job import Job
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def transform(command: str, model: Path, options: Resolved[Any], folder: FolderF
         PartError: A model of a folder failed.
         ModelkitError: Whatever is wrong.
     """
-    from modelkit.commands import make_job
+    from modelkit.transform.commands import make_job
 
     if is_folder(model, folder):
         run_folder(command, model, folder, config=options, **vars(given))

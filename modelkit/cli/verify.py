@@ -68,8 +68,8 @@ def command(
     """
     ci.begin("verify", report, junit=junit, github=github, files=(model, artifact, data, test))
     from modelkit.api import verify
+    from modelkit.config.yaml_strict import core_scalar
     from modelkit.report import verification as faces
-    from modelkit.yaml_strict import core_scalar
 
     loading, share = f.loading(arch, inputs, trust), core_scalar(tolerance)
     with progress(quiet=quiet, verbose=verbose) as listener:

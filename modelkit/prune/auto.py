@@ -10,12 +10,12 @@ from typing import Any
 
 import onnx_ir as ir
 
-from modelkit.candidate import Candidate, Trial
+from modelkit.algorithm.candidate import Candidate, Trial
+from modelkit.config.options import Objective
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.errors import UsageError
 from modelkit.graph.patterns import nothing_to_do
-from modelkit.options import Objective
 from modelkit.progress import Progress
 from modelkit.prune.channels.mode import ChannelMode
 from modelkit.prune.config import PruneConfig

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
-from modelkit.activations import check_finite, stream
+from modelkit.algorithm.activations import check_finite, stream
 from modelkit.data.dataset import Dataset
 from modelkit.progress import Progress, silent
 from modelkit.prune.matrix import Layer, Reading, readings_of

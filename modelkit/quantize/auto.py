@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import onnx_ir as ir
 
-from modelkit.candidate import Candidate, Trial
+from modelkit.algorithm.candidate import Candidate, Trial
+from modelkit.config.options import Objective
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.errors import ModelError, UsageError
@@ -19,7 +20,6 @@ from modelkit.graph.layers import WeightUse
 from modelkit.graph.opset import ensure_opset
 from modelkit.graph.patterns import names_of, nothing_to_do
 from modelkit.graph.quantized import QuantizedState, Scheme, quantized_state
-from modelkit.options import Objective
 from modelkit.progress import Progress, silent
 from modelkit.quantize import dynamic, float16, weights
 from modelkit.quantize.audit import audit

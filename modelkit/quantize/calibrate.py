@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from modelkit.activations import check_finite, stream
+from modelkit.algorithm.activations import check_finite, stream
 from modelkit.data.dataset import Batch
 from modelkit.progress import Progress, silent
 

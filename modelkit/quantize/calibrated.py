@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
-from modelkit.candidate import Candidate, Trial
+from modelkit.algorithm.candidate import Candidate, Trial
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.graph.edit import Namer

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from modelkit.config import Percent
-from modelkit.options import Block
+from modelkit.algorithm.config import TransformConfig
+from modelkit.config.options import Block
+from modelkit.config.resolve import Percent
 from modelkit.train.config import QuantizationAware
-from modelkit.transform_config import TransformConfig
 
 Mode = Literal["auto", "weights", "dynamic", "static", "float16", "bfloat16"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from modelkit.config.options import Measure
 from modelkit.graph.save import save
 from modelkit.measure.latency import compare_fresh
-from modelkit.options import Measure
 from modelkit.progress import Progress, silent
 from modelkit.quantize.plan import WEIGHTED, Plan, written_by
 from modelkit.runtime import make_session, ready_run

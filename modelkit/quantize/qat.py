@@ -76,6 +76,7 @@ def trainer_for(original: ir.Model, config: QuantizeConfig, data: Dataset) -> Qu
 
     Raises:
         UsageError: The loss needs labels, and there are none.
+        ModelError: The model cannot be trained.
     """
     options = config.qat
     if not options.enabled:
@@ -86,6 +87,9 @@ def trainer_for(original: ir.Model, config: QuantizeConfig, data: Dataset) -> Qu
             f"the loss {options.loss} needs labels, and '{name}' has none",
             "leave out qat.loss: without labels the original's own outputs are followed",
         )
+    from modelkit.train.qat import check_trainable
+
+    check_trainable(original)
     return QuantTrainer(original, options, data, config.seed)
 
 

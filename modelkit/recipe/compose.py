@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from modelkit import gates, verdict
 from modelkit.decision import Decision
 from modelkit.files import file_record
 from modelkit.measure.machine import machine_facts
@@ -19,6 +18,7 @@ from modelkit.report.layers import paired
 from modelkit.report.report import Gate, Report, Side
 from modelkit.report.rows import finite_note
 from modelkit.report.summary import DONE, MISSED
+from modelkit.transform import gates, verdict
 
 
 def compose(

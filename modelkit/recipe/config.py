@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
-from modelkit.commands import COMMANDS
-from modelkit.config import Bytes, Resolved
+from modelkit.algorithm.config import TransformConfig
+from modelkit.config.options import Block, Budget, Measure, Synthetic
+from modelkit.config.resolve import Bytes, Resolved
 from modelkit.data.preprocess import Preprocess
-from modelkit.options import Block, Budget, Measure, Synthetic
-from modelkit.transform_config import TransformConfig
+from modelkit.transform.commands import COMMANDS
 
 RUN = "run"
 _OWN = ("command", "data", "optional")

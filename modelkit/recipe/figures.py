@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelkit.config.options import Measure
 from modelkit.graph.facts import describe, layer_sizes
 from modelkit.graph.load import load
 from modelkit.measure.evaluate import evaluate_sessions
 from modelkit.measure.latency import compare_fresh
 from modelkit.measure.size import measure_size
-from modelkit.options import Measure
 from modelkit.progress import Progress
 from modelkit.runtime import make_session, ready_run
 

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelkit.commands import COMMANDS, make_job, maker_of
 from modelkit.data.open import open_dataset
 from modelkit.data.roles import Apart, test_share
 from modelkit.data.synthetic import synthetic_dataset
@@ -17,11 +16,12 @@ from modelkit.errors import DataError, ModelError, ModelkitError, UsageError
 from modelkit.files import check_outputs, content_hash, shown
 from modelkit.graph.layers import input_vocabulary
 from modelkit.graph.load import Loaded, load
-from modelkit.job import Job, check_separate, only_failed
-from modelkit.job import prepare as prepare_job
 from modelkit.recipe.config import RecipeConfig, step_options
 from modelkit.recipe.job import RecipeJob
 from modelkit.runtime import class_count, input_specs, make_session, output_specs
+from modelkit.transform.commands import COMMANDS, make_job, maker_of
+from modelkit.transform.job import Job, check_separate, only_failed
+from modelkit.transform.job import prepare as prepare_job
 
 if TYPE_CHECKING:
     from modelkit.data.dataset import Dataset

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from modelkit.checkpoint.loading import Loading
-from modelkit.commands import COMMANDS
-from modelkit.config import Resolved, resolve
-from modelkit.job import Job
+from modelkit.config.resolve import Resolved, resolve
 from modelkit.recipe.config import RUN, RecipeConfig, step_options
+from modelkit.transform.commands import COMMANDS
+from modelkit.transform.job import Job
 
 _CACHE = Path(".modelkit") / "cache"
 

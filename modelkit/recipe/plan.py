@@ -6,17 +6,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from modelkit.commands import maker_of
 from modelkit.decision import Decision
 from modelkit.errors import ModelError, ModelkitError
-from modelkit.job import opened
-from modelkit.pipeline import plan
 from modelkit.progress import Progress, silent
 from modelkit.recipe.cache import MODEL, Cache, external_of, model_hash
 from modelkit.recipe.inputs import Inputs, Step, named, prepare
 from modelkit.recipe.job import RecipeJob
 from modelkit.recipe.steps import step_key, telling
 from modelkit.report.plan import Plan
+from modelkit.transform.commands import maker_of
+from modelkit.transform.job import opened
+from modelkit.transform.pipeline import plan
 
 
 def plan_recipe(job: RecipeJob, progress: Progress = silent) -> Plan:

@@ -7,11 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modelkit import gates
 from modelkit.errors import BudgetError
 from modelkit.files import Staging, file_record
-from modelkit.job import only_failed, opened
-from modelkit.pipeline import older_artifact, save_as
 from modelkit.progress import Progress, silent
 from modelkit.recipe.cache import Cache, external_of
 from modelkit.recipe.compose import compose
@@ -22,6 +19,9 @@ from modelkit.recipe.steps import Chain, last_of
 from modelkit.report.report import Report
 from modelkit.report.summary import DONE, MISSED
 from modelkit.report.write import write_report
+from modelkit.transform import gates
+from modelkit.transform.job import only_failed, opened
+from modelkit.transform.pipeline import older_artifact, save_as
 
 _WORK = "steps"
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modelkit.commands import maker_of
 from modelkit.errors import BudgetError, ModelError, ModelkitError, ResourceError
 from modelkit.measure.machine import machine_facts
-from modelkit.pipeline import transform
 from modelkit.progress import Progress
 from modelkit.recipe.cache import MODEL, Cache, Entry, external_of, key_of, model_hash
 from modelkit.recipe.inputs import Inputs, Step, check_options, named
 from modelkit.report.report import Report
 from modelkit.report.summary import DONE, MISSED
+from modelkit.transform.commands import maker_of
+from modelkit.transform.pipeline import transform
 from modelkit.version import VERSION
 
 SKIPPED = "skipped"

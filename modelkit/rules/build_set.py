@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from modelkit.config_nodes import Node
+from modelkit.config.nodes import Node
 from modelkit.errors import ConfigError
 from modelkit.rules.columns import Column, ColumnType, date_number
 from modelkit.rules.conditions import ALWAYS, Condition

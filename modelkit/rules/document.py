@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from modelkit.config.yaml_strict import dump
 from modelkit.rules.columns import Column, ColumnType, date_text
 from modelkit.rules.conditions import ALWAYS, Condition
 from modelkit.rules.model import (
@@ -21,7 +22,6 @@ from modelkit.rules.model import (
     RuleSet,
 )
 from modelkit.rules.text import condition_text
-from modelkit.yaml_strict import dump
 
 SCHEMA = "modelkit.rules/1"
 

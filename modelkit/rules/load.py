@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from modelkit.config_errors import MAX_PROBLEMS, explain
-from modelkit.config_nodes import Node, plain, printable, written
+from modelkit.config.errors import MAX_PROBLEMS, explain
+from modelkit.config.nodes import Node, plain, printable, written
+from modelkit.config.yaml_strict import BrokenYamlError, parse
 from modelkit.errors import ConfigError, UsageError
 from modelkit.files import require_file, shown
 from modelkit.rules.build_set import SetBuilder
 from modelkit.rules.config import RulesFile
 from modelkit.rules.model import RuleSet
 from modelkit.rules.places import Places
-from modelkit.yaml_strict import BrokenYamlError, parse
 
 MAX_BYTES = 64 << 20
 MAX_VALUES = 1_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from modelkit.config_nodes import Node, plain, written
+from modelkit.config.nodes import Node, plain, written
 from modelkit.rules.columns import Column, ColumnType, Value, date_number
 from modelkit.rules.conditions import (
     MAX_DEPTH,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from modelkit.config_nodes import Node
+from modelkit.config.nodes import Node
 
 
 class Places:

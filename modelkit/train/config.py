@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from modelkit.config import Percent, Seconds
-from modelkit.options import Block
+from modelkit.config.options import Block
+from modelkit.config.resolve import Percent, Seconds
 
 Loss = Literal["auto", "cross_entropy", "mse", "bce", "huber", "distill"]
 

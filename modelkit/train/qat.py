@@ -21,6 +21,20 @@ if TYPE_CHECKING:
     from modelkit.train.teacher import Teacher
 
 
+def check_trainable(model: ir.Model) -> None:
+    """Refuse a model that could not be trained once it is quantized, before any work is done.
+
+    Args:
+        model: The float model; it is only read.
+
+    Raises:
+        ModelError: It has an operator without a gradient, or cannot be run in torch; all is named.
+    """
+    from modelkit.train.program import compile_graph
+
+    compile_graph(model, [], widen=True)
+
+
 def train_quantized(
     model: ir.Model,
     data: Dataset,

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
-from modelkit.config import Percent, resolve
+from modelkit.config.resolve import Percent, resolve
 from modelkit.errors import ConfigError
 
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from modelkit.api import dry_run, prune
-from modelkit.commands import make_job
 from modelkit.errors import BudgetError, UsageError
+from modelkit.transform.commands import make_job
 
 
 def weights() -> dict[str, torch.Tensor]:

@@ -114,7 +114,7 @@ def test_a_mask_may_hold_minus_infinity(capsys: Capsys, folder: Path) -> None:
 
 def test_large_models_are_timed_one_by_one(capsys: Capsys, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each candidate against the original by itself: what is loaded at once stays bounded."""
-    from modelkit import bench
+    from modelkit.transform import bench
 
     loaded: list[int] = []
     compare = bench.compare_fresh

@@ -166,7 +166,8 @@ def test_numbers_that_are_not_finite_are_no_numbers() -> None:
 
 def test_nothing_of_pages_is_loaded_without_being_asked_for() -> None:
     code = (
-        "import sys; from modelkit import api, pipeline, compare, graphless; from modelkit.cli import app\n"
+        "import sys, modelkit.api, modelkit.transform.pipeline, modelkit.transform.graphless\n"
+        "import modelkit.compare.compare, modelkit.cli.app\n"
         "print([name for name in ('vl_convert', 'jinja2', 'modelkit.report.html.page') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from quantize_nets import INT64, Net, batches
 
-from modelkit import activations
+from modelkit.algorithm import activations
 from modelkit.data.dataset import Batch
 from modelkit.errors import DataError
 from modelkit.quantize.calibrate import BINS, Histogram, observe

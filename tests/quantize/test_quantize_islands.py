@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from quantize_nets import Net
 
-from modelkit.candidate import Trial
+from modelkit.algorithm.candidate import Trial
+from modelkit.config.options import Measure
 from modelkit.data.arrays import from_arrays
-from modelkit.options import Measure
 from modelkit.quantize import islands
 from modelkit.quantize.calibrated import StaticMode
 from modelkit.quantize.config import QuantizeConfig

@@ -14,7 +14,7 @@ import torch
 from quantize_nets import Net, kernels, optimised
 
 from modelkit.api import quantize
-from modelkit.config import resolve
+from modelkit.config.resolve import resolve
 from modelkit.data.arrays import from_arrays
 from modelkit.data.dataset import Dataset
 from modelkit.data.open import open_dataset
@@ -100,10 +100,13 @@ def test_four_bits_run_in_the_kernels_of_eight(bits: int, tmp_path: Path) -> Non
     assert sizes == ({"INT8"} if bits == 8 else {"INT4"})
 
 
-@pytest.mark.parametrize(("name", "count"), [("fashion_cnn", 64), ("language_transformer", 48)])
-def test_the_artifact_computes_what_was_trained(name: str, count: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "count", "kind"),
+    [("fashion_cnn", 64, "uint8"), ("fashion_cnn", 64, "int8"), ("language_transformer", 48, "uint8")],
+)
+def test_the_artifact_computes_what_was_trained(name: str, count: int, kind: str) -> None:
     """Float weights, steps and biases as they are after some steps, against the finished artifact in onnxruntime."""
-    made, kept = quantizer(name, count, bits=4), {}
+    made, kept = quantizer(name, count, bits=4, activations__type=kind), {}
 
     def trainer(model: Any, weights: Any, bits: int, progress: Progress) -> list[Any]:
         from modelkit.train.module import write_back
@@ -193,3 +196,14 @@ def test_what_cannot_be_trained_is_refused() -> None:
     with pytest.raises(ModelError, match="no rounding to train") as idle:
         Quantizer(net.build(), config(mode="auto"), data, "vnni").candidates()
     assert "--qat" in idle.value.hint
+
+
+def test_a_graph_without_gradients_is_refused_before_anything_is_tried(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be trained: no gradient for If"):
+        quantize(
+            SAMPLES / "twins" / "digits_mlp_if.onnx",
+            output=tmp_path / "x.onnx",
+            data=SAMPLES / "digits_mlp.calib.npz",
+            config={"qat.enabled": True},
+        )
+    assert not list(tmp_path.iterdir())

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from quantize_nets import Net, closeness, run
 
-from modelkit.candidate import Trial
-from modelkit.config import resolve
+from modelkit.algorithm.candidate import Trial
+from modelkit.config.resolve import resolve
 from modelkit.data.arrays import from_arrays
 from modelkit.decision import Decision
 from modelkit.errors import ModelError, UsageError

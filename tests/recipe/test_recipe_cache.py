@@ -196,8 +196,8 @@ def test_a_step_of_its_own_data_and_the_same_test(tmp_path: Path) -> None:
 
 def test_samples_that_test_are_in_no_other_role(tmp_path: Path) -> None:
     from modelkit.data.roles import assign_roles
-    from modelkit.job import _open_data
     from modelkit.runtime import input_specs, make_session
+    from modelkit.transform.job import _open_data
 
     job = recipe_job(MLP, {"steps": STEPS, **QUICK}, output=tmp_path / "x.onnx", data=SAMPLES / "digits_mlp.eval.npz")
     inputs = prepare(job)

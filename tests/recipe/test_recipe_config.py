@@ -13,13 +13,13 @@ from typing import Any
 import jsonschema
 import pytest
 
-from modelkit.commands import COMMANDS
-from modelkit.config import Resolved, json_schema, resolve
-from modelkit.config_nodes import dotted
+from modelkit.algorithm.config import TransformConfig
+from modelkit.config.nodes import dotted
+from modelkit.config.resolve import Resolved, json_schema, resolve
 from modelkit.errors import ConfigError
 from modelkit.recipe.config import RecipeConfig, _step, step_options
 from modelkit.recipe.job import read_recipe, recipe_artifact
-from modelkit.transform_config import TransformConfig
+from modelkit.transform.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 TEXT = """\
@@ -71,11 +71,11 @@ def test_a_command_whose_options_are_named_like_those_of_a_step_is_noticed() -> 
 
 FRESH = """
 import json, sys
-from modelkit import commands
-from modelkit.candidate import Candidate
-from modelkit.commands import COMMANDS, Command
+from modelkit.transform import commands
+from modelkit.algorithm.candidate import Candidate
+from modelkit.transform.commands import COMMANDS, Command
 from modelkit.decision import Decision
-from modelkit.transform_config import TransformConfig
+from modelkit.algorithm.config import TransformConfig
 
 
 class HalveConfig(TransformConfig):

@@ -229,7 +229,7 @@ def test_every_template_is_checked_and_built(capsys: Capsys, path: Path) -> None
 
 
 def _plain(path: Path) -> object:
-    from modelkit.config_nodes import plain
-    from modelkit.yaml_strict import parse
+    from modelkit.config.nodes import plain
+    from modelkit.config.yaml_strict import parse
 
     return plain(parse(path.read_text(), str)[0])

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from modelkit.cli.console import _Lines
-from modelkit.config import resolve
+from modelkit.config.resolve import resolve
 from modelkit.errors import ConfigError, DataError
 from modelkit.train.augment import Augmenter
 from modelkit.train.config import FineTune, TrainOptions

@@ -40,8 +40,8 @@ def seconds(text: str, flag: str = "--seconds") -> float:
     """
     from pydantic import Field
 
-    from modelkit.config import Seconds, resolve
-    from modelkit.options import Block
+    from modelkit.config.options import Block
+    from modelkit.config.resolve import Seconds, resolve
 
     class Budget(Block):
         """How long something may take."""

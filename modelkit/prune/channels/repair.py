@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from modelkit.activations import check_finite
+from modelkit.algorithm.activations import check_finite
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.progress import Progress, silent

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from modelkit.candidate import Candidate
+from modelkit.algorithm.candidate import Candidate
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.progress import Progress

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from modelkit.options import Block
+from modelkit.config.options import Block
 
 MethodName = Literal["additive", "scorecard", "list", "tree", "optimal", "ripper", "rulefit", "cover"]
 

@@ -8,15 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelkit import verdict
-from modelkit.candidate import Candidate, Trial
+from modelkit.algorithm.candidate import Candidate, Trial
+from modelkit.algorithm.config import TransformConfig
 from modelkit.errors import ModelError
 from modelkit.files import Staging, file_record
 from modelkit.graph.channels.surgery import kept_positions
 from modelkit.graph.facts import describe, layer_sizes
 from modelkit.graph.save import save
 from modelkit.graph.structure import structure_key
-from modelkit.job import Job, Prepared
 from modelkit.measure.evaluate import Remembered, evaluate_sessions
 from modelkit.measure.latency import Latency, compare_fresh
 from modelkit.measure.machine import machine_facts
@@ -27,7 +26,8 @@ from modelkit.report.report import Report, Side
 from modelkit.report.rows import finite_note
 from modelkit.runtime import make_session, ready_run
 from modelkit.train.history import noted
-from modelkit.transform_config import TransformConfig
+from modelkit.transform import verdict
+from modelkit.transform.job import Job, Prepared
 
 if TYPE_CHECKING:
     import onnxruntime as ort

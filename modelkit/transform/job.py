@@ -12,12 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from modelkit.candidate import Candidate, Trial
+from modelkit.algorithm.candidate import Candidate, Trial
+from modelkit.algorithm.config import TransformConfig
 from modelkit.checkpoint.loading import Loading
 from modelkit.checkpoint.open import open_source
 from modelkit.checkpoint.outputs import Outputs, outputs_for
 from modelkit.checkpoint.source import Source
-from modelkit.config import Resolved
+from modelkit.config.options import Objective
+from modelkit.config.resolve import Resolved
 from modelkit.data.open import open_dataset
 from modelkit.data.roles import Apart, Roles, assign_roles
 from modelkit.data.synthetic import synthetic_dataset
@@ -29,11 +31,9 @@ from modelkit.graph.load import Loaded, load
 from modelkit.graph.normalise import normalise
 from modelkit.graph.save import save
 from modelkit.graph.verify import verify_same
-from modelkit.options import Objective
 from modelkit.progress import Progress, silent
 from modelkit.report.report import SCHEMA
 from modelkit.runtime import TensorSpec, class_count, input_specs, make_session, output_specs
-from modelkit.transform_config import TransformConfig
 
 if TYPE_CHECKING:
     import onnx_ir as ir

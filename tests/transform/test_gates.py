@@ -6,11 +6,11 @@ import math
 
 import pytest
 
-from modelkit import gates
-from modelkit.config import resolve
+from modelkit.config.options import Budget
+from modelkit.config.resolve import resolve
 from modelkit.errors import ConfigError
-from modelkit.options import Budget
 from modelkit.report.report import Gate
+from modelkit.transform import gates
 
 
 def ratio(value: float, low: float, high: float) -> dict[str, float]:

@@ -19,8 +19,8 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, core_schema, to_jsonable_python
 
-from modelkit.config_errors import MAX_PROBLEMS, explain
-from modelkit.config_nodes import (
+from modelkit.config.errors import MAX_PROBLEMS, explain
+from modelkit.config.nodes import (
     Node,
     Problem,
     child,
@@ -34,8 +34,8 @@ from modelkit.config_nodes import (
     split_key,
     written,
 )
+from modelkit.config.yaml_strict import MAX_BYTES, BrokenYamlError, dump, parse
 from modelkit.errors import ConfigError, ResourceError, UsageError
-from modelkit.yaml_strict import MAX_BYTES, BrokenYamlError, dump, parse
 
 __all__ = ["Bytes", "Factor", "Milliseconds", "Percent", "Resolved", "Seconds", "as_yaml", "json_schema", "resolve"]
 
@@ -146,7 +146,7 @@ def resolve(
     Args:
         schema: Pydantic model; it and all models inside must forbid extra keys. Values are taken strictly: no
             text is turned into a number, no number into a boolean.
-        yaml_path: Configuration file of at most 256 KiB, in UTF-8; ``modelkit.yaml_strict`` says what it may
+        yaml_path: Configuration file of at most 256 KiB, in UTF-8; ``modelkit.config.yaml_strict`` says what it may
             hold.
         sets: ``key=value`` as ``--set`` takes them. Keys are dotted, parts that hold a dot are quoted, items
             of a list that the file gives are numbered from 0; the value is YAML. A later one wins.

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelkit import gates as rule
-from modelkit.candidate import Trial
+from modelkit.algorithm.candidate import Trial
+from modelkit.config.options import Budget, Objective
 from modelkit.measure.quality import Task, drop, primary
-from modelkit.options import Budget, Objective
 from modelkit.report.report import Gate
 from modelkit.report.units import decibel, factor, milliseconds, percent, size
+from modelkit.transform import gates as rule
 
 # What "safe" means where the user set no budget.
 SAFE_DROP = 0.01  # accuracy lost

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from modelkit import gates, verdict
-from modelkit.alike import check_outputs_match, common_inputs
 from modelkit.checkpoint.loading import Loading
 from modelkit.checkpoint.open import is_checkpoint, open_source
 from modelkit.checkpoint.source import Source
+from modelkit.compare.alike import check_outputs_match, common_inputs
+from modelkit.config.options import Budget, Measure, Regression, Synthetic
 from modelkit.data.open import open_dataset
 from modelkit.data.preprocess import Preprocess
 from modelkit.data.synthetic import synthetic_dataset
@@ -24,19 +24,19 @@ from modelkit.measure.evaluate import evaluate_sessions
 from modelkit.measure.latency import compare_fresh
 from modelkit.measure.machine import machine_facts
 from modelkit.measure.size import measure_size
-from modelkit.options import Budget, Measure, Regression, Synthetic
 from modelkit.progress import Progress
 from modelkit.report.comparison import SCHEMA
 from modelkit.report.report import Gate
 from modelkit.report.rows import finite_note
 from modelkit.report.summary import DONE, MISSED
 from modelkit.runtime import class_count, input_specs, make_session, output_specs, ready_run
+from modelkit.transform import gates, verdict
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
 
-# What a new model may cost where no limit is set, beside the safe limits on quality (modelkit.verdict).
+# What a new model may cost where no limit is set, beside the safe limits on quality (modelkit.transform.verdict).
 SAFE_GROWTH = 0.05
 SAFE_SLOWDOWN = 0.1
 

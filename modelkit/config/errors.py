@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from modelkit.config_nodes import Node, Path, Problem, dotted, plain, printable, written
+from modelkit.config.nodes import Node, Path, Problem, dotted, plain, printable, written
 
 Schemas = list[dict[str, Any]]
 

@@ -8,20 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelkit import gates
-from modelkit.bench import Bench
-from modelkit.candidate import Trial
+from modelkit.algorithm.candidate import Trial
 from modelkit.checkpoint.artifact import write_beside
 from modelkit.decision import Decision
 from modelkit.errors import BudgetError, ModelError
 from modelkit.files import Staging, file_record, outputs_of, shown
 from modelkit.graph.load import load
 from modelkit.graph.save import save
-from modelkit.job import Job, Maker, only_failed, opened, prepare
 from modelkit.progress import Progress, silent
 from modelkit.report.plan import Plan
 from modelkit.report.report import Report
 from modelkit.report.write import write_report
+from modelkit.transform import gates
+from modelkit.transform.bench import Bench
+from modelkit.transform.job import Job, Maker, only_failed, opened, prepare
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
-from modelkit.commands import COMMANDS
+from modelkit.algorithm.config import TransformConfig
 from modelkit.data.open import open_dataset
 from modelkit.data.roles import Roles, assign_roles
 from modelkit.data.synthetic import synthetic_dataset
@@ -27,7 +27,7 @@ from modelkit.report import rows, units
 from modelkit.report.stored import StoredData, StoredReport, beside
 from modelkit.report.verification import Verification
 from modelkit.runtime import TensorSpec, class_count, input_specs, make_session, output_specs, ready_run
-from modelkit.transform_config import TransformConfig
+from modelkit.transform.commands import COMMANDS
 
 if TYPE_CHECKING:
     import onnxruntime as ort

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from modelkit.config import Milliseconds, Percent, Resolved, Seconds, as_yaml, json_schema, resolve
-from modelkit.config_nodes import printable
+from modelkit.config.nodes import printable
+from modelkit.config.resolve import Milliseconds, Percent, Resolved, Seconds, as_yaml, json_schema, resolve
+from modelkit.config.yaml_strict import core_scalar, dump
 from modelkit.errors import ConfigError, ResourceError, UsageError
-from modelkit.yaml_strict import core_scalar, dump
 
 
 class Strict(BaseModel):
@@ -455,8 +455,8 @@ def test_round_trip(tmp_path, config):
 ))  # fmt: skip
 @settings(max_examples=300, deadline=None)
 def test_any_text_survives_a_dump(value):
-    from modelkit.config_nodes import plain
-    from modelkit.yaml_strict import parse
+    from modelkit.config.nodes import plain
+    from modelkit.config.yaml_strict import parse
 
     node, problems = parse(dump({"a": [value], value: 1}), str)
     expected = {"a": 1} if value == "a" else {"a": [value], value: 1}

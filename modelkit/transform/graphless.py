@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from modelkit import gates, verdict
 from modelkit.checkpoint.container import Container, read
 from modelkit.checkpoint.outputs import is_alone
 from modelkit.checkpoint.tell import is_state
@@ -17,7 +16,6 @@ from modelkit.decision import Decision
 from modelkit.errors import BudgetError, ModelError, UsageError
 from modelkit.files import Staging, check_outputs, file_record, require_file, sniff, write_json
 from modelkit.graph.edit import Namer, add_initializer, make_node
-from modelkit.job import Job
 from modelkit.measure.machine import machine_facts
 from modelkit.progress import Progress, silent
 from modelkit.prune.config import PruneConfig
@@ -25,6 +23,8 @@ from modelkit.prune.weights.sparse import prune_by_magnitude
 from modelkit.report.plan import Plan
 from modelkit.report.report import Report, Side
 from modelkit.report.write import write_report
+from modelkit.transform import gates, verdict
+from modelkit.transform.job import Job
 
 _FLOATS = ("float16", "float32", "float64", "bfloat16")
 _CHUNK = 1 << 20

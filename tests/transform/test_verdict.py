@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from modelkit import verdict
-from modelkit.candidate import Trial
-from modelkit.options import Budget
+from modelkit.algorithm.candidate import Trial
+from modelkit.config.options import Budget
+from modelkit.transform import verdict
 
 
 def trial(name: str = "a", *, size: int = 250, speed=(1.0, 0.98, 1.02), sqnr=40.0, **more) -> Trial:

@@ -16,18 +16,18 @@ from pydantic import Field
 
 from modelkit.checkpoint.loading import Loading
 from modelkit.checkpoint.open import is_checkpoint, open_source
-from modelkit.config import Percent
+from modelkit.config.options import Block
+from modelkit.config.resolve import Percent
 from modelkit.errors import ModelError, ModelkitError, UsageError
 from modelkit.files import Kind, contained, file_record, sha256, shown, sniff
 from modelkit.measure.machine import machine_facts
 from modelkit.measure.size import measure_size
-from modelkit.options import Block
 from modelkit.progress import Progress, silent
-from modelkit.remeasure import Remeasure, options_of, sources_of
 from modelkit.report.stored import StoredReport, StoredSide, beside, read_report
 from modelkit.report.summary import DONE
 from modelkit.report.units import number, size
 from modelkit.report.verification import Verification
+from modelkit.verify.remeasure import Remeasure, options_of, sources_of
 
 
 class VerifyConfig(Block):

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import yaml
 
-from modelkit.config_nodes import MAX_DEPTH, Node, Path, Problem, Scalar, dotted, is_unicode, printable
+from modelkit.config.nodes import MAX_DEPTH, Node, Path, Problem, Scalar, dotted, is_unicode, printable
 
 MAX_BYTES = 256 * 1024
 MAX_VALUES = 20_000

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelkit.algorithm.config import TransformConfig
 from modelkit.checkpoint.loading import Loading
-from modelkit.config import Resolved, resolve
-from modelkit.job import Job, Maker
+from modelkit.config.resolve import Resolved, resolve
 from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
-from modelkit.transform_config import TransformConfig
+from modelkit.transform.job import Job, Maker
 
 
 @dataclass(frozen=True)

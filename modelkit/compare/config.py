@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from modelkit.config.options import Block, Budget, Measure, Regression, Synthetic
 from modelkit.data.preprocess import Preprocess
-from modelkit.options import Block, Budget, Measure, Regression, Synthetic
 
 
 class EvaluateConfig(Block):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from modelkit.config import Factor, Milliseconds, Percent
+from modelkit.config.resolve import Factor, Milliseconds, Percent
 
 Objective = Literal["balanced", "size", "latency", "quality"]
 

@@ -1,0 +1,1 @@
+"""What an algorithm is handed and what it gives back."""

@@ -1,0 +1,1 @@
+"""A new model held against an old one."""

@@ -1,0 +1,1 @@
+"""Strict YAML, checked against a schema, and where each value came from."""

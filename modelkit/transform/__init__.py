@@ -1,0 +1,1 @@
+"""One model from load to report: the steps that all transforming commands share."""
