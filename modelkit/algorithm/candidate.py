@@ -49,6 +49,7 @@ class Trial:
         fidelity: Agreement with the original on the selection data.
         quality: Metrics against labels on the selection data; None without labels.
         latency: Median and p95 in milliseconds, and the speed-up with its interval; None until timed.
+        structure: Tells models apart by everything but their numbers; "" where it is not known.
         layers: Nodes with weights: name, operator, bytes and so on.
         history: What trainings went through, epoch by epoch.
         kept: Of each initializer that was cut, by axis, the positions that are left; empty where shapes are the same.
@@ -65,6 +66,7 @@ class Trial:
     fidelity: dict[str, Any] | None = None
     quality: dict[str, Any] | None = None
     latency: dict[str, Any] | None = None
+    structure: str = ""
     layers: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     kept: dict[str, dict[int, Any]] = field(default_factory=dict)

@@ -70,6 +70,12 @@ def command(
             "--unlabelled", metavar="PATH", help="Further inputs without labels: the teacher answers for them."
         ),
     ] = None,
+    bits: Annotated[
+        str | None,
+        typer.Option(
+            "--bits", metavar="N", help="Also make the student one of integers, trained with the rounding: 8 or 4."
+        ),
+    ] = None,
     epochs: Annotated[str | None, typer.Option("--epochs", metavar="N", help="Passes over the data (20).")] = None,
     time: Annotated[
         str | None, typer.Option("--time", metavar="TIME", help="Longest time for all training: 5m.")
@@ -184,6 +190,7 @@ def command(
             "structure.target": ("--target", target),
             "method": ("--method", method),
             "teachers": ("--teacher", teachers or None),
+            "bits": ("--bits", bits),
             "assistant": ("--assistant", assistant),
             "unlabelled": ("--unlabelled", unlabelled),
             "training.epochs": ("--epochs", epochs),

@@ -17,6 +17,7 @@ from modelkit.data.open import open_dataset
 from modelkit.decision import Decision
 from modelkit.distill.assistant import Assistant
 from modelkit.distill.config import DistillConfig
+from modelkit.distill.integers import Quantize, Trainer, untrained
 from modelkit.distill.learning import Learning
 from modelkit.distill.search import TRIALS, Search
 from modelkit.distill.student import Deriver, Given, Source, Student
@@ -39,6 +40,7 @@ class Distiller:
         data: What to train on; None where there is none.
         work: Where checkpoints are kept while a training runs.
         kept: Where the teacher's outputs are kept for later runs.
+        quantize: Makes a student one of integers; None where it stays one of floats.
     """
 
     model: ir.Model
@@ -46,6 +48,7 @@ class Distiller:
     data: Dataset | None
     work: Path
     kept: Path
+    quantize: Quantize | None = None
     _compared: bool = field(default=False, init=False)
     _ratios: dict[str, float] = field(default_factory=dict, init=False)
 
@@ -94,15 +97,16 @@ class Distiller:
         self._ratios[name] = ratio
 
         def sketch(model: ir.Model, progress: Progress) -> list[Decision]:
-            return _take(model, self._students.make(ratio, progress))
+            made = _take(model, self._students.make(ratio, progress))
+            return [*made, *self._finish(model, untrained, progress)]
 
         def apply(model: ir.Model, progress: Progress) -> list[Decision]:
-            made = sketch(model, progress)
+            made = _take(model, self._students.make(ratio, progress))
             if self._assistant is not None:
                 made += self._assistant.distil(model, ratio, f"{ratio:g}", progress)
             else:
                 made += self._learning.distil(model, f"{ratio:g}", progress)
-            return [*made, *normalise(model)]
+            return [*made, *self._finish(model, self._learning.rounded(True, f"{ratio:g}"), progress)]
 
         return Candidate(name, apply, sketch)
 
@@ -111,12 +115,19 @@ class Distiller:
         labelled = self._data.has_labels
 
         def apply(model: ir.Model, progress: Progress) -> list[Decision]:
-            made = _take(model, self._students.make(ratio, progress))
+            made, name = _take(model, self._students.make(ratio, progress)), f"{ratio:g} alone"
+            trainer: Trainer = untrained
             if labelled:
-                made += self._learning.alone(model, f"{ratio:g} alone", progress)
-            return [*made, *normalise(model)]
+                made += self._learning.alone(model, name, progress)
+                trainer = self._learning.rounded(False, name)
+            return [*made, *self._finish(model, trainer, progress)]
 
         return Candidate("student alone" if labelled else "student, untrained", apply, only_compared=True)
+
+    def _finish(self, model: ir.Model, trainer: Trainer, progress: Progress) -> list[Decision]:
+        """Bring a student that has learned into the form that is written."""
+        made = normalise(model)
+        return made if self.quantize is None else [*made, *self.quantize(model, self._data, trainer, progress)]
 
     @property
     def _data(self) -> Dataset:

@@ -11,7 +11,7 @@ from modelkit.algorithm.config import TransformConfig
 from modelkit.channels.config import Calibration, Structure
 from modelkit.config.options import Block, Budget
 from modelkit.config.resolve import Percent, Seconds
-from modelkit.train.config import TrainOptions
+from modelkit.train.config import QuantizationAware, TrainOptions
 
 Method = Literal["logits", "dist", "dkd", "features", "attention"]
 
@@ -21,6 +21,12 @@ class Training(TrainOptions):
 
     epochs: int = Field(20, ge=0, le=100_000, description="passes over the training samples")
     weight_decay: float = Field(0.0001, ge=0, le=10, description="decay of weights, decoupled for adamw; 0 is off")
+
+
+class Rounding(QuantizationAware):
+    """Training with the rounding in it, of a student that becomes one of integers."""
+
+    alpha: Percent = Field(0.0, ge=0, le=1, description="share of the labels in the loss beside the teacher")
 
 
 class Dist(Block):
@@ -78,6 +84,13 @@ class DistillConfig(TransformConfig):
     unlabelled: Path | None = Field(
         None, description="further inputs without labels, in any data format: the teacher answers for them"
     )
+    bits: int | None = Field(
+        None,
+        ge=2,
+        le=8,
+        description="also store the student in integers of so many bits, trained with the rounding",
+    )
+    qat: Rounding = Field(default_factory=Rounding)
     numbers: Literal["auto", "mse", "huber", "cosine"] = Field(
         "auto", description="how outputs that are no class scores follow; cosine is for embeddings"
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from modelkit.data.dataset import Dataset
@@ -12,6 +14,7 @@ from modelkit.data.join import Joined
 from modelkit.data.split import SPLIT_FROM, split
 from modelkit.decision import Decision
 from modelkit.distill.config import DistillConfig
+from modelkit.distill.integers import Trainer
 from modelkit.distill.pairing import pair
 from modelkit.distill.teachers import Teachers
 from modelkit.progress import Progress
@@ -105,6 +108,37 @@ class Learning:
         )
         note(student, history)
         return [summary(history, "trained"), *decisions]
+
+    def rounded(self, taught: bool, name: str) -> Trainer:
+        """Return what trains a quantized student in place: on what the teacher says, or on the labels only.
+
+        Args:
+            taught: Whether the teacher is followed.
+            name: Of the training.
+        """
+
+        def train(
+            model: ir.Model, weights: Mapping[str, np.ndarray], bits: int, progress: Progress
+        ) -> list[Decision]:
+            from modelkit.train.qat import train_quantized
+
+            options, (data, validation) = self.config.qat, self._samples() if taught else (self.data, None)
+            decisions, history = train_quantized(
+                model,
+                data,
+                options if taught else options.model_copy(update={"alpha": 1.0, "loss": "auto"}),
+                weights=weights,
+                bits=bits,
+                validation=validation,
+                teacher=self.teachers.together() if taught else None,
+                progress=progress,
+                seed=self.config.seed,
+                folder=self.work / f"{name} rounded",
+            )
+            note(model, history)
+            return [summary(history, "trained with the rounding"), *decisions]
+
+        return train
 
     @property
     def _options(self) -> TrainOptions:

@@ -74,8 +74,18 @@ class History:
         return sum(epoch.seconds for epoch in self.epochs)
 
 
+def note(model: ir.Model, history: History) -> None:
+    """Keep with a model in memory what a training of it went through; its file does not hold it."""
+    model.meta.setdefault(_HISTORY, []).append(asdict(history))
+
+
+def noted(model: ir.Model) -> list[dict[str, Any]]:
+    """The trainings of a model in memory as plain values, in order."""
+    return list(model.meta.get(_HISTORY, ()))
+
+
 def summary(history: History, action: str) -> Decision:
-    """What a training came to, as one decision for the model."""
+    """What a training came to, in one decision for the model, under the given action."""
     best = next(epoch for epoch in history.epochs if epoch.number == history.best)
     start = history.epochs[0]
     numbers: dict[str, float | int | str] = {
@@ -90,13 +100,3 @@ def summary(history: History, action: str) -> Decision:
         if value is not None:
             numbers[f"validation_{history.metric}_{name}"] = round(value, 4)
     return Decision("model", action, "; ".join([f"by {history.loss}", history.stopped, *history.notes]), numbers)
-
-
-def note(model: ir.Model, history: History) -> None:
-    """Keep with a model in memory what a training of it went through; its file does not hold it."""
-    model.meta.setdefault(_HISTORY, []).append(asdict(history))
-
-
-def noted(model: ir.Model) -> list[dict[str, Any]]:
-    """The trainings of a model in memory as plain values, in order."""
-    return list(model.meta.get(_HISTORY, ()))

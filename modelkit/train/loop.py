@@ -44,6 +44,7 @@ def fit(
     follow: Follow = Follow(),  # noqa: B008 - frozen
     masks: Mapping[str, np.ndarray] | None = None,
     on_step: StepHook | None = None,
+    by_loss: bool = False,
     progress: Progress = silent,
     seed: int = 0,
     folder: Path | None = None,
@@ -64,6 +65,7 @@ def fit(
         follow: How the teacher is followed.
         masks: Name of a weight -> array of its shape; weights where it is 0 stay exactly 0.
         on_step: See `StepHook`, such as a schedule of sparsity.
+        by_loss: Whether the loss alone decides which epoch is best, instead of the metric and then the loss.
         progress: Told after each step, in steps.
         seed: Seed of the split, the order and all variation, at least 0.
         folder: Where to keep a checkpoint, and to go on from the one of the same run that is there.
@@ -86,7 +88,7 @@ def fit(
             zeros = Masks(module, masks)
             key = "" if folder is None else _key(module, parts, options, teacher, follow, zeros, seed)
             run = _prepare(module, held, options, teacher, follow, zeros, seed, device, progress)
-            run.on_step, run.folder, run.key = on_step, folder, key
+            run.on_step, run.by_loss, run.folder, run.key = on_step, by_loss, folder, key
             return run.go(notes)
         finally:
             module.to("cpu").eval()

@@ -41,6 +41,7 @@ class Run:
         on_step: See `StepHook`.
         folder: Where checkpoints go; None for none.
         key: Tells this run's checkpoints from those of others.
+        by_loss: Whether the loss alone decides which epoch is best.
         state: How far it is.
         best: The best weights so far, in main memory.
         saved: When the last checkpoint was written, or the run began.
@@ -58,6 +59,7 @@ class Run:
     on_step: StepHook | None = None
     folder: Path | None = None
     key: str = ""
+    by_loss: bool = False
     state: State = field(default_factory=State)
     best: dict[str, Tensor] = field(default_factory=dict)
     saved: float = field(default=0.0, init=False)
@@ -170,9 +172,10 @@ class Run:
             self._check_exploded(number, verdict.loss)
         if number and mean is not None:
             self._check_exploded(number, mean)
-        better = verdict is None or not state.best_score or verdict.score < state.best_score
+        score = [] if verdict is None else [verdict.loss] if self.by_loss else list(verdict.score)
+        better = not state.best_score or score < state.best_score
         if better:
-            state.best_epoch, state.best_score, state.stale = number, list(verdict.score) if verdict else [], 0
+            state.best_epoch, state.best_score, state.stale = number, score, 0
             self.best = copy_weights(self.stepper.module)
         else:
             state.stale += 1

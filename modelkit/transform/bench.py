@@ -15,6 +15,7 @@ from modelkit.files import Staging, file_record
 from modelkit.graph.channels.surgery import kept_positions
 from modelkit.graph.facts import describe, layer_sizes
 from modelkit.graph.save import save
+from modelkit.graph.structure import structure_key
 from modelkit.measure.evaluate import Remembered, evaluate_sessions
 from modelkit.measure.latency import Latency, compare_fresh
 from modelkit.measure.machine import machine_facts
@@ -223,7 +224,7 @@ class Bench:
             return trial
         facts = describe(model)
         trial.path, trial.size = path, {**asdict(measure_size(path)), "macs": facts.macs}
-        trial.layers, trial.history = layer_sizes(facts), noted(model)
+        trial.layers, trial.history, trial.structure = layer_sizes(facts), noted(model), structure_key(model)
         trial.fidelity, trial.quality = found.fidelity, found.quality
         return trial
 
@@ -290,6 +291,6 @@ def _side(trial: Trial, quality: dict[str, Any] | None, fidelity: dict[str, Any]
 
 def _entry(trial: Trial) -> dict[str, Any]:
     found = asdict(trial)
-    for key in ("path", "decisions", "kept", "hint", "missed", "layers", "history"):
+    for key in ("path", "decisions", "kept", "hint", "missed", "layers", "history", "structure"):
         del found[key]
     return found

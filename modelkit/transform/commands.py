@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelkit.algorithm.config import TransformConfig
 from modelkit.checkpoint.loading import Loading
@@ -14,6 +14,14 @@ from modelkit.distill.config import DistillConfig
 from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
 from modelkit.transform.job import Job, Maker
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from modelkit.data.dataset import Dataset
+    from modelkit.decision import Decision
+    from modelkit.distill.integers import Quantize, Trainer
+    from modelkit.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,22 @@ def _pruner(job: Job) -> Maker:
 def _distiller(job: Job) -> Maker:
     from modelkit.distill.auto import Distiller
 
-    return lambda model, data: Distiller(model, job.options.value, data, job.work, job.kept)
+    config: DistillConfig = job.options.value
+    quantize = None if config.bits is None else _student_quantizer(config)
+    return lambda model, data: Distiller(model, config, data, job.work, job.kept, quantize)
+
+
+def _student_quantizer(config: DistillConfig) -> Quantize:
+    """What makes a student one of integers: commands do not know one another, so it is handed in from here."""
+    from modelkit.measure.machine import int8_kind
+    from modelkit.quantize.auto import Quantizer
+
+    options = QuantizeConfig.model_validate({"mode": "static", "bits": config.bits, "seed": config.seed})
+
+    def quantize(model: ir.Model, data: Dataset, trainer: Trainer, progress: Progress) -> list[Decision]:
+        return Quantizer(model.clone(), options, data, int8_kind()).train_static(model, trainer, progress)
+
+    return quantize
 
 
 def _bits(config: QuantizeConfig) -> str:
@@ -70,7 +93,7 @@ COMMANDS: dict[str, Command] = {
         suffix=_bits,
         maker=_quantizer,
         safe=lambda config: config.mode == "auto",
-        training=lambda config: False,
+        training=lambda config: config.qat.enabled,
     ),
     "prune": Command(
         schema=PruneConfig,
@@ -82,7 +105,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "distill": Command(
         schema=DistillConfig,
-        suffix=lambda config: "distilled",
+        suffix=lambda config: "distilled" if config.bits is None else f"distilled.int{config.bits}",
         maker=_distiller,
         safe=lambda config: False,
         training=lambda config: True,

@@ -123,3 +123,19 @@ def test_samples_are_varied_and_the_teacher_answers_for_what_they_became(tmp_pat
     # Only what it says of the samples that validate does not change, and is kept.
     [kept] = (tmp_path / ".modelkit" / "kept").iterdir()
     assert len(np.load(kept)) < 100
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_student_of_integers_follows_with_the_rounding_in_it(bits: int, tmp_path: Path) -> None:
+    config = {**QUICK, "bits": bits, "qat.epochs": 2, "qat.threads": 1, "qat.learning_rate": 0.001}
+    report = distill(MODEL, output=tmp_path / "s.onnx", data=DATA, test=TEST, config=config)
+    assert report.after.quality is not None and report.after.quality["accuracy"] > 0.88
+    kinds = {node.op_type for node in onnx.load(tmp_path / "s.onnx").graph.node}
+    assert "DequantizeLinear" in kinds
+    losses = [history["loss"] for history in report.history]
+    assert losses == ["cross-entropy + distillation (KL)", "distillation (KL)"]
+    assert [d.numbers["epochs"] for d in report.decisions if d.action == "trained with the rounding"] == [2]
+    # What stands beside it is one of integers too.
+    alone = report.beside[0]["size"]["file_bytes"]
+    assert alone == pytest.approx(report.after.size["file_bytes"], rel=0.02)
+    assert alone < 0.2 * report.before.size["file_bytes"]
