@@ -34,8 +34,8 @@ class Assistant:
     config: DistillConfig
     _made: dict[float, tuple[ir.Model, list[Decision]]] = field(default_factory=dict, init=False)
 
-    def distil(self, student: ir.Model, ratio: float, name: str, progress: Progress) -> list[Decision]:
-        """Train a student in place on what the assistant says; see `Learning.distil`.
+    def distill(self, student: ir.Model, ratio: float, name: str, progress: Progress) -> list[Decision]:
+        """Train a student in place on what the assistant says; see `Learning.distill`.
 
         Args:
             student: The student.
@@ -46,7 +46,7 @@ class Assistant:
         model, decisions = self._assistant(ratio, progress)
         config = self.config.model_copy(update={"teachers": [], "weights": None})
         teachers = Teachers(model, config, self.learning.teachers.kept)
-        learned = replace(self.learning, teachers=teachers).distil(student, name, progress)
+        learned = replace(self.learning, teachers=teachers).distill(student, name, progress)
         return [*decisions, *learned]
 
     def _assistant(self, ratio: float, progress: Progress) -> tuple[ir.Model, list[Decision]]:
@@ -56,7 +56,7 @@ class Assistant:
         share = given if isinstance(given, float) else round(math.sqrt(ratio), 3)
         if share not in self._made:
             model = self.deriver.make(share, progress).model.clone()
-            whole = self.learning.distil(model, f"assistant {share:g}", progress)[0]
+            whole = self.learning.distill(model, f"assistant {share:g}", progress)[0]
             said = f"{self.deriver.name(share)} of the teacher, whom the student follows"
             self._made[share] = model, [Decision("assistant", "distilled", f"{said}; {whole.reason}", whole.numbers)]
         return self._made[share]

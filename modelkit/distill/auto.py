@@ -103,9 +103,9 @@ class Distiller:
         def apply(model: ir.Model, progress: Progress) -> list[Decision]:
             made = _take(model, self._students.make(ratio, progress))
             if self._assistant is not None:
-                made += self._assistant.distil(model, ratio, f"{ratio:g}", progress)
+                made += self._assistant.distill(model, ratio, f"{ratio:g}", progress)
             else:
-                made += self._learning.distil(model, f"{ratio:g}", progress)
+                made += self._learning.distill(model, f"{ratio:g}", progress)
             return [*made, *self._finish(model, self._learning.rounded(True, f"{ratio:g}"), progress)]
 
         return Candidate(name, apply, sketch)

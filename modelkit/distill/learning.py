@@ -51,7 +51,7 @@ class Learning:
         """
         self.teachers.together().run(next(iter(self.data.batches(1))).inputs)
 
-    def distil(self, student: ir.Model, name: str, progress: Progress) -> list[Decision]:
+    def distill(self, student: ir.Model, name: str, progress: Progress) -> list[Decision]:
         """Train a student in place on what the teacher says.
 
         Args:
@@ -86,7 +86,7 @@ class Learning:
         return [summary(history, "distilled"), *paired, *decisions]
 
     def alone(self, student: ir.Model, name: str, progress: Progress) -> list[Decision]:
-        """Train a student in place for as many steps on the labels only; see `distil`."""
+        """Train a student in place for as many steps on the labels only; see `distill`."""
         from modelkit.train.finetune import finetune
 
         options = self._options

@@ -80,7 +80,8 @@ class Deriver:
     def check(self) -> None:
         """See `Source.check`."""
         try:
-            self._survey.check(ways(self._config, self._data)[0].importance)
+            if self._config.ratio != 1:
+                self._survey.check(ways(self._config, self._data)[0].importance)
             check_trainable(self._teacher)
         except ModelError as error:
             raise ModelError(f"no student can be derived from this teacher: {error.message}", _ELSE) from error
