@@ -10,7 +10,7 @@ import numpy as np
 from modelkit.data.dataset import Dataset, Rows
 
 IGNORED = -100
-"""Class id of samples that carry no label among those that do; other labels are NaN there."""
+"""Label of samples that have none among those that do, where labels are whole numbers from 0 on; else it is NaN."""
 
 
 class Joined(Dataset):
@@ -26,7 +26,10 @@ class Joined(Dataset):
         self.count = sum(part.count for part in parts)
         self.synthetic = any(part.synthetic for part in parts)
         self.notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
-        self.labels = None if first.labels is None else np.concatenate([_labels(p, first.labels) for p in parts])
+        like = first.labels
+        if like is not None and like.dtype.kind != "f" and bool((like < 0).any()):
+            like = like.astype(np.float64)
+        self.labels = None if like is None else np.concatenate([_labels(part, like) for part in parts])
         self._parts = list(parts)
         self._starts = np.cumsum([0, *(part.count for part in parts)])
 
@@ -49,6 +52,6 @@ class Joined(Dataset):
 
 def _labels(part: Dataset, like: np.ndarray) -> np.ndarray:
     if part.labels is not None:
-        return part.labels
+        return part.labels.astype(like.dtype)
     missing = np.nan if like.dtype.kind == "f" else IGNORED
     return np.full((part.count, *like.shape[1:]), missing, like.dtype)

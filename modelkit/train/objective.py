@@ -31,6 +31,7 @@ class Head:
         axis: Axis of the classes; -1 without.
         probabilities: Whether the output has passed a softmax or sigmoid.
         scale: What a squared error is multiplied by: one over the variance of what is wanted.
+        marked: Whether whole numbers of `losses.IGNORED` mean that a sample has no label.
     """
 
     output: str
@@ -38,6 +39,7 @@ class Head:
     axis: int = -1
     probabilities: bool = False
     scale: float = 1.0
+    marked: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ class Objective:
                 targets = targets.masked_fill(outside, losses.IGNORED)
             return losses.cross_entropy(logits, targets, smoothing=self.smoothing)
         flat = labels.reshape(len(labels), -1)
-        known = (torch.isfinite(flat) & (flat != losses.IGNORED)).all(dim=1)
+        missing = flat.isnan() if flat.is_floating_point() else (flat == losses.IGNORED) & head.marked
+        known = ~missing.any(dim=1)
         output, labels = output[known], labels[known]
         if not len(labels):
             return output.sum() * 0
@@ -210,9 +213,10 @@ def plan_objective(
     if labels is None and options.loss not in ("auto", "distill"):
         raise DataError(f"the loss {options.loss} needs labels, and the data has none", hint="use the loss auto")
     hard, task, loss = None, Task.none, ""
-    labels = None if labels is None else _known(labels)
-    if labels is not None:
-        hard, task, loss = _hard_head(floats, labels, options.loss)
+    known = None if labels is None else _known(labels)
+    if labels is not None and known is not None:
+        hard, task, loss = _hard_head(floats, known, options.loss)
+        hard = replace(hard, marked=len(known) < len(labels))
     hints: tuple[tuple[Head, str], ...] = ()
     soft: tuple[tuple[Head, str], ...] = ()
     if wanted is not None:
@@ -268,9 +272,14 @@ def _hard_head(outputs: Mapping[str, np.ndarray], labels: np.ndarray, wish: str)
 
 
 def _known(labels: np.ndarray) -> np.ndarray | None:
-    """The labels of samples that have one; None where there are none."""
+    """The labels of samples that have one; None where there are none.
+
+    Numbers that are no classes may be negative: among negative ones the mark means itself.
+    """
     flat = labels.reshape(len(labels), -1)
     missing = np.isnan(flat) if labels.dtype.kind == "f" else flat == losses.IGNORED
+    if labels.dtype.kind != "f" and bool((flat[~missing] < 0).any()):
+        return labels
     # Some positions of a sample may have none; a sample has none where all of them do.
     known = labels[~missing.all(axis=1)]
     return known if len(known) else None
