@@ -118,8 +118,9 @@ class Report:
         """Return plain values for JSON, schema first; numbers that are not finite become None."""
         plain = {"schema": SCHEMA, **asdict(self), "size_ratio": round(self.size_ratio, 4)}
         for key in ("beside", "steps"):
-            if not plain[key]:
-                del plain[key]
+            # What only some commands have stands at the end.
+            if found := plain.pop(key):
+                plain[key] = found
         result = finite(plain)
         assert isinstance(result, dict)
         return result
