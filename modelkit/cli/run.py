@@ -116,7 +116,7 @@ def command(
     given = Given(output, data, test, loading, force, html, dry_run, explain, as_json, quiet, verbose)
     where = False if no_cache else cache if cache is not None else True
     if is_folder(model, folder):
-        run_folder("run", model, folder, config=options, cache=where, **vars(given))
+        run_folder("run", model, folder, config=options, cache=where, **given.for_folder())
         return
     job = recipe_job(
         model, options, output=output, data=data, test=test, force=force, html=html, loading=loading, cache=where
