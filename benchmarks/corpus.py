@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from modelkit.channels.cutting import prune_channels
 from modelkit.data.synthetic import synthetic_dataset
 from modelkit.decision import Decision
 from modelkit.errors import ModelkitError
@@ -36,7 +37,6 @@ from modelkit.graph.opset import ensure_opset
 from modelkit.graph.run import session_of
 from modelkit.graph.save import save
 from modelkit.graph.tensors import constant_of
-from modelkit.prune.channels.cutting import prune_channels
 from modelkit.prune.config import PruneConfig
 from modelkit.prune.weights.sparse import prune_by_magnitude
 from modelkit.quantize.affine import sqnr_db

@@ -103,6 +103,9 @@ def folder_request(
         aside, inputs = {"cache": _folder_cache(cache, output)}, step_inputs(config)
     elif command in COMMANDS and isinstance(config, Resolved):
         name = partial(artifact_name, command, config=config.value)
+        inputs = {f"file {number}": path for number, path in enumerate(COMMANDS[command].reads(config.value), 1)}
+        # Whether half-done trainings are gone on with changes no result.
+        aside = {"resume": resume}
     return make_request(
         command,
         Path(models),

@@ -16,7 +16,7 @@ import generate  # noqa: E402 - it lies beside the pages
 
 PAGES = generate.pages()
 # What was measured differs from run to run; all other output must be as shown.
-MEASURED = re.compile(r"modelkit ((?:quantize|prune|pack|run)(?!.*--dry-run)|evaluate|compare|verify)")
+MEASURED = re.compile(r"modelkit ((?:quantize|prune|distill|pack|run)(?!.*--dry-run)|evaluate|compare|verify)")
 
 
 def matches(shown: list[str], printed: list[str]) -> bool:

@@ -18,6 +18,7 @@ from modelkit import templates
 from modelkit.api import CompareConfig, EvaluateConfig
 from modelkit.automl.config import AutomlConfig
 from modelkit.config.resolve import json_schema, resolve
+from modelkit.distill.config import DistillConfig
 from modelkit.pack.config import PackConfig
 from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
@@ -30,7 +31,8 @@ MODULES = sorted((ROOT / "modelkit").rglob("*.py"))
 TEMPLATES = sorted(path for path in (ROOT / "configs").glob("*/*.yaml") if path.parent.name != "rules")
 SCHEMAS = {
     **{"automl": AutomlConfig, "compare": CompareConfig, "evaluate": EvaluateConfig},
-    **{"pack": PackConfig, "prune": PruneConfig, "quantize": QuantizeConfig, "run": RecipeConfig},
+    **{"distill": DistillConfig, "pack": PackConfig, "prune": PruneConfig, "quantize": QuantizeConfig},
+    **{"run": RecipeConfig},
 }
 # A recipe without steps is none.
 LEAST: dict[str, dict[str, Any]] = {"run": {"steps": [{"command": "quantize"}]}}
@@ -81,6 +83,7 @@ def test_files_are_short_and_say_what_they_do(path: Path) -> None:
         (["--version"], 0),
         (["quantize", "--help"], 0),
         (["prune", "--help"], 0),
+        (["distill", "--help"], 0),
         (["run", "--help"], 0),
         (["inspect", "--help"], 0),
         (["evaluate", "--help"], 0),

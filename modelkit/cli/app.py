@@ -14,7 +14,21 @@ from typing import Annotated
 
 import typer
 
-from modelkit.cli import automl, ci, compare, evaluate, init, inspect, pack, predict, prune, quantize, rules, verify
+from modelkit.cli import (
+    automl,
+    ci,
+    compare,
+    distill,
+    evaluate,
+    init,
+    inspect,
+    pack,
+    predict,
+    prune,
+    quantize,
+    rules,
+    verify,
+)
 from modelkit.cli import run as run_command
 from modelkit.cli.console import drop_stdout, fail, state
 from modelkit.errors import ModelkitError, ResourceError, UsageError, defect, refusal
@@ -48,6 +62,7 @@ def _root(
 
 app.command("quantize", short_help="Store a model's numbers in fewer bits.")(quantize.command)
 app.command("prune", short_help="Take weights or whole channels out of a model.")(prune.command)
+app.command("distill", short_help="Train a small model on what a large one says.")(distill.command)
 app.command("pack", short_help="Store weights in fewer bytes without changing them.")(pack.command)
 app.command("unpack", short_help="Give a packed model its plain weights back.")(pack.unpack)
 app.command("run", short_help="Run several commands in order, from a recipe.")(run_command.command)

@@ -110,6 +110,10 @@ PackOption = Annotated[
     str | None,
     typer.Option("--pack", metavar="HOW", help="Store the result in fewer bytes still: auto, size, load (off)."),
 ]
+MaxSizeOption = Annotated[
+    str | None,
+    typer.Option("--max-size", metavar="SIZE", help="Most bytes of the artifact: 100kB."),
+]
 ThreadsOption = Annotated[
     str | None,
     typer.Option("--threads", metavar="N", help="Threads of a timed inference (1)."),

@@ -28,6 +28,9 @@ def command(
             "bfloat16.",
         ),
     ] = None,
+    qat: Annotated[
+        bool, typer.Option("--qat", help="Train with the rounding in it, on --data; labels are not needed.")
+    ] = False,
     output: f.OutputOption = None,
     data: f.DataOption = None,
     test: f.TestOption = None,
@@ -94,6 +97,10 @@ def command(
 
         modelkit quantize model.onnx --data labelled.npz --max-drop 0.5%
 
+    Weights in 4 bits that are trained to be rounded:
+
+        modelkit quantize model.onnx --bits 4 --data train.npz --qat
+
     Every model below a folder, two at a time:
 
         modelkit quantize models/ -o small/ --workers 2
@@ -111,6 +118,7 @@ def command(
             "bits": ("--bits", bits),
             "mode": ("--mode", mode),
             "pack": ("--pack", pack),
+            "qat.enabled": ("--qat", "true" if qat else None),
             **f.shared(objective, include, exclude, max_drop, min_ratio, min_speedup, max_latency, threads, seed),
         },
     )

@@ -37,9 +37,7 @@ def command(
     min_ratio: f.MinRatioOption = None,
     min_speedup: f.MinSpeedupOption = None,
     max_latency: f.MaxLatencyOption = None,
-    max_size: Annotated[
-        str | None, typer.Option("--max-size", metavar="SIZE", help="Most bytes of the artifact: 100kB.")
-    ] = None,
+    max_size: f.MaxSizeOption = None,
     threads: f.ThreadsOption = None,
     sets: f.SetOption = None,
     cache: Annotated[
@@ -118,7 +116,7 @@ def command(
     given = Given(output, data, test, loading, force, html, dry_run, explain, as_json, quiet, verbose)
     where = False if no_cache else cache if cache is not None else True
     if is_folder(model, folder):
-        run_folder("run", model, folder, config=options, cache=where, **vars(given))
+        run_folder("run", model, folder, config=options, cache=where, **given.for_folder())
         return
     job = recipe_job(
         model, options, output=output, data=data, test=test, force=force, html=html, loading=loading, cache=where

@@ -32,6 +32,11 @@ class Given:
     as_json: bool
     quiet: bool
     verbose: bool
+    resume: bool = False
+
+    def for_folder(self) -> dict[str, Any]:
+        """All but what a folder has an option of its own for."""
+        return {name: value for name, value in vars(self).items() if name != "resume"}
 
 
 def transform(command: str, model: Path, options: Resolved[Any], folder: FolderFlags, given: Given) -> None:
@@ -45,7 +50,7 @@ def transform(command: str, model: Path, options: Resolved[Any], folder: FolderF
     from modelkit.transform.commands import make_job
 
     if is_folder(model, folder):
-        run_folder(command, model, folder, config=options, **vars(given))
+        run_folder(command, model, folder, config=options, **given.for_folder())
         return
     job = make_job(
         command,
@@ -57,6 +62,7 @@ def transform(command: str, model: Path, options: Resolved[Any], folder: FolderF
         force=given.force,
         html=given.html,
         loading=given.loading,
+        resume=given.resume,
     )
     run_job(job, given)
 

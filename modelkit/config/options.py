@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from modelkit.config.resolve import Factor, Milliseconds, Percent
+from modelkit.config.resolve import Bytes, Factor, Milliseconds, Percent
 
 Objective = Literal["balanced", "size", "latency", "quality"]
 
@@ -30,6 +30,7 @@ class Budget(Block):
     min_ratio: Factor | None = Field(
         None, gt=0, description="how many times smaller the file must become at least (original / artifact), 3.5x"
     )
+    max_size: Bytes | None = Field(None, gt=0, description="most bytes of the artifact, 100kB or a number of bytes")
     min_speedup: Factor | None = Field(
         None, gt=0, description="how many times faster it must run at least (original / artifact), 2x"
     )

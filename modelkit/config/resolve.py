@@ -100,11 +100,11 @@ Seconds = Annotated[
     float,
     _Quantity(
         "a duration",
-        (("us", "0.000001"), ("ms", "0.001"), ("s", "1"), ("min", "60"), ("h", "3600")),
+        (("us", "0.000001"), ("ms", "0.001"), ("s", "1"), ("min", "60"), ("m", "60"), ("h", "3600")),
         f"{_TIMES} seconds",
     ),
 ]
-"""A duration in seconds: ``90s``, ``2min``, ``1h``, ``500ms``, or a plain number of seconds."""
+"""A duration in seconds: ``90s``, ``2min`` or ``2m``, ``1h``, ``500ms``, or a plain number of seconds."""
 
 Bytes = Annotated[
     float,

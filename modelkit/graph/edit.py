@@ -113,6 +113,18 @@ def drop_unused_initializers(model: ir.Model) -> list[str]:
     return sorted(removed)
 
 
+def become(model: ir.Model, other: ir.Model) -> None:
+    """Put another model's graph in the place of a model's own, in place; its metadata stay.
+
+    Args:
+        model: What changes.
+        other: What it becomes; it must not be used any more.
+    """
+    model.graph, model.ir_version = other.graph, other.ir_version
+    model.functions.clear()
+    model.functions.update(other.functions)
+
+
 def all_nodes(model: ir.Model) -> Iterable[ir.Node]:
     """Every node of the main graph and its subgraphs, in order."""
     return model.graph.all_nodes()

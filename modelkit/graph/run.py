@@ -40,7 +40,7 @@ def session_of(
     """
     if extra_outputs:
         model = model.clone()
-        _expose(model, extra_outputs)
+        expose(model, extra_outputs)
     tensors = [slot.tensor for slot in slots(model)]
     # A model in memory has no folder that external data could be found in.
     external = any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
@@ -53,7 +53,13 @@ def session_of(
         return make_session(path, threads=threads, providers=providers, optimize=optimize)
 
 
-def _expose(model: ir.Model, names: Sequence[str]) -> None:
+def expose(model: ir.Model, names: Sequence[str]) -> None:
+    """Make values of a model's main graph outputs of it too, behind its own, in place.
+
+    Args:
+        model: The model.
+        names: Names of the values; those that are outputs already stay where they are.
+    """
     wanted = dict.fromkeys(names)
     have = {value.name for value in model.graph.outputs}
     found: dict[str, ir.Value] = {}

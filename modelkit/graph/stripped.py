@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import onnx
 import onnx_ir as ir
 
@@ -48,6 +50,15 @@ def strip(model: ir.Model) -> tuple[onnx.ModelProto, list[ir.TensorProtocol]]:
     finally:
         for slot in changed:
             slot.put(slot.tensor)
+
+
+def model_digest(model: ir.Model) -> str:
+    """SHA-256 of what a model computes and is called: its graph and all its numbers."""
+    proto, kept = strip(model)
+    digest = hashlib.sha256(proto.SerializeToString(deterministic=True))
+    for tensor in kept:
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
 
 
 def restore(model: ir.Model, kept: list[ir.TensorProtocol]) -> None:

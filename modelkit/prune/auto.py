@@ -16,10 +16,10 @@ from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.errors import UsageError
 from modelkit.graph.patterns import nothing_to_do
+from modelkit.linear.matrix import layer_of
 from modelkit.progress import Progress
-from modelkit.prune.channels.mode import ChannelMode
+from modelkit.prune.channels import ChannelMode
 from modelkit.prune.config import PruneConfig
-from modelkit.prune.matrix import layer_of
 from modelkit.prune.select import prunable_weights
 from modelkit.prune.tuning import Tuner, tuner_for
 from modelkit.prune.weights.goal import Goal

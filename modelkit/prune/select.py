@@ -11,8 +11,7 @@ from modelkit.decision import Decision
 from modelkit.graph.layers import Role, WeightUse, weight_uses
 from modelkit.graph.patterns import check_patterns, chosen, names_of
 from modelkit.graph.tensors import FLOATS
-
-PRUNABLE = {Role.CONV_WEIGHT, Role.GEMM_WEIGHT, Role.MATMUL_WEIGHT, Role.RECURRENT_WEIGHT}
+from modelkit.linear.matrix import MATRIX_ROLES
 
 
 def prunable_weights(
@@ -28,7 +27,7 @@ def prunable_weights(
     uses: dict[int, WeightUse] = {}
     for use in weight_uses(model):
         first = uses.get(id(use.value))
-        if first is None or (first.role not in PRUNABLE and use.role in PRUNABLE):
+        if first is None or (first.role not in MATRIX_ROLES and use.role in MATRIX_ROLES):
             uses[id(use.value)] = use
     names = [name for use in uses.values() for name in names_of(use)]
     check_patterns(include, names, "include")
@@ -49,7 +48,7 @@ def _why_not(use: WeightUse, include: Sequence[str], exclude: Sequence[str]) -> 
     assert tensor is not None
     if use.role in (Role.QUANTIZED, Role.QUANTIZATION):
         return "already quantized: prune the float original"
-    if use.role not in PRUNABLE:
+    if use.role not in MATRIX_ROLES:
         return f"used for {use.role.value.replace('_', ' ')}: only weights of layers are pruned"
     reason = chosen(names_of(use), include, exclude)
     if reason:

@@ -12,7 +12,7 @@ from modelkit.errors import UsageError
 from modelkit.graph.run import session_of
 from modelkit.progress import Progress
 from modelkit.train.config import FineTune
-from modelkit.train.history import History, note
+from modelkit.train.history import note, summary
 
 
 @dataclass
@@ -58,32 +58,12 @@ class Tuner:
             seed=self.seed,
         )
         note(model, history)
-        return [_whole(history), *decisions]
+        return [summary(history, "fine-tuned"), *decisions]
 
     def share_out(self, steps: int) -> list[int]:
         """Divide the epochs among steps, at least one each; the last, which ends at the target, gets half or more."""
         each = max(1, self.options.epochs // (2 * steps - 2)) if steps > 1 else 0
         return [each] * (steps - 1) + [max(1, self.options.epochs - each * (steps - 1))]
-
-
-def _whole(history: History) -> Decision:
-    """What a training came to, in one decision for the model."""
-    best = next(epoch for epoch in history.epochs if epoch.number == history.best)
-    start = history.epochs[0]
-    numbers: dict[str, float | int | str] = {
-        "epochs": history.epochs[-1].number,
-        "best_epoch": history.best,
-        "learning_rate": history.rate,
-        "batch": history.batch,
-        "samples": history.samples[0],
-        "seconds": round(history.seconds, 1),
-    }
-    for name, value in (("before", start.quality), ("after", best.quality)):
-        if value is not None:
-            numbers[f"validation_{history.metric}_{name}"] = round(value, 4)
-    return Decision(
-        "model", "fine-tuned", "; ".join([f"by {history.loss}", history.stopped, *history.notes]), numbers
-    )
 
 
 def tuner_for(original: ir.Model, options: FineTune, data: Dataset | None, seed: int) -> Tuner | None:

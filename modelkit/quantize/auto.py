@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +20,13 @@ from modelkit.graph.layers import WeightUse
 from modelkit.graph.opset import ensure_opset
 from modelkit.graph.patterns import names_of, nothing_to_do
 from modelkit.graph.quantized import QuantizedState, Scheme, quantized_state
-from modelkit.progress import Progress
+from modelkit.progress import Progress, silent
 from modelkit.quantize import dynamic, float16, weights
 from modelkit.quantize.audit import audit
-from modelkit.quantize.calibrated import StaticMode
+from modelkit.quantize.calibrated import StaticMode, Variant
 from modelkit.quantize.config import QuantizeConfig, WeightOptions
+from modelkit.quantize.qat import Trainer, nothing_to_train, some, trainer_for
+from modelkit.quantize.ranges import RangeMethod
 from modelkit.quantize.select import check_finite, float_weights
 from modelkit.quantize.static import ActivationType
 
@@ -65,6 +67,11 @@ class Quantizer:
         if not uses:
             cannot = "weights computed at run time or passed as inputs cannot be stored in fewer bits"
             raise nothing_to_do("quantize", cannot, kept)
+        static = []
+        if self._static is not None and config.mode in ("auto", "static") and config.bits < 16:
+            static = self._static.candidates()
+        if config.qat.enabled and not static:
+            raise nothing_to_train(self.calibration)
         if config.mode == "static" and self.calibration is None:
             raise UsageError(
                 "static quantization needs calibration data",
@@ -77,14 +84,31 @@ class Quantizer:
             found += self._weight_only()
         if config.mode in ("auto", "dynamic") and config.bits == 8 and self._reads_weights("MatMul", "Gemm", "LSTM"):
             found.append(Candidate("dynamic", self._dynamic))
-        if self._static is not None and config.mode in ("auto", "static") and config.bits == 8:
-            found += self._static.candidates()
+        found += static
         if not found:
             raise ModelError(
                 f"nothing in this model can be quantized in mode {config.mode}",
                 "modelkit inspect tells why for each layer; --mode weights works for any layer",
             )
         return found
+
+    def train_static(self, model: ir.Model, trainer: Trainer, progress: Progress = silent) -> list[Decision]:
+        """Quantize a model statically with a training of the caller's in the middle, in place.
+
+        Args:
+            model: A copy of the quantizer's model.
+            trainer: Trains the quantized graph.
+            progress: Told how far it is.
+
+        Raises:
+            UsageError: There is no calibration data.
+        """
+        if self._static is None:
+            raise UsageError("static quantization needs calibration data", "give some with --data")
+        method: RangeMethod = "mse" if self.config.activations.range == "auto" else self.config.activations.range
+        variant = Variant(method, equalized=self.config.equalize, trained=True)
+        made = replace(self._static, trainer=trainer).apply(model, variant, progress)
+        return made + self._leftover(model, progress)
 
     def _sixteen_bits(self) -> list[Candidate]:
         if self.config.float16.compute:
@@ -179,13 +203,17 @@ class Quantizer:
     def _static(self) -> StaticMode | None:
         if self.calibration is None:
             return None
-        return StaticMode(self.model, self.config, self.calibration, self._activation_type, self._leftover)
+        trainer = trainer_for(self.model, self.config, self.calibration)
+        data = self.calibration
+        if trainer is not None:
+            data = some(data, self.config.qat.calibration, self.config.seed)
+        return StaticMode(self.model, self.config, data, self._activation_type, self._leftover, trainer)
 
     @cached_property
     def _activation_type(self) -> ActivationType:
         wanted = self.config.activations.type
         signed = self.processor == "arm_dot" if wanted == "auto" else wanted == "int8"
-        return ActivationType(signed=signed, weight_bits=self._weight_bits)
+        return ActivationType(signed=signed, weight_bits=min(self._weight_bits, self.config.bits))
 
     @cached_property
     def _weight_bits(self) -> int:

@@ -18,10 +18,13 @@ from modelkit.quantize.align import align_channels
 from modelkit.quantize.bias import ChannelMeans, shift_of, subtract_from_bias
 from modelkit.quantize.calibrate import Histogram, observe
 from modelkit.quantize.canonical import canonicalise
-from modelkit.quantize.config import QuantizeConfig
+from modelkit.quantize.config import QuantizeConfig, WeightOptions
 from modelkit.quantize.equalize import equalize
 from modelkit.quantize.islands import find_islands, slow_islands
+from modelkit.quantize.pack import OPSET as FOUR_BITS
+from modelkit.quantize.pack import pack_four_bits
 from modelkit.quantize.plan import WEIGHTED, Plan, make_plan
+from modelkit.quantize.qat import Trainer
 from modelkit.quantize.ranges import RangeMethod, choose_range
 from modelkit.quantize.sensitivity import rank_layers
 from modelkit.quantize.static import ActivationType, apply_static, quantize_weight
@@ -40,6 +43,7 @@ class Variant:
         equalized: Whether channel ranges are evened out first.
         keep_float: Names of layers that stay float because they are sensitive.
         slow: Names of layers that stay float because they are faster so.
+        trained: Whether it is trained with the rounding in it.
     """
 
     method: RangeMethod
@@ -47,6 +51,7 @@ class Variant:
     equalized: bool = False
     keep_float: frozenset[str] = frozenset()
     slow: frozenset[str] = frozenset()
+    trained: bool = False
 
     @property
     def name(self) -> str:
@@ -61,6 +66,8 @@ class Variant:
             parts.append(f"{count} layer{'s' if count > 1 else ''} float")
         if self.slow:
             parts.append(f"without {len(self.slow)} that cost")
+        if self.trained:
+            parts.append("trained")
         return ", ".join(parts)
 
 
@@ -74,6 +81,7 @@ class StaticMode:
         data: Calibration data.
         kind: Integer types for this processor.
         finish: Stores what is left in float in fewer bits.
+        trainer: Trains what was quantized; None for no training.
     """
 
     model: ir.Model
@@ -81,10 +89,12 @@ class StaticMode:
     data: Dataset
     kind: ActivationType
     finish: Finish
+    trainer: Trainer | None = None
     _seen: dict[bool, _Seen] = field(default_factory=dict)
     _variants: dict[str, Variant] = field(default_factory=dict)
     _refined: bool = False
     _thinned: bool = False
+    _trained: bool = False
 
     def candidates(self) -> list[Candidate]:
         """Return the variants to try first; none where no layer can compute with integers."""
@@ -103,35 +113,42 @@ class StaticMode:
         return [self.candidate(variant) for variant in variants]
 
     def refine(self, trials: Sequence[Trial], progress: Progress = silent) -> list[Candidate]:
-        """Return what to try after the first variants; each of the two once.
+        """Return what to try after the first variants; each of these once.
 
         Where every one of them lost too much: variants that keep more accuracy. Else the fastest, without the layers
-        whose conversions cost more than they gain.
+        whose conversions cost more than they gain. With training: the best so far, trained; what came of it decides
+        whether variants that keep more accuracy are wanted.
         """
         tried = [trial for trial in trials if trial.name in self._variants and trial.status != "failed"]
         if not tried:
             return []
         # A trial that was never timed was rejected for its outputs or its size.
         timed = [trial for trial in tried if trial.latency is not None]
-        if timed:
-            if self._thinned:
-                return []
+        if timed and not self._thinned:
             self._thinned = True
-            fastest = max(timed, key=lambda trial: float((trial.latency or {})["speedup"]["value"]))
-            return self._without_slow(self._variants[fastest.name], progress)
-        if self._refined:
+            thinner = self._without_slow(self._variants[_fastest(timed).name], progress)
+            if thinner:
+                return thinner
+        if self.trainer is not None and not self._trained:
+            self._trained = True
+            best = _fastest(timed) if timed else _closest(tried)
+            return [self.candidate(replace(self._variants[best.name], trained=True))]
+        if timed or self._refined:
             return []
         self._refined = True
-        best = self._variants[max(tried, key=lambda t: float((t.fidelity or {}).get("sqnr_db") or 0)).name]
+        return self._careful(self._variants[_closest(tried).name], progress)
+
+    def _careful(self, best: Variant, progress: Progress) -> list[Candidate]:
+        """The variant with channel ranges evened out, and with ever more of its most sensitive layers in float."""
         ranked = self._ranked(progress)
         found = []
         if not best.equalized:
-            found.append(Variant(best.method, best.arithmetic, True))
+            found.append(replace(best, equalized=True))
         count = 1
         while count <= max(1, len(ranked) // 2) and count < len(ranked):
-            found.append(Variant(best.method, best.arithmetic, best.equalized, frozenset(ranked[:count])))
+            found.append(replace(best, keep_float=frozenset(ranked[:count])))
             count *= 2
-        return [self.candidate(variant) for variant in found]
+        return [self.candidate(replace(variant, trained=False)) for variant in found]
 
     def _without_slow(self, variant: Variant, progress: Progress) -> list[Candidate]:
         """The variant with the islands in float that cost more than they gain, if there are any."""
@@ -184,15 +201,25 @@ class StaticMode:
         }
         if self.config.correct_bias:
             self._correct_biases(model, plan, seen.means)
-        apply_static(model, plan, ranges, self.kind, self.config.weights)
+        applied = apply_static(model, plan, ranges, self.kind, self.weights)
+        trained = []
+        if variant.trained and self.trainer is not None:
+            trained = self.trainer(model, applied.weights, self.kind.weight_bits, progress)
         # Measured for unsigned activations on x64; ARM has other kernels, and x64 takes signed ones apart again.
         tuned = [] if self.kind.signed else [*move_integers(plan), *align_channels(model, plan)]
-        return changes + plan.decisions + tuned
+        packed = pack_four_bits(model) if self.kind.weight_bits <= 4 else []
+        return changes + plan.decisions + trained + tuned + packed
 
-    @staticmethod
-    def _ready(model: ir.Model, variant: Variant) -> list[Decision]:
+    @property
+    def weights(self) -> WeightOptions:
+        """How weights become integers: with few bits their scales are searched, where nobody said how."""
+        given = self.config.weights
+        searched = self.kind.weight_bits < 7 and given == WeightOptions()
+        return given.model_copy(update={"scale": "mse"}) if searched else given
+
+    def _ready(self, model: ir.Model, variant: Variant) -> list[Decision]:
         """Bring a model to the form that is calibrated and quantized; outputs stay the same."""
-        raised = ensure_opset(model, 13)
+        raised = ensure_opset(model, FOUR_BITS if self.kind.weight_bits <= 4 else 13)
         changes = [] if raised is None else [raised]
         changes += canonicalise(model)
         return changes + (equalize(model) if variant.equalized else [])
@@ -206,7 +233,7 @@ class StaticMode:
             weight = node.inputs[1].const_value.numpy()  # type: ignore[union-attr]
             if mean is None:
                 continue
-            error = dequantize(quantize_weight(node, weight, self.kind, self.config.weights)) - weight
+            error = dequantize(quantize_weight(node, weight, self.kind, self.weights)) - weight
             shift = shift_of(node, error, mean)
             if shift is not None:
                 subtract_from_bias(node, shift, namer)
@@ -242,6 +269,14 @@ class StaticMode:
             self.apply(model, Variant("mse", arithmetic=False, keep_float=keep))
 
         return rank_layers(self.model, layers, quantize_only, self.data, progress=progress)
+
+
+def _fastest(timed: Sequence[Trial]) -> Trial:
+    return max(timed, key=lambda trial: float((trial.latency or {})["speedup"]["value"]))
+
+
+def _closest(tried: Sequence[Trial]) -> Trial:
+    return max(tried, key=lambda trial: float((trial.fidelity or {}).get("sqnr_db") or 0))
 
 
 @dataclass(frozen=True)

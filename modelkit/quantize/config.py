@@ -8,6 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from modelkit.algorithm.config import CompressConfig
 from modelkit.config.options import Block
+from modelkit.config.resolve import Percent
+from modelkit.train.config import QuantizationAware
 
 Mode = Literal["auto", "weights", "dynamic", "static", "float16", "bfloat16"]
 
@@ -62,6 +64,21 @@ class Float16Options(Block):
     )
 
 
+class Qat(QuantizationAware):
+    """Training with the rounding in it, after static quantization (--qat)."""
+
+    enabled: bool = Field(False, description="whether to train; --qat says true")
+    alpha: Percent = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the labels in the loss beside the original's outputs; 1 leaves those out",
+    )
+    calibration: int = Field(
+        512, ge=1, description="at most this many samples of the data calibrate, before training"
+    )
+
+
 class QuantizeConfig(CompressConfig):
     """Options of `modelkit quantize`: fewer bits per number."""
 
@@ -72,6 +89,7 @@ class QuantizeConfig(CompressConfig):
     float16: Float16Options = Field(default_factory=Float16Options)
     correct_bias: bool = Field(True, description="static: shift biases so that the mean of each channel survives")
     equalize: bool = Field(False, description="static: even out channel ranges across consecutive layers first")
+    qat: Qat = Field(default_factory=Qat)
 
     @field_validator("bits")
     @classmethod
@@ -82,8 +100,13 @@ class QuantizeConfig(CompressConfig):
 
     @model_validator(mode="after")
     def _bits_fit_mode(self) -> QuantizeConfig:
-        if self.mode in ("dynamic", "static") and self.bits != 8:
-            raise ValueError(f"mode {self.mode} computes with 8-bit integers: bits must be 8, not {self.bits}")
+        if self.mode == "dynamic" and self.bits != 8:
+            raise ValueError(f"mode dynamic computes with 8-bit integers: bits must be 8, not {self.bits}")
+        if self.mode == "static" and self.bits == 16:
+            raise ValueError("mode static computes with integers: bits must be 2 to 8, not 16")
+        if self.qat.enabled and (self.mode not in ("auto", "static") or self.bits == 16):
+            chosen = f"mode {self.mode}" if self.mode not in ("auto", "static") else "bits 16"
+            raise ValueError(f"quantization-aware training needs mode static or auto and 2 to 8 bits, not {chosen}")
         if self.mode in ("float16", "bfloat16") and "bits" in self.model_fields_set and self.bits != 16:
             raise ValueError(f"mode {self.mode} means bits 16, not {self.bits}")
         if self.mode == "weights" and self.bits == 16:

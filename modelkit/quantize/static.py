@@ -30,13 +30,26 @@ class ActivationType:
     weight_bits: int
 
 
+@dataclass(frozen=True)
+class Applied:
+    """What was put into a graph.
+
+    Attributes:
+        scales: The scale of each quantized activation.
+        weights: By the initializer of a weight's integers, the float numbers that they were made of.
+    """
+
+    scales: dict[str, float]
+    weights: dict[str, np.ndarray]
+
+
 def apply_static(
     model: ir.Model,
     plan: Plan,
     ranges: dict[str, tuple[float, float]],
     kind: ActivationType,
     weights: WeightOptions,
-) -> dict[str, float]:
+) -> Applied:
     """Insert the nodes, in place. The opset must be 13 or more.
 
     Args:
@@ -45,18 +58,10 @@ def apply_static(
         ranges: (low, high) with low <= 0 <= high for each activation of the plan.
         kind: Integer types.
         weights: Granularity, scale search and rounding of weights (always symmetric here, as kernels want).
-
-    Returns:
-        The scale of each quantized activation.
     """
     namer = Namer(model)
-    parameters: dict[str, tuple[float, int]] = {}
-    for value in plan.activations:
-        name = str(value.name)
-        source = name
-        while source in plan.same_scale:
-            source = plan.same_scale[source]
-        parameters[name] = _scale_and_zero(*ranges[source], kind)
+    sources = {str(value.name): _source(str(value.name), plan) for value in plan.activations}
+    parameters = {name: _scale_and_zero(*ranges[source], kind) for name, source in sources.items()}
     # Weights first: a bias needs the scale of the activation that its layer reads.
     layers = [node for node in plan.nodes if node.op_type in ("Conv", "Gemm", "MatMul")]
     shared: dict[tuple[str, int], _Shared] = {}
@@ -67,10 +72,22 @@ def apply_static(
         if node.op_type in ("Add", "Mul"):
             _quantize_operands(node, kind, namer, constants)
     absorbed = {reader for node in plan.nodes if (reader := absorbed_into(node)) is not None}
+    grids: dict[str, list[ir.Value]] = {}
     for value in plan.activations:
-        _insert_pair(model.graph, value, *parameters[str(value.name)], kind, namer, absorbed)
+        name = str(value.name)
+        if sources[name] not in grids:
+            grids[sources[name]] = _grid(model.graph, name, *parameters[name], kind, namer)
+        _insert_pair(model.graph, value, grids[sources[name]], kind, namer, absorbed)
     drop_unused_initializers(model)
-    return {name: scale for name, (scale, _) in parameters.items()}
+    scales = {name: scale for name, (scale, _) in parameters.items()}
+    return Applied(scales, {form.stored: each.array for each in shared.values() for form in each.forms})
+
+
+def _source(name: str, plan: Plan) -> str:
+    """The value whose scale an activation has: another's where it only moves numbers."""
+    while name in plan.same_scale:
+        name = plan.same_scale[name]
+    return name
 
 
 def _scale_and_zero(low: float, high: float, kind: ActivationType) -> tuple[float, int]:
@@ -81,11 +98,18 @@ def _scale_and_zero(low: float, high: float, kind: ActivationType) -> tuple[floa
     return scale, zero - 128 if kind.signed else zero
 
 
+def _grid(graph: ir.Graph, name: str, scale: float, zero: int, kind: ActivationType, namer: Namer) -> list[ir.Value]:
+    """Store the scale and the zero point of activations; all that share them read the same two."""
+    return [
+        add_initializer(graph, namer(f"{name}.scale"), np.array(scale, dtype=np.float32)),
+        add_initializer(graph, namer(f"{name}.zero"), np.array(zero, dtype=np.int8 if kind.signed else np.uint8)),
+    ]
+
+
 def _insert_pair(
     graph: ir.Graph,
     value: ir.Value,
-    scale: float,
-    zero: int,
+    grid: list[ir.Value],
     kind: ActivationType,
     namer: Namer,
     absorbed: set[ir.Node],
@@ -95,16 +119,12 @@ def _insert_pair(
     A Relu or Clip in ``absorbed`` goes: rounding to a range that ends where it cuts does the same.
     """
     name = str(value.name)
-    scale_value = add_initializer(graph, namer(f"{name}.scale"), np.array(scale, dtype=np.float32))
-    zero_value = add_initializer(
-        graph, namer(f"{name}.zero"), np.array(zero, dtype=np.int8 if kind.signed else np.uint8)
-    )
     readers = [(use.node, use.idx) for use in value.uses()]
     # An input that is returned as it is stays exact: renaming it would rename the input.
     is_output = value.is_graph_output() and not value.is_graph_input()
     quantize = make_node(
         "QuantizeLinear",
-        [value, scale_value, zero_value],
+        [value, *grid],
         [namer(f"{name}.quantized")],
         name=namer(f"{name}.quantize"),
         dtype=ir.DataType.INT8 if kind.signed else ir.DataType.UINT8,
@@ -112,7 +132,7 @@ def _insert_pair(
     )
     dequantize = make_node(
         "DequantizeLinear",
-        [quantize.outputs[0], scale_value, zero_value],
+        [quantize.outputs[0], *grid],
         [namer(f"{name}.restored")],
         name=namer(f"{name}.dequantize"),
         shapes=[value.shape],
@@ -156,12 +176,22 @@ def _quantize_operands(node: ir.Node, kind: ActivationType, namer: Namer, done: 
         node.replace_input_with(index, done[value])
 
 
+@dataclass(frozen=True)
+class _Form:
+    """Integers that a weight is stored as: their initializer, and the floats that layers read."""
+
+    quantized: Quantized
+    stored: str
+    restored: ir.Value
+
+
 @dataclass
 class _Shared:
-    """A weight as integers, and the forms in which layers read it (more than one where a bias needs wider steps)."""
+    """A weight, its integers, and the forms in which layers read it: several where a bias needs wider steps."""
 
+    array: np.ndarray
     plain: Quantized
-    forms: list[tuple[Quantized, ir.Value]] = field(default_factory=list)
+    forms: list[_Form] = field(default_factory=list)
 
 
 def _quantize_layer(
@@ -179,19 +209,19 @@ def _quantize_layer(
     array = weight.const_value.numpy()  # type: ignore[union-attr]
     key = (str(weight.name), axis)
     if key not in shared:
-        shared[key] = _Shared(quantize_weight(node, array, kind, options))
+        shared[key] = _Shared(array, quantize_weight(node, array, kind, options))
     floor = (
         np.zeros(array.shape[axis]) if bias is None else _smallest_scale(bias, activation_scale, array.shape[axis])
     )
     quantized = _fit_bias(array, shared[key].plain, floor, kind.weight_bits)
-    restored = next((form for q, form in shared[key].forms if np.array_equal(q.scale, quantized.scale)), None)
-    if restored is None:
+    form = next((f for f in shared[key].forms if np.array_equal(f.quantized.scale, quantized.scale)), None)
+    if form is None:
         per_channel = options.granularity != "tensor"
-        restored = _dequantized(
+        form = _dequantized(
             weight, quantized, axis if per_channel else None, namer, zero_point=node.op_type != "Conv"
         )
-        shared[key].forms.append((quantized, restored))
-    node.replace_input_with(1, restored)
+        shared[key].forms.append(form)
+    node.replace_input_with(1, form.restored)
     if bias is not None:
         _quantize_bias(node, bias, activation_scale, quantized.scale.reshape(-1), namer)
 
@@ -239,7 +269,7 @@ def _fit_bias(array: np.ndarray, quantized: Quantized, floor: np.ndarray, bits: 
 
 def _dequantized(
     weight: ir.Value, quantized: Quantized, axis: int | None, namer: Namer, *, zero_point: bool
-) -> ir.Value:
+) -> _Form:
     """Store a weight. A zero point of 0 may be left out, but onnxruntime fuses no Gemm or MatMul without it."""
     graph, name = owner_of(weight), str(weight.name)
     stored = add_initializer(graph, namer(f"{name}.q"), quantized.values)
@@ -248,7 +278,8 @@ def _dequantized(
     if zero_point:
         zero = np.zeros(scale.shape, dtype=np.int8)
         inputs.append(add_initializer(graph, namer(f"{name}.zero"), zero))
-    return _front(graph, inputs, axis, f"{name}.restored", weight.shape, namer)
+    restored = _front(graph, inputs, axis, f"{name}.restored", weight.shape, namer)
+    return _Form(quantized, str(stored.name), restored)
 
 
 def _quantize_bias(

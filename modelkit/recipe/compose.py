@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from modelkit.config.options import Budget
 from modelkit.decision import Decision
 from modelkit.files import file_record
 from modelkit.measure.machine import machine_facts
 from modelkit.recipe.cache import external_of, model_hash
-from modelkit.recipe.config import RecipeBudget, RecipeConfig
+from modelkit.recipe.config import RecipeConfig
 from modelkit.recipe.figures import ORIGINAL, Figures
 from modelkit.recipe.inputs import Inputs
 from modelkit.recipe.job import RecipeJob
@@ -18,7 +19,7 @@ from modelkit.report.layers import paired
 from modelkit.report.report import Gate, Report, Side
 from modelkit.report.rows import finite_note
 from modelkit.report.summary import DONE, MISSED
-from modelkit.transform import gates, verdict
+from modelkit.transform import verdict
 
 
 def compose(
@@ -68,8 +69,8 @@ def compose(
     )
 
 
-def _gates(budget: RecipeBudget, before: Figures, after: Figures) -> list[Gate]:
-    found = verdict.gates(
+def _gates(budget: Budget, before: Figures, after: Figures) -> list[Gate]:
+    return verdict.gates(
         budget,
         before={**before.size, **before.latency},
         after={**after.size, **after.latency},
@@ -77,9 +78,6 @@ def _gates(budget: RecipeBudget, before: Figures, after: Figures) -> list[Gate]:
         agreement=(after.fidelity or {}).get("top1_agreement"),
         speedup=after.speedup["value"] if after.speedup else None,
     )
-    if budget.max_size is not None:
-        found.append(gates.max_size(budget.max_size, after.size["file_bytes"]))
-    return found
 
 
 def _file(job: RecipeJob, last: Done | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pydantic import Field, create_model
 
 from modelkit.algorithm.config import TransformConfig
 from modelkit.config.options import Block, Budget, Measure, Synthetic
-from modelkit.config.resolve import Bytes, Resolved
+from modelkit.config.resolve import Resolved
 from modelkit.data.preprocess import Preprocess
 from modelkit.transform.commands import COMMANDS
 
@@ -60,19 +60,13 @@ else:
     Step = Annotated[reduce(or_, _STEPS), Field(discriminator="command")]
 
 
-class RecipeBudget(Budget):
-    """What the result may cost against the original model; a result outside it is exit code 1."""
-
-    max_size: Bytes | None = Field(None, gt=0, description="most bytes of the artifact, 100kB or a number of bytes")
-
-
 class RecipeConfig(Block):
     """A recipe: steps that are done in order, each on what the one before it made."""
 
     steps: list[Step] = Field(
         min_length=1, max_length=100, description="the commands, in order, each with its options"
     )
-    budget: RecipeBudget = Field(default_factory=RecipeBudget)
+    budget: Budget = Field(default_factory=Budget)
     measure: Measure = Field(default_factory=Measure)
     synthetic: Synthetic = Field(default_factory=Synthetic)
     preprocess: Preprocess | None = Field(None, description="how images become inputs, for folders of images")

@@ -38,7 +38,7 @@ class Step:
         command: Name of its command.
         job: What to do, on the original; the model and the output are still to be put in.
         optional: Whether it is left out where it has nothing to do.
-        hashes: Of its data and of the samples that test, by role.
+        hashes: Of its data, of the samples that test, and of files that its options name, by role.
     """
 
     number: int
@@ -150,6 +150,7 @@ def _steps(job: RecipeJob, apart: Apart | None) -> list[Step]:
             step.command, job.model, output=job.output, data=data, test=test, config=step_options(job.options, index)
         )
         hashes = {role: hashed(path) for role, path in (("data", data), ("test", test)) if path is not None}
+        hashes |= {f"file {number}": hashed(path) for number, path in enumerate(made.reads, 1)}
         found.append(Step(index + 1, step.command, replace(made, apart=apart), step.optional, hashes))
     return found
 

@@ -11,9 +11,9 @@ from modelkit.checkpoint.loading import Loading
 from modelkit.config.resolve import Resolved, resolve
 from modelkit.recipe.config import RUN, RecipeConfig, step_options
 from modelkit.transform.commands import COMMANDS
-from modelkit.transform.job import Job
+from modelkit.transform.job import HIDDEN, Job
 
-_CACHE = Path(".modelkit") / "cache"
+_CACHE = Path(HIDDEN) / "cache"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from modelkit.decision import Decision
-from modelkit.report import rows, steps, units
+from modelkit.report import beside, rows, steps, units
 from modelkit.report.report import Report
 from modelkit.report.text import safe
 
@@ -38,6 +38,9 @@ def _figures(report: Report) -> list[str]:
             "",
         ]
     lines += table(["", "original", "artifact", "change"], rows.before_after(report))
+    if report.beside:
+        head, body = beside.table(report)
+        lines += ["", f"## {beside.TITLE}", "", *table(head, body), "", escape(beside.verdict(report))]
     lines += _steps(report) if report.steps else _tried(report)
     if report.gates:
         gates = [(g.name, g.asked, g.got, g.verdict) for g in report.gates]

@@ -68,6 +68,8 @@ class Report:
         fidelity: Agreement of the artifact with the original.
         gates: What was insisted on.
         candidates: Everything that was tried.
+        beside: Models that the artifact is compared with, on the same samples: ``name``, ``size``, ``latency``,
+            ``quality`` and ``fidelity`` of each. Only distilling has any.
         selection_quality: The original's metrics on the samples that candidates were compared on.
         decisions: What was done to each tensor and node.
         layers: Each node with weights before and after (see ``modelkit.report.layers.paired``).
@@ -92,6 +94,7 @@ class Report:
     fidelity: dict[str, Any] | None
     gates: list[Gate] = field(default_factory=list)
     candidates: list[dict[str, Any]] = field(default_factory=list)
+    beside: list[dict[str, Any]] = field(default_factory=list)
     selection_quality: dict[str, Any] | None = None
     decisions: list[Decision] = field(default_factory=list)
     layers: list[dict[str, Any]] = field(default_factory=list)
@@ -114,8 +117,10 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, schema first; numbers that are not finite become None."""
         plain = {"schema": SCHEMA, **asdict(self), "size_ratio": round(self.size_ratio, 4)}
-        if steps := plain.pop("steps"):
-            plain["steps"] = steps
+        for key in ("beside", "steps"):
+            # What only some commands have stands at the end.
+            if found := plain.pop(key):
+                plain[key] = found
         result = finite(plain)
         assert isinstance(result, dict)
         return result

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 
 from modelkit.decision import Decision
-from modelkit.report import rows, steps, units
+from modelkit.report import beside, rows, steps, units
 from modelkit.report.plan import Plan
 from modelkit.report.report import Gate, Report
 from modelkit.report.text import add_row, cell, new_table, notes, pairs, stack, titled
@@ -24,9 +24,11 @@ def render(report: Report, *, explain: bool = False) -> RenderableType:
         explain: Whether to list every decision.
     """
     parts: list[RenderableType] = [_main(report)]
+    if report.beside:
+        parts.append(_beside(report))
     if report.steps:
         parts.append(_steps(report))
-    elif len(report.candidates) > 1 or report.status != "done":
+    elif len(report.candidates) - len(report.beside) > 1 or report.status != "done":
         parts.append(_tried(report))
     if report.gates:
         parts.append(gates("Budget", report.gates))
@@ -44,6 +46,14 @@ def _main(report: Report) -> RenderableType:
     for row in rows.before_after(report):
         add_row(table, *row)
     return titled(f"{report.before.file['name']}: {report.method}", table)
+
+
+def _beside(report: Report) -> RenderableType:
+    head, body = beside.table(report)
+    table = new_table(*head, numbers=head[1:])
+    for row in body:
+        add_row(table, *row)
+    return Group(titled(beside.TITLE, table), cell(beside.verdict(report)))
 
 
 def _tried(report: Report) -> RenderableType:

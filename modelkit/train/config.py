@@ -64,7 +64,9 @@ class TrainOptions(Block):
     )
     threads: int = Field(0, ge=0, le=1024, description="threads that torch may use; 0 lets torch choose")
     time_limit: Seconds | None = Field(
-        None, gt=0, description="longest training time, 90s, 10min, 2h; the best weights until then count"
+        None,
+        gt=0,
+        description="longest training time, 90s, 10min, 2h: the rate is down by then, the best weights count",
     )
 
     @model_validator(mode="after")
@@ -95,3 +97,12 @@ class FineTune(TrainOptions):
 
     epochs: int = Field(0, ge=0, le=100_000, description="passes over the training samples; 0 is no fine-tuning")
     weight_decay: float = Field(0.0001, ge=0, le=10, description="decay of weights, decoupled for adamw; 0 is off")
+
+
+class QuantizationAware(FineTune):
+    """Training with the rounding of a quantized model in it."""
+
+    epochs: int = Field(5, ge=0, le=100_000, description="passes over the training samples")
+    ranges: Literal["learned", "observed"] = Field(
+        "learned", description="steps of weights and activations are learned, or stay as calibration found them"
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from modelkit.decision import Decision
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -80,3 +82,21 @@ def note(model: ir.Model, history: History) -> None:
 def noted(model: ir.Model) -> list[dict[str, Any]]:
     """The trainings of a model in memory as plain values, in order."""
     return list(model.meta.get(_HISTORY, ()))
+
+
+def summary(history: History, action: str) -> Decision:
+    """What a training came to, in one decision for the model, under the given action."""
+    best = next(epoch for epoch in history.epochs if epoch.number == history.best)
+    start = history.epochs[0]
+    numbers: dict[str, float | int | str] = {
+        "epochs": history.epochs[-1].number,
+        "best_epoch": history.best,
+        "learning_rate": history.rate,
+        "batch": history.batch,
+        "samples": history.samples[0],
+        "seconds": round(history.seconds, 1),
+    }
+    for name, value in (("before", start.quality), ("after", best.quality)):
+        if value is not None:
+            numbers[f"validation_{history.metric}_{name}"] = round(value, 4)
+    return Decision("model", action, "; ".join([f"by {history.loss}", history.stopped, *history.notes]), numbers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from modelkit.train.augment import Augmenter
 from modelkit.train.config import TrainOptions
 from modelkit.train.device import settings, tensor
 from modelkit.train.feed import Feed, real_outputs
+from modelkit.train.follow import Follow
 from modelkit.train.history import History
 from modelkit.train.masks import Masks
 from modelkit.train.objective import plan_objective
@@ -39,8 +41,10 @@ def fit(
     *,
     validation: Dataset | None = None,
     teacher: Teacher | None = None,
+    follow: Follow = Follow(),  # noqa: B008 - frozen
     masks: Mapping[str, np.ndarray] | None = None,
     on_step: StepHook | None = None,
+    by_loss: bool = False,
     progress: Progress = silent,
     seed: int = 0,
     folder: Path | None = None,
@@ -58,8 +62,10 @@ def fit(
         options: How to train.
         validation: Samples that choose the best epoch; by default a part of `data` (see `options.validation`).
         teacher: A model to follow; needed without labels. With labels `options.alpha` weighs the two.
+        follow: How the teacher is followed.
         masks: Name of a weight -> array of its shape; weights where it is 0 stay exactly 0.
         on_step: See `StepHook`, such as a schedule of sparsity.
+        by_loss: Whether the loss alone decides which epoch is best, instead of the metric and then the loss.
         progress: Told after each step, in steps.
         seed: Seed of the split, the order and all variation, at least 0.
         folder: Where to keep a checkpoint, and to go on from the one of the same run that is there.
@@ -80,9 +86,9 @@ def fit(
             module.to(device)
             held = [hold(part, _subfolder(Path(scratch), number)) for number, part in enumerate(parts)]
             zeros = Masks(module, masks)
-            key = "" if folder is None else _key(module, parts, options, teacher, zeros, seed)
-            run = _prepare(module, held, options, teacher, zeros, seed, device, progress)
-            run.on_step, run.folder, run.key = on_step, folder, key
+            key = "" if folder is None else _key(module, parts, options, teacher, follow, zeros, seed)
+            run = _prepare(module, held, options, teacher, follow, zeros, seed, device, progress)
+            run.on_step, run.by_loss, run.folder, run.key = on_step, by_loss, folder, key
             return run.go(notes)
         finally:
             module.to("cpu").eval()
@@ -114,6 +120,7 @@ def _key(
     parts: list[Dataset],
     options: TrainOptions,
     teacher: Teacher | None,
+    follow: Follow,
     masks: Masks,
     seed: int,
 ) -> str:
@@ -121,6 +128,7 @@ def _key(
         "options": options.model_dump(mode="json", exclude={"time_limit", "threads", "device"}),
         "data": [part.fingerprint() for part in parts],
         "teacher": None if teacher is None else teacher.key or "unnamed",
+        "follow": asdict(follow),
         "masks": {name: np.packbits(mask).tobytes().hex() for name, mask in masks.arrays.items()},
         "seed": seed,
     }
@@ -132,6 +140,7 @@ def _prepare(
     held: list[HeldDataset],
     options: TrainOptions,
     teacher: Teacher | None,
+    follow: Follow,
     masks: Masks,
     seed: int,
     device: torch.device,
@@ -151,13 +160,13 @@ def _prepare(
     wanted = None
     if teacher is not None:
         wanted = {name: array[: first.valid] for name, array in teacher.run(first.inputs).items() if array.ndim}
-    objective = plan_objective(arrays, held[0].labels, wanted, options)
+    objective = plan_objective(arrays, held[0].labels, wanted, options, follow)
     feeds = []
     batch = options.batch_for(held[0].count)
     for number, part in enumerate(held):
         live = number == 0 and augment.changes
         targets = None
-        if teacher is not None and objective.soft:
+        if teacher is not None and (objective.soft or objective.hints):
             targets = teacher.targets(part, batch, live=live, progress=progress)
         feeds.append(Feed(part, batch, targets, device, seed))
     validation = feeds[1] if len(feeds) > 1 else None

@@ -1,4 +1,4 @@
-"""Losses on tensors: cross-entropy, binary cross-entropy, squared and Huber error, and distillation."""
+"""Losses on tensors: cross-entropy, binary cross-entropy, squared and Huber error, cosine distance."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-IGNORED = -100
-"""Class id of positions that carry no label."""
+from modelkit.data.join import IGNORED as IGNORED
 
 # Probabilities below this have no logarithm worth a gradient; its reciprocal is still a float32.
 _SMALLEST = 1e-30
@@ -70,30 +69,10 @@ def huber(output: Tensor, targets: Tensor, *, delta: float) -> Tensor:
     return functional.huber_loss(flat, targets.reshape(-1).to(flat.dtype), delta=delta)
 
 
-def distillation(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
-    """KL divergence from the teacher's classes to the student's, both softened.
-
-    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015), section 2: the softmax of the
-    logits over T, times T² so that gradients keep their size whatever T is.
-
-    Args:
-        student: Logits ``[rows, classes]``.
-        teacher: Logits of the same shape.
-        temperature: T, above 0.
-
-    Returns:
-        Mean over the rows; 0 where both agree.
-    """
-    own = functional.log_softmax(student / temperature, dim=1)
-    wanted = functional.log_softmax(teacher.to(own.dtype) / temperature, dim=1)
-    return functional.kl_div(own, wanted, reduction="batchmean", log_target=True) * temperature**2
-
-
-def binary_distillation(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
-    """The same as `distillation` for single scores: logits ``[rows]`` of two classes, one of which is implied."""
-    wanted = torch.sigmoid(teacher.to(student.dtype) / temperature)
-    entropy = functional.binary_cross_entropy_with_logits(teacher.to(student.dtype) / temperature, wanted)
-    return (binary(student / temperature, wanted) - entropy) * temperature**2
+def cosine(output: Tensor, targets: Tensor) -> Tensor:
+    """One minus the cosine of the angle between each sample and its target, averaged; both ``[rows, ...]``."""
+    own = _wide(output.reshape(len(output), -1))
+    return 1 - functional.cosine_similarity(own, targets.reshape(len(targets), -1).to(own.dtype), dim=1).mean()
 
 
 def _wide(tensor: Tensor) -> Tensor:

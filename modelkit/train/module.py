@@ -46,8 +46,6 @@ class GraphModule(nn.Module):
         for slot, tensor in program.constants.items():
             self._constant_names.append((slot, f"constant_{slot}"))
             self.register_buffer(f"constant_{slot}", tensor, persistent=False)
-        names = {**self._parameter_names, **self._statistic_names}
-        self._state_slots = [(slot, names[name]) for name, slot in program.state.items()]
         # They have their own tensors now.
         program.constants = {}
 
@@ -68,6 +66,11 @@ class GraphModule(nn.Module):
     def statistics(self) -> dict[str, Tensor]:
         """Running means and variances of BatchNormalization, by initializer."""
         return {name: self.get_buffer(attribute) for name, attribute in self._statistic_names.items()}
+
+    def current(self) -> dict[str, Tensor]:
+        """What the graph finds in each initializer that may change, now and with gradients."""
+        names = {**self._parameter_names, **self._statistic_names}
+        return {name: getattr(self, attribute) for name, attribute in names.items()}
 
     @property
     def input_names(self) -> list[str]:
@@ -92,8 +95,11 @@ class GraphModule(nn.Module):
         values: list[Tensor | None] = [None] * program.slots
         for slot, number in program.numbers.items():
             values[slot] = number
-        for slot, attribute in (*self._constant_names, *self._state_slots):
+        for slot, attribute in self._constant_names:
             values[slot] = getattr(self, attribute)
+        current = self.current()
+        for name, slot in program.state.items():
+            values[slot] = current[name]
         for name, slot, kind in program.inputs:
             given = inputs[name]
             values[slot] = given if given.dtype == kind else given.to(kind)
@@ -162,19 +168,21 @@ def to_torch(model: ir.Model, *, widen: bool = True) -> GraphModule:
     program = compile_graph(model, [*parameters, *statistics], widen=widen)
     return GraphModule(
         program,
-        {v.name or "": _numbers(v, widen) for v in parameters},
-        {v.name or "": _numbers(v, widen) for v in statistics},
+        {v.name or "": numbers_of(v, widen) for v in parameters},
+        {v.name or "": numbers_of(v, widen) for v in statistics},
     )
 
 
-def _numbers(value: ir.Value, widen: bool) -> Tensor:
+def numbers_of(value: ir.Value, widen: bool = True) -> Tensor:
+    """Copy an initializer's numbers; `widen` as in ``to_torch``."""
     tensor = value.const_value
     assert tensor is not None
     return tensor_of(tensor.numpy(), tensor.dtype, widen)
 
 
+@torch.no_grad()
 def write_back(module: GraphModule, model: ir.Model) -> list[str]:
-    """Write a module's parameters and running statistics into the graph that it was made of, in place.
+    """Write what a module's initializers hold into the graph that it was made of, in place.
 
     Each tensor keeps its name and element type. One whose numbers are the same, bit for bit, is left
     alone, so that a model that was not trained is saved as the same bytes.
@@ -189,7 +197,7 @@ def write_back(module: GraphModule, model: ir.Model) -> list[str]:
     Raises:
         ModelError: The model lacks an initializer, or has it in another shape; nothing was written then.
     """
-    state = {**module.initializers, **module.statistics}
+    state = module.current()
     problems = []
     for name, tensor in state.items():
         value = model.graph.initializers.get(name)

@@ -70,19 +70,22 @@ class Program:
     steps: list[Step] = field(default_factory=list)
 
 
-def compile_graph(model: ir.Model, state: Sequence[ir.Value], *, widen: bool) -> Program:
+def compile_graph(
+    model: ir.Model, state: Sequence[ir.Value], *, widen: bool, straight_through: bool = False
+) -> Program:
     """Compile the graph of a model.
 
     Args:
         model: The model; it is only read.
         state: Initializers whose numbers may change: parameters and running statistics.
         widen: Whether float16 and bfloat16 are computed in float32.
+        straight_through: Whether gradients pass through the rounding of ``QuantizeLinear``.
 
     Raises:
         ModelError: The graph has operators, types or attributes that cannot be run; all are named.
     """
     _refuse_unknown(model)
-    compiler = _Compiler(model, state, widen)
+    compiler = _Compiler(model, state, widen, straight_through)
     compiler.compile()
     return compiler.program
 
@@ -122,11 +125,11 @@ def _meant_something_else(op: str, opset: int) -> bool:
 
 
 class _Compiler:
-    def __init__(self, model: ir.Model, state: Sequence[ir.Value], widen: bool) -> None:
+    def __init__(self, model: ir.Model, state: Sequence[ir.Value], widen: bool, straight_through: bool) -> None:
         self.program = Program()
         self._graph = model.graph
         self._opset = opset_of(model)
-        self._widen = widen
+        self._widen, self._straight_through = widen, straight_through
         self._problems: list[str] = []
         self._slots: dict[int, int] = {}
         self._twins: dict[int, int] = {}
@@ -177,7 +180,7 @@ class _Compiler:
         name = node.name or node.outputs[0].name or "?"
         constants = [None if v is None else self._known.get(id(v)) for v in node.inputs]
         try:
-            kernel = OPS[node.op_type](Op(node, self._opset, self._widen, constants))
+            kernel = OPS[node.op_type](Op(node, self._opset, self._widen, constants, self._straight_through))
         except Unsupported as problem:
             self._problems.append(f"the {node.op_type} node '{name}': {problem}")
             for output in node.outputs:  # so that what comes after it can be looked at too

@@ -41,6 +41,7 @@ class Run:
         on_step: See `StepHook`.
         folder: Where checkpoints go; None for none.
         key: Tells this run's checkpoints from those of others.
+        by_loss: Whether the loss alone decides which epoch is best.
         state: How far it is.
         best: The best weights so far, in main memory.
         saved: When the last checkpoint was written, or the run began.
@@ -58,6 +59,7 @@ class Run:
     on_step: StepHook | None = None
     folder: Path | None = None
     key: str = ""
+    by_loss: bool = False
     state: State = field(default_factory=State)
     best: dict[str, Tensor] = field(default_factory=dict)
     saved: float = field(default=0.0, init=False)
@@ -118,6 +120,7 @@ class Run:
             state.spent += time.monotonic() - began
         else:
             state.rate = self.options.learning_rate
+        state.prepared = state.spent
 
     def _epoch(self) -> None:
         state = self.state
@@ -126,7 +129,7 @@ class Run:
         self.stepper.module.train()
         done = (state.epoch - 1) * self.training.steps
         for batches in self.training.training(state.epoch, state.step, self.augment):
-            rate = rate_at(done + state.step, self.total, self.options, state.rate)
+            rate = rate_at(done + state.step, self._horizon(done + state.step, began), self.options, state.rate)
             # Layers that draw random numbers draw the same ones after a resumption.
             loss = self.stepper.step(batches, rate, (self.seed << 32) + done + state.step)
             state.first_loss = loss if state.first_loss is None else state.first_loss
@@ -141,8 +144,17 @@ class Run:
                 break
             self._maybe_save(time.monotonic() - began)
         mean = state.loss_sum / max(1, state.step)
-        rate = rate_at(max(0, done + state.step - 1), self.total, self.options, state.rate)
+        last = max(0, done + state.step - 1)
+        rate = rate_at(last, self._horizon(last, began), self.options, state.rate)
         self._end_epoch(state.epoch, mean, rate, began)
+
+    def _horizon(self, step: int, began: float) -> int:
+        """Steps by whose end the learning rate is down: all, or as many as the time allows at the pace so far."""
+        limit, state = self.options.time_limit, self.state
+        used = state.spent + time.monotonic() - began - state.prepared
+        if limit is None or not step or used <= 0:
+            return self.total
+        return min(self.total, max(step + 1, int(step * (limit - state.prepared) / used)))
 
     def _call_hook(self, step: int) -> None:
         if self.stepper.call(self.on_step, step, self.total):
@@ -160,9 +172,10 @@ class Run:
             self._check_exploded(number, verdict.loss)
         if number and mean is not None:
             self._check_exploded(number, mean)
-        better = verdict is None or not state.best_score or verdict.score < state.best_score
+        score = [] if verdict is None else [verdict.loss] if self.by_loss else list(verdict.score)
+        better = not state.best_score or score < state.best_score
         if better:
-            state.best_epoch, state.best_score, state.stale = number, list(verdict.score) if verdict else [], 0
+            state.best_epoch, state.best_score, state.stale = number, score, 0
             self.best = copy_weights(self.stepper.module)
         else:
             state.stale += 1

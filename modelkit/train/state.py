@@ -38,6 +38,7 @@ class State:
         restarted: Whether training began again with a tenth of the rate.
         loss_sum: Sum of the losses of the steps that are done.
         spent: Seconds used by earlier processes and epochs.
+        prepared: Seconds that had been used when the first step was made.
         first_loss: Loss of the very first step.
         best_epoch: Epoch of the best weights.
         best_score: How good they are, lower is better; empty before there are any.
@@ -56,6 +57,7 @@ class State:
     restarted: bool = False
     loss_sum: float = 0.0
     spent: float = 0.0
+    prepared: float = 0.0
     first_loss: float | None = None
     best_epoch: int = 0
     best_score: list[float] = field(default_factory=list)

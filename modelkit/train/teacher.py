@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +12,7 @@ import numpy as np
 from modelkit.data.dataset import Batch, Dataset
 from modelkit.errors import ModelError, ResourceError
 from modelkit.files import Staging, sha256
+from modelkit.measure.scores import are_probabilities, as_rows, class_axis, is_float
 from modelkit.progress import Progress, silent
 from modelkit.runtime import input_specs, make_session, output_specs, run
 
@@ -134,6 +135,76 @@ class Teacher:
         if found is None:
             raise ResourceError(f"the teacher's outputs in '{folder}' changed while they were read")
         return found
+
+
+class Ensemble(Teacher):
+    """Several teachers that speak with one voice: the weighted mean of what they say.
+
+    Outputs are paired with those of the first, by name or else by place. Probabilities are averaged as they are, and
+    so are logits and other numbers; where some give probabilities and others logits, the logarithms of the former are
+    taken.
+
+    Args:
+        members: The teachers.
+        weights: Their weights, above 0.
+        folder: Where files of outputs are kept for later runs.
+        own: Outputs of the first that the others do not have, which are its own alone.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Teacher],
+        weights: Sequence[float],
+        *,
+        folder: Path | None = None,
+        own: Sequence[str] = (),
+    ) -> None:
+        total = sum(weights)
+        self._members, self._weights, self._folder = list(members), [weight / total for weight in weights], folder
+        keys = [f"{member.key}*{weight!r}" for member, weight in zip(members, self._weights, strict=True)]
+        self.key = hashlib.sha256("\n".join(keys).encode()).hexdigest() if all(m.key for m in members) else ""
+        self.outputs, self._own = members[0].outputs, set(own)
+        self._probabilities: dict[str, list[bool]] = {}
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute the mean of all outputs for a batch.
+
+        Raises:
+            ModelError: A teacher takes an input that the data lacks, or has other outputs than the first.
+            ResourceError: onnxruntime failed.
+        """
+        first, *others = (member.run(inputs) for member in self._members)
+        shared = {name: array for name, array in first.items() if name not in self._own}
+        said = [shared, *(_paired(shared, each, number) for number, each in enumerate(others, 2))]
+        return first | {name: self._mean(name, [each[name] for each in said]) for name in shared}
+
+    def _mean(self, name: str, arrays: list[np.ndarray]) -> np.ndarray:
+        if not all(is_float(array) for array in arrays):
+            return arrays[0]
+        if name not in self._probabilities:
+            # Decided once, by the first batch: all batches must be averaged alike.
+            axis = class_axis(arrays[0].shape)
+            found = [axis is not None and are_probabilities(as_rows(array, axis)) for array in arrays]
+            self._probabilities[name] = found if any(found) and not all(found) else [False] * len(found)
+        kinds = self._probabilities[name]
+        arrays = [np.log(np.maximum(a, 1e-30)) if kind else a for a, kind in zip(arrays, kinds, strict=True)]
+        mean = sum(weight * array for weight, array in zip(self._weights, arrays, strict=True))
+        return np.asarray(mean, arrays[0].dtype)
+
+
+def _paired(first: Mapping[str, np.ndarray], other: dict[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
+    """Another teacher's outputs under the names of the first."""
+    named = other if other.keys() >= first.keys() else dict(zip(first, other.values(), strict=False))
+    if any(name not in named or named[name].shape != array.shape for name, array in first.items()):
+        raise ModelError(
+            f"teacher {number} has the outputs {_shapes(other)}, and the first has {_shapes(first)}",
+            "teachers that are averaged must have outputs of the same shapes",
+        )
+    return named
+
+
+def _shapes(outputs: Mapping[str, np.ndarray]) -> str:
+    return ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
 
 
 def _mapped(

@@ -16,6 +16,7 @@ from modelkit.files import Staging, file_record
 from modelkit.graph.channels.surgery import kept_positions
 from modelkit.graph.facts import describe, layer_sizes
 from modelkit.graph.save import save
+from modelkit.graph.structure import structure_key
 from modelkit.measure.evaluate import Remembered, evaluate_sessions
 from modelkit.measure.latency import Latency, compare_fresh
 from modelkit.measure.machine import machine_facts
@@ -87,13 +88,13 @@ class Bench:
             self._time([trial for trial in fresh if self._worth_timing(trial)])
             self.pick(trials)
             todo = self._prepared.algorithm.refine(trials, self._progress)
-        if all(trial.status == "failed" for trial in trials):
+        if all(trial.status in ("failed", "compared") for trial in trials):
             failed = "the only way did not work"
             if len(trials) > 1:
                 failed = f"none of the {len(trials)} ways that were tried worked"
             raise ModelError(
                 f"{failed}: {trials[0].name}: {trials[0].reason}",
-                "modelkit inspect tells what stands in the way",
+                trials[0].hint or "modelkit inspect tells what stands in the way",
             )
         return trials
 
@@ -110,7 +111,7 @@ class Bench:
 
     def _problems(self, trial: Trial) -> Iterator[tuple[str, str | None]]:
         """Each limit in turn, and why the trial misses it."""
-        if trial.status == "failed":
+        if trial.status in ("failed", "compared"):
             return
         yield "quality", verdict.fidelity_problem(trial, self._limits)
         yield "size", verdict.size_problem(trial, self._limits)
@@ -124,10 +125,16 @@ class Bench:
         """Measure the chosen trial on the test data and put everything together."""
         assert trial.path is not None
         quality, after_quality, fidelity = self._quality, trial.quality, trial.fidelity
+        beside = [each for each in trials if each.status == "compared" and each.path is not None]
+        compared = {each.name: _side(each, each.quality, each.fidelity) for each in beside}
         if self._roles.test is not None:
             self._progress("testing", 0, self._roles.test.count)
             found = evaluate_sessions(
-                {"original": self._original(), "artifact": self._session(trial.path)},
+                {
+                    "original": self._original(),
+                    "artifact": self._session(trial.path),
+                    **{f"beside {each.name}": self._session(each.path) for each in beside if each.path is not None},
+                },
                 self._batches(self._roles.test),
                 reference="original",
                 progress=self._progress,
@@ -135,6 +142,9 @@ class Bench:
             )
             quality, after_quality = found["original"].quality, found["artifact"].quality
             fidelity = found["artifact"].fidelity
+            for each in beside:
+                judged = found[f"beside {each.name}"]
+                compared[each.name] = _side(each, judged.quality, judged.fidelity)
         speedup = trial.latency["speedup"] if trial.latency else None
         checks = verdict.gates(
             self._options.budget,
@@ -165,6 +175,7 @@ class Bench:
             fidelity=fidelity,
             gates=checks,
             candidates=[_entry(item) for item in trials],
+            beside=list(compared.values()),
             selection_quality=self._quality,
             decisions=trial.decisions,
             layers=paired(self._layers, trial.layers),
@@ -193,12 +204,12 @@ class Bench:
         return dataset.batches(32)
 
     def _try(self, candidate: Candidate, number: int) -> Trial:
-        trial = Trial(candidate.name)
+        trial = Trial(candidate.name, "compared" if candidate.only_compared else "tried")
         model = self._prepared.model.clone()
         try:
             trial.decisions = candidate.apply(model, self._progress)
             trial.kept = kept_positions(model)
-            facts, history = describe(model), noted(model)
+            facts, history, structure = describe(model), noted(model), structure_key(model)
             trial.decisions += self._pack(model)
             path = self._stage.path(f"candidate-{number}.onnx")
             save(model, path)
@@ -214,10 +225,10 @@ class Bench:
             )["candidate"]
         except ModelError as error:
             # One way that does not fit this model must not hide the others that do.
-            trial.status, trial.reason = "failed", error.message
+            trial.status, trial.reason, trial.hint = "failed", error.message, error.hint or ""
             return trial
         trial.path, trial.size = path, {**asdict(measure_size(path)), "macs": facts.macs}
-        trial.layers, trial.history = layer_sizes(facts), history
+        trial.layers, trial.history, trial.structure = layer_sizes(facts), history, structure
         trial.fidelity, trial.quality = found.fidelity, found.quality
         return trial
 
@@ -227,8 +238,9 @@ class Bench:
         return [] if effort == "off" else pack_model(model, effort, progress=self._progress)
 
     def _worth_timing(self, trial: Trial) -> bool:
-        return trial.status != "failed" and not (
-            verdict.fidelity_problem(trial, self._limits) or verdict.size_problem(trial, self._limits)
+        return trial.status == "compared" or (
+            trial.status != "failed"
+            and not (verdict.fidelity_problem(trial, self._limits) or verdict.size_problem(trial, self._limits))
         )
 
     def _time(self, trials: list[Trial]) -> None:
@@ -275,8 +287,19 @@ class Bench:
             }
 
 
+def _side(trial: Trial, quality: dict[str, Any] | None, fidelity: dict[str, Any] | None) -> dict[str, Any]:
+    """A model that is only compared, as plain values, with what it reached on the samples of the final figures."""
+    return {
+        "name": trial.name,
+        "size": trial.size,
+        "latency": trial.latency,
+        "quality": quality,
+        "fidelity": fidelity,
+    }
+
+
 def _entry(trial: Trial) -> dict[str, Any]:
     found = asdict(trial)
-    for key in ("path", "decisions", "kept", "missed", "layers", "history"):
+    for key in ("path", "decisions", "kept", "hint", "missed", "layers", "history", "structure"):
         del found[key]
     return found

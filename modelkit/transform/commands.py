@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelkit.algorithm.config import TransformConfig
 from modelkit.checkpoint.loading import Loading
 from modelkit.config.resolve import Resolved, resolve
+from modelkit.distill.config import DistillConfig
 from modelkit.pack.config import PackConfig
 from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
 from modelkit.transform.job import Job, Maker
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from modelkit.data.dataset import Dataset
+    from modelkit.decision import Decision
+    from modelkit.distill.integers import Quantize, Trainer
+    from modelkit.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -23,38 +32,62 @@ class Command:
     Attributes:
         schema: Its config.
         suffix: What the artifact's name has before ``.onnx``, by the config: "int8", "pruned".
-        maker: Gives what makes its algorithm, once the model and its data are known; imports the algorithms.
+        maker: Gives what makes a job's algorithm, once the model and its data are known; imports the algorithms.
         safe: Whether the built-in limits hold where no budget is set.
         training: Whether it trains, and so gets most of the data.
         writes_back: Whether a state dict that the model came from is written back with the same changes.
         exact: Whether no number may change: the graph is not cleaned up then.
+        reads: Files that its config names.
     """
 
     schema: type[TransformConfig]
     suffix: Callable[[Any], str]
-    maker: Callable[[Any], Maker]
+    maker: Callable[[Job], Maker]
     safe: Callable[[Any], bool]
     training: Callable[[Any], bool]
     writes_back: bool = False
     exact: bool = False
+    reads: Callable[[Any], list[Path]] = lambda config: []
 
 
-def _quantizer(config: QuantizeConfig) -> Maker:
+def _quantizer(job: Job) -> Maker:
     from modelkit.measure.machine import int8_kind
     from modelkit.quantize.auto import Quantizer
 
-    return lambda model, data: Quantizer(model, config, data, int8_kind())
+    return lambda model, data: Quantizer(model, job.options.value, data, int8_kind())
 
 
-def _pruner(config: PruneConfig) -> Maker:
+def _pruner(job: Job) -> Maker:
     from modelkit.prune.auto import Pruner
 
-    return lambda model, data: Pruner(model, config, data)
+    return lambda model, data: Pruner(model, job.options.value, data)
 
 
-def _packer(config: PackConfig) -> Maker:
+def _distiller(job: Job) -> Maker:
+    from modelkit.distill.auto import Distiller
+
+    config: DistillConfig = job.options.value
+    quantize = None if config.bits is None else _student_quantizer(config)
+    return lambda model, data: Distiller(model, config, data, job.work, job.kept, quantize)
+
+
+def _student_quantizer(config: DistillConfig) -> Quantize:
+    """What makes a student one of integers: commands do not know one another, so it is handed in from here."""
+    from modelkit.measure.machine import int8_kind
+    from modelkit.quantize.auto import Quantizer
+
+    options = QuantizeConfig.model_validate({"mode": "static", "bits": config.bits, "seed": config.seed})
+
+    def quantize(model: ir.Model, data: Dataset, trainer: Trainer, progress: Progress) -> list[Decision]:
+        return Quantizer(model.clone(), options, data, int8_kind()).train_static(model, trainer, progress)
+
+    return quantize
+
+
+def _packer(job: Job) -> Maker:
     from modelkit.pack.auto import Packer
 
+    config: PackConfig = job.options.value
     return lambda model, data: Packer(model, config)
 
 
@@ -70,7 +103,7 @@ COMMANDS: dict[str, Command] = {
         suffix=_bits,
         maker=_quantizer,
         safe=lambda config: config.mode == "auto",
-        training=lambda config: False,
+        training=lambda config: config.qat.enabled,
     ),
     "prune": Command(
         schema=PruneConfig,
@@ -79,6 +112,14 @@ COMMANDS: dict[str, Command] = {
         safe=lambda config: False,
         training=lambda config: config.finetune.epochs > 0,
         writes_back=True,
+    ),
+    "distill": Command(
+        schema=DistillConfig,
+        suffix=lambda config: "distilled" if config.bits is None else f"distilled.int{config.bits}",
+        maker=_distiller,
+        safe=lambda config: False,
+        training=lambda config: True,
+        reads=lambda config: config.files,
     ),
     "pack": Command(
         schema=PackConfig,
@@ -107,6 +148,7 @@ def make_job(
     force: bool = False,
     html: bool = False,
     loading: Loading = Loading(),  # noqa: B008 - frozen
+    resume: bool = False,
 ) -> Job:
     """Describe a run of a command without starting it.
 
@@ -120,6 +162,7 @@ def make_job(
         force: Whether to overwrite an artifact that exists.
         html: Whether to write the report as a page for the browser too.
         loading: For a checkpoint its architecture, inputs and trust.
+        resume: Whether to go on from what an interrupted run left.
 
     Raises:
         ConfigError: The config has values that the command does not take.
@@ -143,9 +186,11 @@ def make_job(
         writes_back=found.writes_back,
         exact=found.exact,
         loading=loading,
+        reads=tuple(found.reads(options)),
+        resume=resume,
     )
 
 
 def maker_of(job: Job) -> Maker:
     """Return what makes a job's algorithm once the model and its data are known."""
-    return COMMANDS[job.command].maker(job.options.value)
+    return COMMANDS[job.command].maker(job)

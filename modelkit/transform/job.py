@@ -59,6 +59,10 @@ class Algorithm(Protocol):
         """Say how onnxruntime runs the artifact."""
 
 
+HIDDEN = ".modelkit"
+"""Folder beside an output for what is no output."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One model to transform.
@@ -80,6 +84,8 @@ class Job:
         writes_back: Whether a state dict that the model came from is written back too.
         exact: Whether no number may change: the graph is not cleaned up then.
         loading: How a checkpoint is read.
+        reads: Further files that the algorithm reads, which no output may replace.
+        resume: Whether to go on from what an interrupted run left in ``work``.
         source: Where the model came from; None until it is opened.
     """
 
@@ -98,12 +104,24 @@ class Job:
     writes_back: bool = False
     exact: bool = False
     loading: Loading = Loading()  # noqa: RUF009 - frozen
+    reads: tuple[Path, ...] = ()
+    resume: bool = False
     source: Source | None = None
 
     @property
     def named(self) -> Path:
         """The file that the user named; ``model`` is the ONNX file that stands for it."""
         return self.source.path if self.source is not None else self.model
+
+    @property
+    def work(self) -> Path:
+        """Where an algorithm that takes long keeps what an interrupted run goes on from; gone after the run."""
+        return self.output.parent / HIDDEN / f"work-{self.output.name}"
+
+    @property
+    def kept(self) -> Path:
+        """Where what takes long to compute and depends on nothing but hashes is kept for later runs."""
+        return self.output.parent / HIDDEN / "kept"
 
     @property
     def outputs(self) -> Outputs:
@@ -154,7 +172,8 @@ def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:
     """
     options: TransformConfig = job.options.value
     loaded = load(job.model)
-    inputs = [job.named, job.model, *loaded.external, *(p for p in (job.data, job.test) if p is not None)]
+    named = [p for p in (job.data, job.test, *job.reads) if p is not None]
+    inputs = [job.named, job.model, *loaded.external, *named]
     check_outputs(job.outputs.files, inputs, force=job.force or only_failed(job.output))
     if job.apart is None:
         check_separate(job.data, job.test)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelkit.algorithm.candidate import Trial
 from modelkit.checkpoint.artifact import write_beside
 from modelkit.decision import Decision
-from modelkit.errors import BudgetError, ModelError
+from modelkit.errors import BudgetError, ModelError, ResourceError
 from modelkit.files import Staging, file_record, outputs_of, shown
 from modelkit.graph.load import load
 from modelkit.graph.save import save
@@ -44,8 +46,23 @@ def transform(job: Job, make: Maker, progress: Progress = silent) -> Report:
         BudgetError: Nothing that was tried is inside the budget; carries the report as ``report``.
         ModelkitError: Anything else that is wrong.
     """
-    with opened(job, progress) as ready:
+    with opened(job, progress) as ready, _working(ready.work, resume=ready.resume):
         return _transform(ready, make, progress)
+
+
+@contextmanager
+def _working(folder: Path, *, resume: bool) -> Iterator[None]:
+    """Keep what an algorithm leaves for a resumption only where the run is ended from outside, or by the machine."""
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield
+    except ResourceError:
+        raise
+    except Exception:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _transform(job: Job, make: Maker, progress: Progress) -> Report:
@@ -108,7 +125,7 @@ def _plan(job: Job, make: Maker, progress: Progress, keep: Path | None) -> Plan:
     for candidate in prepared.candidates:
         model = prepared.model.clone()
         try:
-            decisions = candidate.apply(model, progress)
+            decisions = (candidate.sketch or candidate.apply)(model, progress)
         except ModelError as error:
             entries.append({"name": candidate.name, "bytes": None, "reason": error.message})
             continue
@@ -157,7 +174,7 @@ def save_as(path: Path, stage: Staging, name: str) -> list[str]:
 
 def _least_bad(trials: list[Trial], rate: Callable[[Trial], float]) -> Trial:
     """The rejected candidate to show when nothing was good enough."""
-    alive = [trial for trial in trials if trial.status != "failed"]
+    alive = [trial for trial in trials if trial.status not in ("failed", "compared")]
     loss = {id(t): -float((t.fidelity or {}).get("sqnr_db") or 0.0) for t in alive}
     return min(alive, key=lambda trial: (trial.latency is None, loss[id(trial)], rate(trial)))
 

@@ -85,6 +85,9 @@ def size_problem(trial: Trial, limits: Limits) -> str | None:
     wanted = limits.budget.min_ratio
     if wanted is not None and not rule.min_ratio(wanted, limits.original_bytes, bytes_now).ok:
         return f"only {factor(ratio)} smaller, {factor(wanted)} wanted"
+    most = limits.budget.max_size
+    if most is not None and not rule.max_size(most, bytes_now).ok:
+        return f"takes {size(bytes_now)}, {size(most)} allowed"
     return None
 
 
@@ -152,6 +155,8 @@ def pick(
 ) -> Trial | None:
     """Mark every trial "chosen", "rejected" (with the reason) or "tried"; return the chosen one.
 
+    What failed, or is only compared, stays as it is.
+
     Among candidates of the same size whose speed-ups cannot be told apart, those that the labels show to be worse
     than another, beyond chance, are left out; of the rest the one with the least noise wins.
 
@@ -163,7 +168,7 @@ def pick(
     """
     good: list[Trial] = []
     for trial in trials:
-        if trial.status == "failed":
+        if trial.status in ("failed", "compared"):
             continue
         reason = problem(trial)
         trial.status, trial.reason = ("tried", "") if reason is None else ("rejected", reason)
@@ -183,6 +188,8 @@ def _is_tie(best: Trial, other: Trial) -> bool:
     """Whether two trials differ by no more than noise: then the more faithful one is better, not the luckier one."""
     if best is other:
         return True
+    if best.structure and best.structure == other.structure:
+        return True  # the same kernels: what the clock says of them is luck
     small, large = sorted(float(trial.size["file_bytes"]) for trial in (best, other))
     if large > 1.02 * small or best.latency is None or other.latency is None:
         return False
@@ -229,6 +236,8 @@ def gates(
         found.append(rule.max_drop(budget.max_drop, loss, agreement))
     if budget.min_ratio is not None:
         found.append(rule.min_ratio(budget.min_ratio, before["file_bytes"], after["file_bytes"]))
+    if budget.max_size is not None:
+        found.append(rule.max_size(budget.max_size, after["file_bytes"]))
     if budget.min_speedup is not None:
         found.append(rule.min_speedup(budget.min_speedup, speedup))
     if budget.max_latency is not None:

@@ -198,7 +198,8 @@ def test_already_quantized(capsys: Capsys, folder: Path, mode: str) -> None:
         (["--set", "weights.sclae=mse"], "error: --set weights.sclae=mse: unknown key 'weights.sclae'"),
         (["--set", "weights"], "error: --set weights: KEY=VALUE is expected"),
         (["--set", "measure.seconds=fast"], "error: --set measure.seconds=fast: 'fast' is not a number"),
-        (["--mode", "static", "--bits", "4"], "error: mode static computes with 8-bit integers"),
+        (["--mode", "dynamic", "--bits", "4"], "error: mode dynamic computes with 8-bit integers"),
+        (["--mode", "weights", "--qat"], "error: quantization-aware training needs mode static or auto"),
     ],
 )
 def test_options_that_do_not_fit(capsys: Capsys, unchanged: Watch, argv: list[str], error: str) -> None:

@@ -12,7 +12,7 @@ from modelkit.data.dataset import Dataset
 from modelkit.graph.load import load
 from modelkit.graph.normalise import normalise
 from modelkit.graph.run import session_of
-from modelkit.prune.matrix import Layer, layer_of
+from modelkit.linear.matrix import Layer, layer_of
 from modelkit.prune.select import prunable_weights
 from modelkit.runtime import TensorSpec
 

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparse_nets import dataset_of, read
 
+from modelkit.channels.costs import Costs
+from modelkit.channels.elimination import consumer_of, greedy_order
+from modelkit.channels.search import Widths, choose, equal, ranked, searched, widths_of
+from modelkit.channels.survey import Survey
 from modelkit.errors import ModelError, UsageError
 from modelkit.graph.channels import Group, cut, find_groups
 from modelkit.graph.facts import describe
-from modelkit.prune.channels.costs import Costs
-from modelkit.prune.channels.elimination import consumer_of, greedy_order
-from modelkit.prune.channels.search import Widths, choose, equal, ranked, searched, widths_of
-from modelkit.prune.channels.survey import Survey
+from modelkit.linear.grams import LayerGram
 from modelkit.prune.config import PruneConfig
-from modelkit.prune.grams import LayerGram
 
 SAMPLES = ["digits_mlp", "fashion_cnn", "language_gru", "language_transformer"]
 

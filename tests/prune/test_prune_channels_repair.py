@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparse_nets import dataset_of
 
+from modelkit.channels.cutting import Way, prune_channels
+from modelkit.channels.repair import Repair, Stayed
 from modelkit.errors import DataError
 from modelkit.graph.channels import cut
 from modelkit.graph.run import session_of
-from modelkit.prune.channels import fit as fit_module
-from modelkit.prune.channels.cutting import Way, prune_channels
-from modelkit.prune.channels.fit import Fit
-from modelkit.prune.channels.repair import Repair, Stayed
+from modelkit.linear import fit as fit_module
+from modelkit.linear.fit import Fit
 from modelkit.prune.config import PruneConfig
 
 

@@ -13,10 +13,10 @@ from channel_nets import Net, residual
 from sparse_nets import SAMPLES, read
 
 from modelkit import api
+from modelkit.channels.cutting import Way, prune_channels
+from modelkit.channels.survey import prunable_groups
 from modelkit.errors import BudgetError, ModelError, UsageError
 from modelkit.graph.save import save
-from modelkit.prune.channels.cutting import Way, prune_channels
-from modelkit.prune.channels.survey import prunable_groups
 from modelkit.prune.config import PruneConfig
 
 QUICK = {"measure.seconds": 0.05}

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from sparse_nets import calibration, dataset_of, layers_of, one_layer, read
 
 from modelkit.graph.run import session_of
-from modelkit.prune import grams
-from modelkit.prune.grams import LayerGram, collect, collect_beside
-from modelkit.prune.matrix import readings_of
+from modelkit.linear import grams
+from modelkit.linear.grams import LayerGram, collect, collect_beside
+from modelkit.linear.matrix import readings_of
 
 rng = np.random.default_rng(0)
 

@@ -14,7 +14,7 @@ from modelkit.graph.load import load
 from modelkit.graph.normalise import normalise
 from modelkit.graph.run import session_of
 from modelkit.graph.save import save
-from modelkit.prune import grams
+from modelkit.linear import grams
 from modelkit.prune.auto import Pruner
 from modelkit.prune.config import PruneConfig
 from modelkit.prune.weights import layerwise

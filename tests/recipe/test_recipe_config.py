@@ -109,7 +109,7 @@ class Halver:
 COMMANDS["halve"] = Command(
     schema=HalveConfig,
     suffix=lambda config: "halved",
-    maker=lambda config: lambda model, data: Halver(config),
+    maker=lambda job: lambda model, data: Halver(job.options.value),
     safe=lambda config: False,
     training=lambda config: False,
 )

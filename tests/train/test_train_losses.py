@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from modelkit.errors import DataError, ModelError
-from modelkit.train import losses
+from modelkit.train import distillation, losses
 from modelkit.train.config import TrainOptions
 from modelkit.train.objective import plan_objective
 
@@ -94,7 +94,7 @@ def test_distillation_is_the_divergence_of_softened_classes_and_nothing_at_agree
     p = torch.softmax(torch.from_numpy(np.log(teacher)) / t, 1)
     q = torch.log_softmax(torch.from_numpy(student) / t, 1)
     by_hand = (p * (p.log() - q)).sum(1).mean().item() * t**2
-    rows = losses.distillation(torch.from_numpy(student), torch.from_numpy(np.log(teacher)), temperature=t)
+    rows = distillation.divergence(torch.from_numpy(student), torch.from_numpy(np.log(teacher)), temperature=t)
     assert rows.item() == pytest.approx(by_hand, rel=1e-5)
     assert loss(softmax(student), None, teacher, temperature=t) == pytest.approx(by_hand, rel=1e-4)
     assert loss(teacher, None, teacher) == pytest.approx(0, abs=1e-6)

@@ -82,6 +82,14 @@ def test_noise_decides_no_tie() -> None:
     assert chosen is faithful
 
 
+def test_models_that_differ_in_numbers_only_are_equally_fast() -> None:
+    lucky = trial("lucky", speed=(1.80, 1.79, 1.81), sqnr=9.0, structure="a")
+    faithful = trial("faithful", speed=(1.70, 1.69, 1.71), sqnr=33.0, structure="a")
+    other = trial("other", speed=(1.70, 1.69, 1.71), sqnr=60.0, structure="b")
+    chosen = verdict.pick([lucky, faithful, other], lambda _: None, lambda t: verdict.score(t, limits(), "balanced"))
+    assert chosen is faithful
+
+
 @pytest.mark.parametrize(
     ("right", "agreement", "best"),
     [

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from modelkit.errors import ModelError, UsageError
+from modelkit.linear.matrix import Layer
 from modelkit.prune.config import PruneConfig
-from modelkit.prune.matrix import Layer
 from modelkit.prune.weights import masks
 from modelkit.prune.weights.masks import Pattern
 

@@ -10,11 +10,11 @@ import onnx_ir as ir
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.graph.tensors import attribute_float
+from modelkit.linear.grams import LayerGram, collect_beside
+from modelkit.linear.layers import Linear, linear_layers
+from modelkit.linear.matrix import Layer, readings_of
 from modelkit.progress import Progress, silent
 from modelkit.prune.config import PruneConfig
-from modelkit.prune.grams import LayerGram, collect_beside
-from modelkit.prune.linear import Linear, linear_layers
-from modelkit.prune.matrix import Layer, readings_of
 from modelkit.prune.weights import magnitude, obs, wanda
 from modelkit.prune.weights.goal import Goal
 from modelkit.prune.weights.sparse import apply, comparable, prunable_layers, wanda_scores

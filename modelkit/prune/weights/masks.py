@@ -1,6 +1,6 @@
 """Which weights stay, given a score for each: free, N of M along the inputs, or whole blocks.
 
-Scores and masks are ``[groups, outputs, inputs]`` as in ``modelkit.prune.matrix``; among equal scores earlier ones
+Scores and masks are ``[groups, outputs, inputs]`` as in ``modelkit.linear.matrix``; among equal scores earlier ones
 stay.
 """
 

@@ -10,10 +10,10 @@ import onnx_ir as ir
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.errors import ModelError
+from modelkit.linear.grams import collect
+from modelkit.linear.matrix import Layer, layer_of, readings_of
 from modelkit.progress import Progress, silent
 from modelkit.prune.config import PruneConfig
-from modelkit.prune.grams import collect
-from modelkit.prune.matrix import Layer, layer_of, readings_of
 from modelkit.prune.select import prunable_weights
 from modelkit.prune.weights import magnitude, wanda
 from modelkit.prune.weights.goal import Goal, check_alive

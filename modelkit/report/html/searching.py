@@ -80,7 +80,8 @@ def _picture(found: Mapping[str, Any]) -> Section:
         )
         caption = (
             "On the dashed line, probabilities are as large as they should be; above it the model is too modest, "
-            f"below it too sure. Expected calibration error: {units.percent(picture['error'])}. Large points are many "
+            f"below it too sure. Expected calibration error: {units.percent(picture['error'])}. Large points are "
+            "many "
             "rows."
         )
         chart = Chart("picture", {"calibration": spec}, rows=rows, label="Confidence and accuracy", caption=caption)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from modelkit.report import rows, steps, units
+from modelkit.report import beside, rows, steps, units
 from modelkit.report.html import charts, headline, layers, sections
 from modelkit.report.html.front import mark_front, thinned
 from modelkit.report.html.parts import Block, Cell, Chart, Column, Page, Section, Share, Table, Tone
@@ -23,6 +23,7 @@ def page(report: Report) -> Page:
     by_layer, others = layers.section(report.layers, report.decisions)
     found = [
         _before_after(report),
+        _beside(report) if report.beside else None,
         _steps(report) if report.steps else None,
         _tried(report) if report.candidates else None,
         by_layer if report.layers else None,
@@ -72,6 +73,14 @@ def _before_after(report: Report) -> Section:
         heads = [Column("budget", "name"), Column("asked", "asked", "number"), Column("got", "got", "number")]
         blocks.append(Table([*heads, Column("", "ok", "badge")], gates, name="gates"))
     return Section("before-after", "Before and after", blocks)
+
+
+def _beside(report: Report) -> Section:
+    """The models that the artifact is compared with."""
+    head, body = beside.table(report)
+    columns = [Column(name, name or "what", "number" if name else "text") for name in head]
+    table = Table(columns, [[Cell(text) for text in row] for row in body], name="beside")
+    return Section("beside", beside.TITLE, [table], _signs(beside.verdict(report)))
 
 
 def _steps(report: Report) -> Section:

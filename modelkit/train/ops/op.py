@@ -36,12 +36,14 @@ class Op:
         opset: Version of the standard operator set.
         widen: Whether float16 and bfloat16 are computed in float32.
         constants: For each input the tensor, where it never changes and is not trained; else None.
+        straight_through: Whether gradients pass through the rounding of ``QuantizeLinear``.
     """
 
     node: ir.Node
     opset: int
     widen: bool = True
     constants: Sequence[Tensor | None] = ()
+    straight_through: bool = False
 
     def has(self, name: str) -> bool:
         """Whether an attribute is set."""

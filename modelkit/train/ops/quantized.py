@@ -1,4 +1,4 @@
-"""Quantized arithmetic, forwards only: rounding has no gradient."""
+"""Quantized arithmetic. Rounding has no gradient, unless the graph is compiled with one that passes through it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from torch import Tensor
 
 from modelkit.train.ops.conv import conv
 from modelkit.train.ops.dtypes import NARROW, carrier, fit
-from modelkit.train.ops.op import Builder, Kernel, Op, Unsupported, axis_of
+from modelkit.train.ops.op import Builder, Kernel, Op, Unsupported
+from modelkit.train.rounding import round_through, spread
 
-_RANGES = {
+RANGES = {
     ir.DataType.INT8: (-128, 127),
     ir.DataType.UINT8: (0, 255),
     ir.DataType.INT16: (-32768, 32767),
@@ -19,32 +20,28 @@ _RANGES = {
 }
 
 
-def _spread(scale: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
-    """Bring scales or zero points to the shape of what they scale: one, one a slice, or one a block."""
-    if scale.numel() == 1 and scale.ndim <= 1:
-        return scale.reshape(())
-    along = axis_of(axis, x.ndim)
-    if scale.ndim == 1 and not block:
-        shape = [1] * x.ndim
-        shape[along] = -1
-        return scale.reshape(shape)
-    size = block or x.shape[along] // scale.shape[along]
-    return scale.repeat_interleave(size, along).narrow(along, 0, x.shape[along])
-
-
 def quantize(op: Op) -> Kernel:
-    """``QuantizeLinear``."""
+    """``QuantizeLinear``; with a gradient that passes through, its integers stay floats."""
     axis, block = op.integer("axis", 1), op.integer("block_size", 0)
     target, saturate = _target(op), op.flag("saturate", True)
+    shift = _fixed_zero(op)
+
+    def through(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+        low, high = RANGES[target]
+        if shift is not None:
+            counted = round_through(x, spread(scale, x, axis, block), low - shift, high - shift)
+            return counted + shift if shift else counted
+        zeros = 0 if zero is None else spread(zero, x, axis, block).to(torch.float32)
+        return round_through(x, spread(scale, x, axis, block), low - zeros, high - zeros) + zeros
 
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-        scaled = x.to(torch.float32) / _spread(scale, x, axis, block).to(torch.float32)
-        if target not in _RANGES:
+        scaled = x.to(torch.float32) / spread(scale, x, axis, block).to(torch.float32)
+        if target not in RANGES:
             return fit(scaled, target, op.widen, saturate)
-        shift = 0 if zero is None else _spread(zero, x, axis, block).to(torch.float32)
-        return (scaled.round() + shift).clamp(*_RANGES[target]).to(carrier(target, op.widen))
+        shift = 0 if zero is None else spread(zero, x, axis, block).to(torch.float32)
+        return (scaled.round() + shift).clamp(*RANGES[target]).to(carrier(target, op.widen))
 
-    return run
+    return through if op.straight_through and target in RANGES else run
 
 
 def _target(op: Op) -> ir.DataType:
@@ -58,17 +55,28 @@ def _target(op: Op) -> ir.DataType:
     return target
 
 
+def _fixed_zero(op: Op) -> int | None:
+    """The one zero point of a node as a number; None where it is computed, or differs from slice to slice."""
+    if not op.given(2):
+        return 0
+    zero = op.constant(2)
+    numbers = None if zero is None else torch.unique(zero)
+    return None if numbers is None or numbers.numel() != 1 else int(numbers)
+
+
 def dequantize(op: Op) -> Kernel:
     """``DequantizeLinear``: (x - zero) · scale."""
     axis, block = op.integer("axis", 1), op.integer("block_size", 0)
     wished = ir.DataType(op.integer("output_dtype", 0))
 
+    symmetric = _fixed_zero(op) == 0
+
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
         wide = x.to(torch.float32)
-        if zero is not None:
-            wide = wide - _spread(zero, x, axis, block).to(torch.float32)
+        if zero is not None and not symmetric:
+            wide = wide - spread(zero, x, axis, block).to(torch.float32)
         kind = carrier(wished, op.widen) if wished else scale.dtype
-        return (wide * _spread(scale, x, axis, block)).to(kind)
+        return (wide * spread(scale, x, axis, block)).to(kind)
 
     return run
 
