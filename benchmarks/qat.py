@@ -119,8 +119,7 @@ def bar(bits: int, original: float, runs: Sequence[dict[str, Found]]) -> str:
     if max(lost) < LOSS_THAT_SHOWS:
         return (
             f"- {bits}-bit weights: post-training quantization loses nothing that the test images could show; "
-            "training "
-            f"brings the outputs nearer to the original's by {listed(nearer)} dB."
+            f"training brings the outputs nearer to the original's by {listed(nearer)} dB."
         )
     met = all(gain >= min(0.01, loss) for gain, loss in zip(gained, lost, strict=True))
     return (
@@ -145,11 +144,10 @@ def write(original: float, found: Mapping[int, Sequence[dict[str, Found]]]) -> N
     head = ["form", "accuracy, mean [least, most]", "same class", "output SQNR", "file", "speed-up", "chosen"]
     told = (
         f"`fashion_cnn`, float: {percent(original)}; activations have 8 bits, and integer kernels do the work. "
-        f"{COUNT:,} training images, of which each seed sets a tenth apart to choose among candidates, and of "
-        "the rest "
-        f"a tenth to choose among epochs; {EPOCHS} epochs, the learning rate found by trials, no labels in the loss. "
-        "The 10,000 test images are looked at once, at the end. Speed-ups are of one image; 2-bit weights take the "
-        "room of 4."
+        f"{COUNT:,} training images, of which each seed sets a tenth apart to choose among candidates, and of the "
+        f"rest a tenth to choose among epochs; {EPOCHS} epochs, the learning rate found by trials, no labels in the "
+        "loss. The 10,000 test images are looked at once, at the end. Speed-ups are of one image; 2-bit weights take "
+        "the room of 4."
     )
     body = "\n".join(bars) + f"\n\n{told}\n\n" + table(head, rows)
     write_section("qat", "Quantization-aware training", "python benchmarks/qat.py", body)
