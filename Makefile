@@ -39,6 +39,7 @@ bench: $(STAMP) sample_models/made/resnet18.onnx sample_models/made/article_cnn.
 	$(BIN)/python benchmarks/static.py
 	$(BIN)/python benchmarks/prune.py
 	$(BIN)/python benchmarks/batch.py
+	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/html.py
 	$(BIN)/python benchmarks/rules_agreement.py
 

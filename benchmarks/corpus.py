@@ -37,6 +37,7 @@ from modelkit.graph.opset import ensure_opset
 from modelkit.graph.run import session_of
 from modelkit.graph.save import save
 from modelkit.graph.tensors import constant_of
+from modelkit.pack.proven import pack_model
 from modelkit.prune.config import PruneConfig
 from modelkit.prune.weights.sparse import prune_by_magnitude
 from modelkit.quantize.affine import sqnr_db
@@ -137,6 +138,12 @@ def channels(repair: bool) -> Transform:
     return apply
 
 
+def packed(model: ir.Model) -> list[Decision]:
+    """Nine of ten weights to zero, and what is left packed as tightly as it goes."""
+    prune_by_magnitude(model, PruneConfig(sparsity=0.9))
+    return pack_model(model, "size")
+
+
 MODES: dict[str, Transform] = {
     "weights 8, at load": weights(8, False, 11),
     "weights 8, at run time": weights(8, True, 13, center="range", scale="mse"),
@@ -151,8 +158,9 @@ MODES: dict[str, Transform] = {
     "prune weights": zeros,
     "prune channels": channels(False),
     "prune channels, repaired": channels(True),
+    "prune and pack": packed,
 }
-DONE = {"quantized", "int8", "float16", "bfloat16", "pruned", "cut"}
+DONE = {"quantized", "int8", "float16", "bfloat16", "pruned", "cut", "packed"}
 
 
 def dataset(model: ir.Model):

@@ -35,5 +35,5 @@ class CompressConfig(TransformConfig):
     pack: Literal["off"] | Effort = Field(
         "off",
         description="store the weights in fewer bytes still, without changing them: size is the smallest file, load "
-        "adds nothing to the time that loading takes, auto half a second at most",
+        "the one that is loaded soonest, auto adds half a second at most to the time that loading takes",
     )

@@ -19,7 +19,7 @@ def command(
     model: f.ModelArgument,
     effort: Annotated[
         str | None,
-        typer.Option("--effort", metavar="HOW", help="size: the smallest file; load: loads as fast; auto: between."),
+        typer.Option("--effort", metavar="HOW", help="size: the smallest file; load: loaded soonest; auto: between."),
     ] = None,
     output: f.OutputOption = None,
     data: f.DataOption = None,

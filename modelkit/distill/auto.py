@@ -17,7 +17,7 @@ from modelkit.data.open import open_dataset
 from modelkit.decision import Decision
 from modelkit.distill.assistant import Assistant
 from modelkit.distill.config import DistillConfig
-from modelkit.distill.integers import Quantize, Trainer, untrained
+from modelkit.distill.integers import Quantize, untrained
 from modelkit.distill.learning import Learning
 from modelkit.distill.search import TRIALS, Search
 from modelkit.distill.student import Deriver, Given, Source, Student
@@ -28,6 +28,7 @@ from modelkit.graph.normalise import normalise
 from modelkit.graph.run import session_of
 from modelkit.progress import Progress
 from modelkit.runtime import input_specs
+from modelkit.train.qat import Trainer
 
 
 @dataclass

@@ -10,10 +10,7 @@ import onnx_ir as ir
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.progress import Progress
-
-Trainer = Callable[[ir.Model, Mapping[str, np.ndarray], int, Progress], list[Decision]]
-"""Trains a quantized graph in place: gets the graph, the float numbers behind its integers by initializer, the bits
-of a weight, and what is told how far it is."""
+from modelkit.train.qat import Trainer
 
 Quantize = Callable[[ir.Model, Dataset, Trainer, Progress], list[Decision]]
 """Quantizes a model statically, in place, with a training in the middle: gets the model, inputs to calibrate with,

@@ -14,13 +14,13 @@ from modelkit.data.join import Joined
 from modelkit.data.split import SPLIT_FROM, split
 from modelkit.decision import Decision
 from modelkit.distill.config import DistillConfig
-from modelkit.distill.integers import Trainer
 from modelkit.distill.pairing import pair
 from modelkit.distill.teachers import Teachers
 from modelkit.progress import Progress
 from modelkit.train.config import TrainOptions
 from modelkit.train.follow import Follow
 from modelkit.train.history import note, summary
+from modelkit.train.qat import Trainer
 
 
 @dataclass

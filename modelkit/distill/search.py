@@ -8,11 +8,9 @@ smallest that was good enough and the largest that was not.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import onnx_ir as ir
 
@@ -22,7 +20,7 @@ from modelkit.distill.config import DistillConfig
 from modelkit.distill.student import Source
 from modelkit.errors import BudgetError, ModelError
 from modelkit.graph.run import session_of
-from modelkit.graph.save import save
+from modelkit.graph.save import saved_bytes
 from modelkit.measure.latency import compare
 from modelkit.report.units import milliseconds, size
 from modelkit.runtime import ready_run
@@ -107,8 +105,8 @@ class Search:
         """Why a model is too large or too slow, or None."""
         budget = self.config.budget
         limits = [] if budget.max_size is None else [budget.max_size]
-        limits += [] if budget.min_ratio is None else [_bytes(self.teacher) / budget.min_ratio]
-        if limits and (found := _bytes(model)) > min(limits):
+        limits += [] if budget.min_ratio is None else [saved_bytes(self.teacher) / budget.min_ratio]
+        if limits and (found := saved_bytes(model)) > min(limits):
             return f"takes {size(found)}, {size(min(limits))} allowed"
         if budget.max_latency is None and budget.min_speedup is None:
             return None
@@ -139,8 +137,3 @@ def _too_small(trial: Trial) -> bool:
 def _between(low: float, high: float) -> float:
     """Halfway by ratio."""
     return round(math.sqrt(low * high), 3)
-
-
-def _bytes(model: ir.Model) -> int:
-    with tempfile.TemporaryDirectory(prefix="modelkit-") as folder:
-        return sum(path.stat().st_size for path in save(model, Path(folder) / "model.onnx"))

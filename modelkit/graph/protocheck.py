@@ -14,6 +14,7 @@ from google.protobuf.message import Message  # type: ignore[import-untyped]
 
 from modelkit.errors import ModelError, UnsafeError
 from modelkit.files import Kind, contained, sniff
+from modelkit.protos import nodes_in
 
 _TYPED_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 # Inlining multiplies: ten functions that call each other ten times make 10^10 nodes.
@@ -188,7 +189,7 @@ def check_functions(proto: onnx.ModelProto, path: Path) -> None:
 
     def size_of(message: Message) -> int:
         total = 0
-        for node in _nodes_in(message):
+        for node in nodes_in(message):
             key = (node.domain, node.op_type, node.overload)
             total += function_size(key) if key in bodies else 1
         return total
@@ -205,14 +206,3 @@ def check_functions(proto: onnx.ModelProto, path: Path) -> None:
     total = size_of(proto.graph)
     if total > MAX_INLINED_NODES:
         raise UnsafeError(f"the functions of '{path.name}' expand to {total:.3g} nodes")
-
-
-def _nodes_in(message: Message) -> Iterator[onnx.NodeProto]:
-    """Walk over the nodes of a graph or function and of the subgraphs below it."""
-    for node in message.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _nodes_in(attribute.g)
-            for graph in attribute.graphs:
-                yield from _nodes_in(graph)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,6 +85,12 @@ def save(model: ir.Model, path: Path, *, external: bool | None = None) -> list[P
         for leftover in (model_temporary, data_temporary):
             leftover.unlink(missing_ok=True)
     return [path, data_path] if any(outside) else [path]
+
+
+def saved_bytes(model: ir.Model) -> int:
+    """How many bytes a model takes as a file, its data file included; it is written to find out."""
+    with tempfile.TemporaryDirectory(prefix="modelkit-") as folder:
+        return sum(path.stat().st_size for path in save(model, Path(folder) / "model.onnx"))
 
 
 def _fits_outside(tensor: ir.TensorProtocol) -> bool:

@@ -13,8 +13,9 @@ from modelkit.algorithm.candidate import Candidate, Trial
 from modelkit.config.options import Objective
 from modelkit.decision import Decision
 from modelkit.errors import ModelError
+from modelkit.graph.edit import become
 from modelkit.pack.config import PackConfig
-from modelkit.pack.proven import pack_model, replace_by
+from modelkit.pack.proven import pack_model
 from modelkit.progress import Progress
 
 
@@ -41,7 +42,7 @@ class Packer:
         decisions = self._pack(packed)
 
         def apply(model: ir.Model, progress: Progress) -> list[Decision]:
-            replace_by(model, packed)
+            become(model, packed.clone())
             return decisions
 
         return [Candidate("packed", apply)]

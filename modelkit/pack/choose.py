@@ -9,13 +9,14 @@ from functools import cache
 
 import numpy as np
 
+from modelkit.packing.body import LEAST_OPSET
 from modelkit.packing.catalog import by_name
 from modelkit.packing.encoding import Encoding, Words, functions
 
 # What a node and the heads of its initializers take in a file, without names and numbers.
 _NODE_BYTES, _STREAM_BYTES = 60, 16
-# One bit of a prefix code, read by onnxruntime on one thread while it loads the model.
-_READ_SECONDS = 60e-9
+# What onnxruntime takes on one thread, as it loads a model, to fold a node and to read one bit of a prefix code.
+_NODE_SECONDS, _READ_SECONDS = 120e-6, 60e-9
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Offer:
         streams: Bytes of its streams.
         total: Bytes with the node and the names that it takes, without the function.
         seconds: What it adds to the time that loading takes, roughly.
+        quick: Whether no bits are read one after another.
     """
 
     name: str
@@ -35,13 +37,25 @@ class Offer:
     streams: int
     total: int
     seconds: float
+    quick: bool
 
     @classmethod
     def of(cls, name: str, encoding: Encoding, streams: int, words: Words) -> Offer:
         """Add what else the offer takes in a file to the bytes of its streams."""
         names = sum(2 * (len(name) + 1 + len(each)) + _STREAM_BYTES for each in encoding.inputs)
-        total = streams + names + _NODE_BYTES + len(name)
-        return cls(name, encoding, streams, total, encoding.reads(words) * _READ_SECONDS)
+        total, reads = streams + names + _NODE_BYTES + len(name), encoding.reads(words)
+        seconds = _nodes(encoding.name) * _NODE_SECONDS + reads * _READ_SECONDS
+        return cls(name, encoding, streams, total, seconds, reads == 0)
+
+
+@cache
+def _nodes(name: str) -> int:
+    """Nodes that the function of an encoding comes to, with those of what it calls."""
+    encoding = by_name(name)
+    assert encoding is not None
+    *called, own = functions(encoding, LEAST_OPSET)
+    inner = {each.name: len(each.node) for each in called}
+    return sum(inner.get(node.op_type, 1) for node in own.node)
 
 
 @cache
@@ -51,17 +65,14 @@ def _function_bytes(names: frozenset[str]) -> int:
     for name in names:
         encoding = by_name(name)
         assert encoding is not None
-        needed.update({each.name: each.ByteSize() + 4 for each in functions(encoding, 18)})
+        needed.update({each.name: each.ByteSize() + 4 for each in functions(encoding, LEAST_OPSET)})
     return sum(needed.values())
 
 
 def choose(
     offers: Mapping[str, Sequence[Offer]], plain: Mapping[str, int], *, seconds: float = math.inf
 ) -> dict[str, Offer]:
-    """Assign encodings to weights.
-
-    A function costs a kilobyte once, however many weights are rebuilt by it. So after each weight has its
-    smallest form, functions are given up one by one as long as that makes the whole smaller.
+    """Assign encodings to weights: what makes the file smallest of all that is loaded fast enough.
 
     Args:
         offers: What each weight may become.
@@ -71,20 +82,25 @@ def choose(
     Returns:
         The offer for each weight that is to be packed.
     """
-    open_ = {name: list(each) for name, each in offers.items()}
+    left = {name: list(each) for name, each in offers.items()}
     while True:
-        best = _smallest(open_, plain)
-        slow = [offer for offer in best.values() if offer.seconds > 0]
-        if not slow or sum(offer.seconds for offer in best.values()) <= seconds:
+        best = _smallest(left, plain)
+        excess = sum(offer.seconds for offer in best.values()) - seconds
+        if excess <= 0:
             return best
-        # What buys the fewest bytes with its time goes first.
-        worst = min(slow, key=lambda offer: (_saving(offer, open_[offer.name]) / offer.seconds, offer.name))
-        open_[worst.name] = [offer for offer in open_[worst.name] if offer.seconds == 0]
+        # What buys the fewest bytes with its time goes first: prefix codes, and where there are none, packing at all.
+        slow = [offer for offer in best.values() if not offer.quick] or list(best.values())
+        for offer in sorted(slow, key=lambda each: (_saving(each, left[each.name], plain) / each.seconds, each.name)):
+            left[offer.name] = [] if offer.quick else [each for each in left[offer.name] if each.quick]
+            excess -= offer.seconds - min((each.seconds for each in left[offer.name]), default=0.0)
+            if excess <= 0:
+                break
 
 
-def _saving(offer: Offer, others: Sequence[Offer]) -> int:
-    """Bytes that an offer is smaller by than the best one that takes no time."""
-    return min((other.total for other in others if other.seconds == 0), default=1 << 62) - offer.total
+def _saving(offer: Offer, others: Sequence[Offer], plain: Mapping[str, int]) -> int:
+    """Bytes that an offer is smaller by than the next best that takes less time."""
+    quick = [] if offer.quick else [other.total for other in others if other.quick]
+    return min([*quick, plain[offer.name]]) - offer.total
 
 
 def _smallest(offers: Mapping[str, Sequence[Offer]], plain: Mapping[str, int]) -> dict[str, Offer]:
@@ -95,7 +111,7 @@ def _smallest(offers: Mapping[str, Sequence[Offer]], plain: Mapping[str, int]) -
     those of prefix codes, since either way may end in a dead end.
     """
     every = {offer.encoding.name for each in offers.values() for offer in each}
-    quick = {offer.encoding.name for each in offers.values() for offer in each if offer.seconds == 0}
+    quick = {offer.encoding.name for each in offers.values() for offer in each if offer.quick}
     return min((_descend(offers, plain, allowed) for allowed in (every, quick)), key=lambda found: found[1])[0]
 
 
@@ -132,9 +148,7 @@ def _assign(
     return best, total + _function_bytes(frozenset(offer.encoding.name for offer in best.values()))
 
 
-def entropy_bytes(flat: np.ndarray) -> float:
+def entropy_bytes(words: Words) -> float:
     """Zero-order entropy of numbers, in bytes: what no code for single numbers goes below."""
-    if not flat.size:
-        return 0.0
-    shares = np.unique(flat, return_counts=True)[1] / flat.size
-    return float(-(shares * np.log2(shares)).sum() * flat.size / 8)
+    counts = words.histogram[words.histogram > 0]
+    return float((counts * np.log2(len(words.flat) / counts)).sum() / 8)

@@ -13,7 +13,7 @@ class PackConfig(TransformConfig):
 
     effort: Effort = Field(
         "auto",
-        description="size is the smallest file, load adds nothing to the time that loading takes, auto half a "
-        "second at most",
+        description="size is the smallest file, load the one of them that is loaded soonest, auto adds half a second "
+        "at most to the time that loading takes",
     )
     objective: Objective = Field("size", description="what is preferred among candidates inside the budget")

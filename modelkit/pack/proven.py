@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,19 +13,17 @@ import onnx_ir as ir
 from modelkit.algorithm.config import Effort
 from modelkit.decision import Decision
 from modelkit.errors import ModelError
+from modelkit.graph.edit import become
 from modelkit.graph.load import load
-from modelkit.graph.save import save
+from modelkit.graph.save import INLINE_LIMIT_BYTES, save
 from modelkit.graph.tensors import nbytes
 from modelkit.pack.store import pack_weights
 from modelkit.packing.body import DOMAIN
 from modelkit.progress import Progress, silent
 from modelkit.runtime import make_session
 
-SECONDS: dict[Effort, float] = {"load": 0.0, "auto": 0.5, "size": float("inf")}
-"""What each effort may add to the time that loading takes, roughly."""
-
-MOST_BYTES = 1_900_000_000
-"""Functions are folded by onnxruntime only while all of a model is inside one file."""
+SECONDS: dict[Effort, float] = {"load": math.inf, "auto": 0.5, "size": math.inf}
+"""What each effort may add to the time that loading takes, roughly; ``load`` takes no prefix codes in any case."""
 
 
 def pack_model(
@@ -51,17 +50,20 @@ def pack_model(
         UsageError: A pattern matches nothing.
         ModelError: The model is too large, its opset cannot be raised, or a weight would not come back the same.
     """
-    if (
-        sum(nbytes(v.const_value) for v in model.graph.initializers.values() if v.const_value is not None)
-        > MOST_BYTES
-    ):
+    weights = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
+    if sum(map(nbytes, weights)) > INLINE_LIMIT_BYTES:
         raise ModelError(
             "models of more than 1.9 GB cannot be packed", "their weights must lie in a file of their own"
         )
     original, stay = model.clone(), list[str]()
     while True:
         decisions = pack_weights(
-            model, include=include, exclude=[*(exclude or []), *stay], seconds=SECONDS[effort], progress=progress
+            model,
+            include=include,
+            exclude=[*(exclude or []), *stay],
+            prefix=effort != "load",
+            seconds=SECONDS[effort],
+            progress=progress,
         )
         packed = [decision.target for decision in decisions if decision.action == "packed"]
         if not packed:
@@ -77,15 +79,7 @@ def pack_model(
         if not left:
             return _with_reason(decisions, stay)
         stay += left
-        replace_by(model, original)
-
-
-def replace_by(model: ir.Model, other: ir.Model) -> None:
-    """Make a model a copy of another form of it: graph, which has the versions of the operators, and functions."""
-    copy = other.clone()
-    model.graph, model.ir_version = copy.graph, copy.ir_version
-    model.functions.clear()
-    model.functions.update(copy.functions)
+        become(model, original.clone())
 
 
 def _with_reason(decisions: list[Decision], stay: list[str]) -> list[Decision]:

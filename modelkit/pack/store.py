@@ -32,6 +32,7 @@ def pack_weights(
     *,
     include: list[str] | None = None,
     exclude: list[str] | None = None,
+    prefix: bool = True,
     seconds: float = math.inf,
     progress: Progress = silent,
 ) -> list[Decision]:
@@ -45,7 +46,8 @@ def pack_weights(
             older and something is packed.
         include: Name patterns of weights and nodes; empty means all.
         exclude: Name patterns of what stays as it is.
-        seconds: What may be added to the time that loading takes, roughly; 0 leaves out prefix codes.
+        prefix: Whether codes of several lengths are open, which take the fewest bytes and the longest to load.
+        seconds: What may be added to the time that loading takes, roughly.
         progress: Called once for each weight.
 
     Returns:
@@ -69,8 +71,8 @@ def pack_weights(
             kept[name] = reason
             continue
         words = _words(value)
-        found[name] = [Offer.of(name, encoding, size, words) for encoding, size in offers(words, prefix=seconds > 0)]
-        floor[name] = entropy_bytes(words.flat)
+        found[name] = [Offer.of(name, encoding, size, words) for encoding, size in offers(words, prefix=prefix)]
+        floor[name] = entropy_bytes(words)
     progress("looking at weights", len(weights), len(weights))
     best = choose(found, {name: _size(weights[name]) for name in found}, seconds=seconds)
     for name in found.keys() - best.keys():

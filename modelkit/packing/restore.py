@@ -15,6 +15,7 @@ from modelkit.packing.body import DOMAIN
 from modelkit.packing.catalog import by_name
 from modelkit.packing.encoding import Encoding, Streams, functions, words_of
 from modelkit.packing.prefix import LEVEL
+from modelkit.protos import nodes_in
 
 MAX_BYTES = 1 << 34
 """A few bytes can stand for a tensor of any size; what would be larger than this is refused."""
@@ -42,7 +43,7 @@ def restore(proto: onnx.ModelProto) -> list[str]:
     calls = {node.output[0]: node for node in proto.graph.node if node.domain == DOMAIN and node.op_type in known}
     weights = [_weight(node, known[node.op_type], stored) for node in calls.values()]
     _drop(proto.graph.node, lambda node: node.domain == DOMAIN and node.op_type in known)
-    read = {name for node in _all_nodes(proto.graph) for name in node.input} | {v.name for v in proto.graph.output}
+    read = {name for node in nodes_in(proto.graph) for name in node.input} | {v.name for v in proto.graph.output}
     streams = {name for node in calls.values() for name in node.input} - read
     _drop(proto.graph.initializer, lambda tensor: tensor.name in streams)
     proto.graph.initializer.extend(weights)
@@ -88,14 +89,6 @@ def _array(tensor: onnx.TensorProto) -> np.ndarray:
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         raise ValueError(f"'{tensor.name}' is in external data")
     return words_of(numpy_helper.to_array(tensor))
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for below in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from _all_nodes(below)
 
 
 def _drop(field: Any, unwanted: Callable[[Any], bool]) -> None:

@@ -9,10 +9,10 @@ import onnx_ir as ir
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.errors import UsageError
-from modelkit.graph.run import session_of
 from modelkit.progress import Progress
 from modelkit.train.config import FineTune
 from modelkit.train.history import note, summary
+from modelkit.train.teacher import original_teacher
 
 
 @dataclass
@@ -43,16 +43,13 @@ class Tuner:
             ModelError: The graph has an operator that cannot be trained.
         """
         from modelkit.train.finetune import finetune
-        from modelkit.train.teacher import Teacher
 
         options = self.options if epochs is None else self.options.model_copy(update={"epochs": epochs})
-        labels_only = options.alpha == 1 and self.data.has_labels and options.loss != "distill"
-        teacher = None if labels_only else Teacher(session_of(self.original, threads=options.threads))
         decisions, history = finetune(
             model,
             self.data,
             options,
-            teacher=teacher,
+            teacher=original_teacher(self.original, options, self.data),
             keep_zeros=True,
             progress=progress,
             seed=self.seed,

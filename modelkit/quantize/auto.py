@@ -25,10 +25,11 @@ from modelkit.quantize import dynamic, float16, weights
 from modelkit.quantize.audit import audit
 from modelkit.quantize.calibrated import StaticMode, Variant
 from modelkit.quantize.config import QuantizeConfig, WeightOptions
-from modelkit.quantize.qat import Trainer, nothing_to_train, some, trainer_for
+from modelkit.quantize.qat import nothing_to_train, some, trainer_for
 from modelkit.quantize.ranges import RangeMethod
 from modelkit.quantize.select import check_finite, float_weights
 from modelkit.quantize.static import ActivationType
+from modelkit.train.qat import Trainer
 
 Int8Kind = Literal["vnni", "avx2", "arm_dot", "other"]
 

@@ -20,15 +20,15 @@ from modelkit.quantize.calibrate import Histogram, observe
 from modelkit.quantize.canonical import canonicalise
 from modelkit.quantize.config import QuantizeConfig, WeightOptions
 from modelkit.quantize.equalize import equalize
+from modelkit.quantize.four_bits import OPSET as FOUR_BITS
+from modelkit.quantize.four_bits import pack_four_bits
 from modelkit.quantize.islands import find_islands, slow_islands
-from modelkit.quantize.pack import OPSET as FOUR_BITS
-from modelkit.quantize.pack import pack_four_bits
 from modelkit.quantize.plan import WEIGHTED, Plan, make_plan
-from modelkit.quantize.qat import Trainer
 from modelkit.quantize.ranges import RangeMethod, choose_range
 from modelkit.quantize.sensitivity import rank_layers
 from modelkit.quantize.static import ActivationType, apply_static, quantize_weight
 from modelkit.quantize.through import move_integers
+from modelkit.train.qat import Trainer
 
 Finish = Callable[[ir.Model, Progress], list[Decision]]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,15 +11,11 @@ import onnx_ir as ir
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.errors import ModelError, ModelkitError, UsageError
-from modelkit.graph.run import session_of
 from modelkit.progress import Progress
 from modelkit.quantize.config import QuantizeConfig
 from modelkit.train.config import QuantizationAware
 from modelkit.train.history import note, summary
-
-Trainer = Callable[[ir.Model, Mapping[str, np.ndarray], int, Progress], list[Decision]]
-"""Trains what ``apply_static`` has made, in place: gets the model, the float numbers behind its integers by
-initializer, the bits of a weight, and what is told how far it is."""
+from modelkit.train.teacher import original_teacher
 
 
 @dataclass
@@ -41,24 +37,21 @@ class QuantTrainer:
     def __call__(
         self, model: ir.Model, weights: Mapping[str, np.ndarray], bits: int, progress: Progress
     ) -> list[Decision]:
-        """Train a quantized model in place, see `Trainer`; weights that are zero stay zero.
+        """Train a quantized model in place, see `modelkit.train.qat.Trainer`; weights that are zero stay zero.
 
         Raises:
             ModelError: The graph has an operator that cannot be trained.
         """
         from modelkit.train.qat import train_quantized
-        from modelkit.train.teacher import Teacher
 
         options = self.options
-        labels_only = options.alpha == 1 and self.data.has_labels and options.loss != "distill"
-        teacher = None if labels_only else Teacher(session_of(self.original, threads=options.threads))
         decisions, history = train_quantized(
             model,
             self.data,
             options,
             weights=weights,
             bits=bits,
-            teacher=teacher,
+            teacher=original_teacher(self.original, options, self.data),
             progress=progress,
             seed=self.seed,
         )

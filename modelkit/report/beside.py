@@ -8,13 +8,12 @@ from typing import Any
 
 from modelkit.report import units
 from modelkit.report.report import Report
-from modelkit.report.rows import change, fidelity, label
+from modelkit.report.rows import LOWER, change, fidelity, label
 
 TITLE = "Did distillation help?"
 
 # Metrics that are shares of samples, so that chance can be told from their number.
 _SHARES = ("accuracy", "top1_agreement")
-_LOWER = ("log_loss", "rmse", "mae")
 _SURE = 1.96  # 95 %, two-sided
 
 
@@ -52,7 +51,7 @@ def verdict(report: Report) -> str:
         new, old = (report.fidelity or {}).get(metric), (other["fidelity"] or {}).get(metric)
     if new is None or old is None:
         return "not measurable on these outputs"
-    gain = old - new if metric in _LOWER else new - old
+    gain = old - new if metric in LOWER else new - old
     named = {"top1_agreement": "agreement with the teacher", "sqnr_db": "output SQNR in dB"}.get(
         metric, label(metric)
     )

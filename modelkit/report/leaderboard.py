@@ -9,6 +9,7 @@ from rich.console import RenderableType
 
 from modelkit.report import units
 from modelkit.report.markdown import code, escape, table
+from modelkit.report.rows import LOWER
 from modelkit.report.text import add_row, new_table, notes, pairs, stack, titled
 
 _SHOWN = 12
@@ -122,7 +123,7 @@ def _board_title(report: Mapping[str, Any]) -> str:
 def loss_name(report: Mapping[str, Any]) -> str:
     """What the loss of trials is called."""
     metric = report["metric"]
-    return metric if metric in ("log_loss", "rmse", "mae") else f"1 - {metric}"
+    return metric if metric in LOWER else f"1 - {metric}"
 
 
 def _board(report: Mapping[str, Any], shown: int = _SHOWN) -> tuple[list[str], list[list[str]]]:

@@ -7,6 +7,9 @@ from typing import Any
 from modelkit.report import units
 from modelkit.report.report import Report
 
+LOWER = frozenset({"log_loss", "rmse", "mae"})
+"""Metrics of which less is better."""
+
 
 def before_after(report: Report) -> list[tuple[str, str, str, str]]:
     """Rows (what, original, artifact, change) of the main table."""

@@ -10,11 +10,11 @@ import numpy as np
 
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
-from modelkit.errors import DataError
 from modelkit.progress import Progress, silent
 from modelkit.train.config import TrainOptions
 from modelkit.train.follow import Follow
 from modelkit.train.history import History
+from modelkit.train.teacher import check_target
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -66,11 +66,7 @@ def finetune(
         UsageError: A mask fits no initializer, or the device is not there.
         ResourceError: The disk is full, or the teacher cannot run.
     """
-    if not data.has_labels and teacher is None:
-        raise DataError(
-            f"'{data.name}' has no labels, so there is nothing to train on",
-            hint="give labels, or the original model as a teacher to follow",
-        )
+    check_target(data, teacher, "the original model")
     from modelkit.train.hints import Hinted, with_hints
     from modelkit.train.loop import fit
     from modelkit.train.masks import named_weights, zero_masks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,15 +10,20 @@ import numpy as np
 
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
-from modelkit.errors import DataError
 from modelkit.progress import Progress, silent
 from modelkit.train.config import QuantizationAware
 from modelkit.train.history import History
+from modelkit.train.teacher import check_target
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from modelkit.train.teacher import Teacher
+
+
+Trainer = Callable[["ir.Model", Mapping[str, np.ndarray], int, Progress], list[Decision]]
+"""Trains a quantized graph in place: gets the graph, the float numbers behind its integers by initializer, the bits
+of a weight, and what is told how far it is."""
 
 
 def check_trainable(model: ir.Model) -> None:
@@ -74,11 +79,7 @@ def train_quantized(
         UsageError: The device is not there.
         ResourceError: The disk is full, or the teacher cannot run.
     """
-    if not data.has_labels and teacher is None:
-        raise DataError(
-            f"'{data.name}' has no labels, so there is nothing to train on",
-            hint="give labels, or the float model as a teacher to follow",
-        )
+    check_target(data, teacher, "the float model")
     from modelkit.train.fakequant import fake_quantized
     from modelkit.train.loop import fit
     from modelkit.train.masks import zero_masks

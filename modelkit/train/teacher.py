@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from modelkit.data.dataset import Batch, Dataset
-from modelkit.errors import ModelError, ResourceError
+from modelkit.errors import DataError, ModelError, ResourceError
 from modelkit.files import Staging, sha256
+from modelkit.graph.run import session_of
 from modelkit.measure.scores import are_probabilities, as_rows, class_axis, is_float
 from modelkit.progress import Progress, silent
 from modelkit.runtime import input_specs, make_session, output_specs, run
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     import onnxruntime as ort
+
+    from modelkit.train.config import TrainOptions
 
 KEPT_BYTES = 1 << 30
 """Outputs that take up to so many bytes are kept; in files where there is a folder, else in memory."""
@@ -205,6 +209,31 @@ def _paired(first: Mapping[str, np.ndarray], other: dict[str, np.ndarray], numbe
 
 def _shapes(outputs: Mapping[str, np.ndarray]) -> str:
     return ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
+
+
+def check_target(data: Dataset, teacher: Teacher | None, model: str) -> None:
+    """Refuse a training that has nothing to learn from.
+
+    Args:
+        data: What would be trained on.
+        teacher: Who would be followed.
+        model: What could be, for the hint: "the original model".
+
+    Raises:
+        DataError: There are neither labels nor a teacher.
+    """
+    if not data.has_labels and teacher is None:
+        raise DataError(
+            f"'{data.name}' has no labels, so there is nothing to train on",
+            hint=f"give labels, or {model} as a teacher to follow",
+        )
+
+
+def original_teacher(model: ir.Model, options: TrainOptions, data: Dataset) -> Teacher | None:
+    """A model as the teacher of its own transformed copies, or None where the labels alone are learned."""
+    if options.alpha == 1 and data.has_labels and options.loss != "distill":
+        return None
+    return Teacher(session_of(model, threads=options.threads))
 
 
 def _mapped(

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from modelkit.data.dataset import Dataset
     from modelkit.decision import Decision
-    from modelkit.distill.integers import Quantize, Trainer
+    from modelkit.distill.integers import Quantize
     from modelkit.progress import Progress
+    from modelkit.train.qat import Trainer
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from modelkit.decision import Decision
 from modelkit.errors import BudgetError, ModelError, ResourceError
 from modelkit.files import Staging, file_record, outputs_of, shown
 from modelkit.graph.load import load
-from modelkit.graph.save import save
+from modelkit.graph.save import save, saved_bytes
 from modelkit.progress import Progress, silent
 from modelkit.report.plan import Plan
 from modelkit.report.report import Report
@@ -26,7 +25,7 @@ from modelkit.transform.bench import Bench
 from modelkit.transform.job import Job, Maker, only_failed, opened, prepare
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
+    pass
 
 
 def transform(job: Job, make: Maker, progress: Progress = silent) -> Report:
@@ -129,7 +128,7 @@ def _plan(job: Job, make: Maker, progress: Progress, keep: Path | None) -> Plan:
         except ModelError as error:
             entries.append({"name": candidate.name, "bytes": None, "reason": error.message})
             continue
-        predicted = _saved_bytes(model)
+        predicted = saved_bytes(model)
         entries.append({"name": candidate.name, "bytes": predicted, "reason": ""})
         if best is None or predicted < best[0]:
             best = predicted, decisions
@@ -152,12 +151,6 @@ def older_artifact(job: Job) -> str | None:
     if not any(os.path.lexists(path) for path in outputs_of(job.output)[:2]):
         return None
     return f"the {shown(job.output.name)} that is there comes from an earlier run and was left as it is"
-
-
-def _saved_bytes(model: ir.Model) -> int:
-    """How large the file would be; in a small model the graph itself weighs more than the weights."""
-    with tempfile.TemporaryDirectory(prefix="modelkit-") as folder:
-        return sum(path.stat().st_size for path in save(model, Path(folder) / "plan.onnx"))
 
 
 def save_as(path: Path, stage: Staging, name: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,14 +163,30 @@ def test_a_model_without_packed_weights_cannot_be_unpacked(tmp_path: Path) -> No
 
 def test_a_function_that_one_small_weight_needs_is_given_up() -> None:
     words = Words.of(np.zeros(300, np.float32))
-    slow = Offer("w", Dense(Prefix(1, 12)), 100, 200, 1.0)
-    fast = Offer("w", Dense(Fixed(1)), 120, 220, 0.0)
-    assert Offer.of("w", Dense(Fixed(1)), 38, words).seconds == 0
+    slow = Offer("w", Dense(Prefix(1, 12)), 100, 200, 1.0, quick=False)
+    fast = Offer("w", Dense(Fixed(1)), 120, 220, 0.01, quick=True)
+    assert Offer.of("w", Dense(Fixed(1)), 38, words).quick
     assert choose({"w": [slow, fast]}, {"w": 300}) == {}
-    many = {f"w{i}": [slow, fast] for i in range(100)}
+    many = {name: [replace(slow, name=name), replace(fast, name=name)] for name in (f"w{i}" for i in range(100))}
     plain = dict.fromkeys(many, 1200)
     assert {offer.encoding.name for offer in choose(many, plain).values()} == {"Dense_1"}
-    assert {offer.encoding.name for offer in choose(many, plain, seconds=3.0).values()} == {"Dense_1"}
+    assert len(choose(many, plain, seconds=1.005)) == 100
+    assert len(choose(many, plain, seconds=0.505)) == 50
+
+
+def test_what_buys_the_fewest_bytes_with_its_time_goes_first() -> None:
+    offers = {
+        name: [
+            Offer(name, Dense(Prefix(1, 12)), 0, 100_000 - saved, 0.3, quick=False),
+            Offer(name, Dense(Fixed(1)), 0, 100_000, 0.01, quick=True),
+        ]
+        for name, saved in (("a", 9_000), ("b", 50_000), ("c", 20_000))
+    }
+    plain = dict.fromkeys(offers, 200_000)
+    for seconds, prefixed in ((1.0, {"a", "b", "c"}), (0.65, {"b", "c"}), (0.35, {"b"}), (0.05, set())):
+        found = choose(offers, plain, seconds=seconds)
+        assert {name for name, offer in found.items() if not offer.quick} == prefixed
+        assert len(found) == 3 and sum(offer.seconds for offer in found.values()) <= seconds
 
 
 def test_pack_is_off_by_default() -> None:

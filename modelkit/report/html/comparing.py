@@ -9,8 +9,9 @@ from typing import Any
 from modelkit.report import rows, units
 from modelkit.report.html import charts, sections
 from modelkit.report.html.front import mark_front, thinned
-from modelkit.report.html.headline import LOWER, times
+from modelkit.report.html.headline import times
 from modelkit.report.html.parts import Block, Cell, Chart, Column, Page, Section, Table, Tile, Tone
+from modelkit.report.rows import LOWER
 
 
 def page(found: Mapping[str, Any]) -> Page:

@@ -8,7 +8,6 @@ from modelkit.report import rows, units
 from modelkit.report.html.parts import Tile, Tone
 from modelkit.report.report import Report
 
-LOWER = frozenset({"log_loss", "rmse", "mae"})
 _SAME = 0.005  # a change of size below this is called none
 
 
@@ -113,7 +112,7 @@ def _quality(report: Report) -> Tile | None:
     if name is None or old is None or new is None:
         return None
     value, _, unit = rows.change(name, old, new).replace("-", "\N{MINUS SIGN}").partition(" ")
-    worse = new > old if name in LOWER else new < old
+    worse = new > old if name in rows.LOWER else new < old
     if units.metric(name, old) == units.metric(name, new):
         value, unit, worse = "Same", rows.label(name), False
     test = report.data.get("test") or report.data.get("selection") or {}

@@ -12,6 +12,7 @@ from modelkit.report.html import charts, headline, layers, sections
 from modelkit.report.html.front import mark_front, thinned
 from modelkit.report.html.parts import Block, Cell, Chart, Column, Page, Section, Share, Table, Tone
 from modelkit.report.report import Report
+from modelkit.report.rows import LOWER
 
 _TONES: dict[str, Tone] = {"chosen": "good", "rejected": "warn", "failed": "bad"}
 _NOT_DONE = "no artifact was written; the figures are those of the best that was found"
@@ -108,7 +109,7 @@ def _tried(report: Report) -> Section:
     known = [axis for axis in y if any(point.get(axis[0]) is not None for point in candidates)][:2]
     across = [axis for axis in x if any(point.get(axis[0]) is not None for point in candidates)]
     for up, along in product(known, across):
-        lower = up[0] == "metric" and metric in headline.LOWER
+        lower = up[0] == "metric" and metric in LOWER
         mark_front(points, along[0], up[0], lower=lower)
         views[f"{up[1]} · {along[1]}"] = charts.pareto(along, up, lower=lower, tips=tips)
         best.append(any(p["status"] == "chosen" and p.get(f"front:{along[0]}:{up[0]}") for p in points))
