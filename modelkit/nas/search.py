@@ -71,6 +71,11 @@ class Search:
 
     def next(self) -> Job | None:
         """What is trained next; None where there is nothing that was not tried."""
+        lost = next((trial for trial in self.trials if trial.status == "new"), None)
+        if lost is not None:  # an earlier run was ended while it ran
+            epochs = self.scheduler.begin(self.trials[: lost.number])
+            lost.status = "running"
+            return Job(lost, epochs, epochs)
         further = self.scheduler.resume(self.trials)
         if further is not None:
             trial, epochs = further
@@ -161,7 +166,9 @@ class Search:
     def _found(self, rng: np.random.Generator) -> Found:
         done = self._ended
         scores = scalar_scores(done, self.objectives, self.limits, rng)
-        points = np.array([goals(t, self.objectives) for t in done], np.float64).reshape(len(done), -1)
+        points = np.array([goals(t, self.objectives) for t in done], np.float64).reshape(
+            len(done), len(self.objectives)
+        )
         if len(done):
             outside = np.array([violation(t, self.limits) for t in done])
             points = points + np.where(outside > 0, np.abs(points).max() * (1 + outside), 0.0)[:, None]
