@@ -142,6 +142,7 @@ def command(
     )
     from modelkit.nas.session import nas
     from modelkit.report import searched
+    from modelkit.transform.bits import STORE
 
     where = output if output is not None else Path("best.onnx") if model is None else model.with_suffix(".nas.onnx")
     with progress(quiet=quiet, verbose=verbose) as listener:
@@ -154,6 +155,7 @@ def command(
             force=force,
             html=html,
             resume=resume,
+            store=STORE,
             on=on,
             progress=listener,
             began=began,

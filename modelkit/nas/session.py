@@ -62,6 +62,7 @@ def nas(
     force: bool = False,
     html: bool = False,
     resume: bool = False,
+    store: str = "",
     on: str | None = None,
     runner: Runner | None = None,
     progress: Progress = silent,
@@ -78,6 +79,7 @@ def nas(
         force: Whether to replace outputs that exist.
         html: Whether the report is written as a page for the browser too.
         resume: Whether to go on with an earlier run that was ended.
+        store: The function that stores weights in fewer bits, as ``"package.module:function"``.
         on: A Ray cluster that runs the trials, ``ray`` or ``ray://HOST:PORT``; processes of this machine by default.
         runner: What runs the trials instead.
         progress: Told how far the run is.
@@ -98,7 +100,7 @@ def nas(
     _check(config, model, data, test, output, html=html, force=force or resume)
     progress("reading the samples", 0, 1)
     with tempfile.TemporaryDirectory(prefix="modelkit-nas-") as scratch:
-        setting = _setting(config, model, data, test, Path(scratch), progress)
+        setting = _setting(config, model, data, test, Path(scratch), store, progress)
         require_some(setting.problem, config.seed)
         facts = _facts(config, setting, data, model)
         search = search_of(setting.problem, config, config.trials or DEFAULT_TRIALS, setting.first)
@@ -152,7 +154,7 @@ def _check(
 
 
 def _setting(
-    config: NasConfig, model: Path | None, data: Path, test: Path | None, scratch: Path, progress: Progress
+    config: NasConfig, model: Path | None, data: Path, test: Path | None, scratch: Path, store: str, progress: Progress
 ) -> _Setting:
     payload: dict[str, Any] = {
         "training": scratch / "training.npz",
@@ -171,7 +173,7 @@ def _setting(
         return _Setting(Architectures(space, signature, config.constraints), parts, payload)
     from modelkit.nas.derived import around
 
-    problem, specs, more = around(model, config, scratch, progress)
+    problem, specs, more = around(model, config, scratch, store, progress)
     parts = open_for(data, test, specs, config)
     payload |= {**more, "specs": spec_facts(specs)}
     return _Setting(problem, parts, payload, problem.first())
