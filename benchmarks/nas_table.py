@@ -4,8 +4,8 @@
     python benchmarks/nas_table.py --seconds 90 # for so long
 
 The space has 512 architectures: cells of four nodes, as NAS-Bench-201 has them, with two to four operations on each
-of the six edges. Each is trained by modelkit's own loop for nine epochs on 320 of scikit-learn's digits, at half their
-resolution. The table holds the accuracy on 300 validation images after each epoch, that on 1177 test images in the
+of the six edges. Each is trained by modelkit's own loop for nine epochs on 320 of scikit-learn's digits, at half
+their resolution. The table holds the accuracy on 300 validation images after each epoch, that on 1177 test images in the
 end, the median latency of one image in onnxruntime, multiply-accumulates and parameters.
 """
 
@@ -63,7 +63,7 @@ def main() -> None:
     _write(done)
 
 
-def _trainer():  # noqa: ANN202
+def _trainer():
     from sklearn.datasets import load_digits
 
     from modelkit.architectures.build import build, parse

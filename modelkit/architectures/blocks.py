@@ -7,7 +7,9 @@ import math
 from modelkit.architectures.net import Feature, Net
 
 
-def conv_block(net: Net, x: Feature, width: int, kernel: int, stride: int, activation: str | None, name: str) -> Feature:
+def conv_block(
+    net: Net, x: Feature, width: int, kernel: int, stride: int, activation: str | None, name: str
+) -> Feature:
     """Convolution, normalisation, and an activation where one is asked for."""
     y = net.batchnorm(net.conv(x, width, kernel, name, stride=stride), f"{name}.norm")
     return y if activation is None else net.activation(y, activation)

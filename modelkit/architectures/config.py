@@ -12,7 +12,16 @@ from modelkit.config.options import Block
 Activation = Literal["relu", "relu6", "leaky_relu", "gelu", "silu", "hard_swish", "elu", "tanh"]
 CnnOp = Literal["conv", "separable", "inverted", "max_pool", "avg_pool", "skip"]
 CellOp = Literal[
-    "none", "skip", "conv1x1", "conv3x3", "conv5x5", "separable3x3", "separable5x5", "inverted3x3", "max_pool", "avg_pool"
+    "none",
+    "skip",
+    "conv1x1",
+    "conv3x3",
+    "conv5x5",
+    "separable3x3",
+    "separable5x5",
+    "inverted3x3",
+    "max_pool",
+    "avg_pool",
 ]
 Pool = Literal["none", "max", "avg"]
 _EDGE = re.compile(r"(\d+)-(\d+)")
@@ -50,7 +59,9 @@ class Stem(Block):
 class Stage(Block):
     """Blocks of one kind and one width."""
 
-    op: CnnOp = Field("conv", description="conv, separable (depthwise and pointwise), inverted, max_pool, avg_pool, skip")
+    op: CnnOp = Field(
+        "conv", description="conv, separable (depthwise and pointwise), inverted, max_pool, avg_pool, skip"
+    )
     depth: int = Field(1, ge=0, le=64, description="blocks; 0 leaves the stage out")
     width: int = Field(16, ge=1, le=4096, description="channels; pools keep those that come in")
     kernel: int = Field(3, ge=1, le=15, description="size of the kernels, odd")
@@ -116,7 +127,9 @@ class Cell(Block):
     image: list[int] | None = Field(
         None, min_length=3, max_length=3, description="channels, height, width, where samples are flat rows of pixels"
     )
-    nodes: int = Field(4, ge=2, le=8, description="nodes of the cell; the first is what comes in, the last what goes out")
+    nodes: int = Field(
+        4, ge=2, le=8, description="nodes of the cell; the first is what comes in, the last what goes out"
+    )
     edges: dict[str, CellOp] = Field(
         default_factory=lambda: {"0-1": "conv3x3", "1-2": "conv3x3", "2-3": "conv3x3", "0-3": "skip"},
         description="FROM-TO: operation; edges that are not named have none",

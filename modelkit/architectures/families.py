@@ -82,7 +82,9 @@ def _cell(net: Net, x: Feature, config: Cell, name: str) -> Feature:
         y = _edge(net, made[begin], op, config.activation, f"{name}.edge{begin}{to}")
         made[to] = net.add(made[to], y) if to in made else y
     if config.nodes - 1 not in made:
-        raise ModelError("no path leads through the cell: its last node gets nothing", "give it an edge that is not none")
+        raise ModelError(
+            "no path leads through the cell: its last node gets nothing", "give it an edge that is not none"
+        )
     return made[config.nodes - 1]
 
 

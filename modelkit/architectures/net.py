@@ -129,7 +129,15 @@ class Net:
         return self.node("Add", [product.value, bias], shape, name=name)
 
     def conv(
-        self, x: Feature, width: int, kernel: int, name: str, *, stride: int = 1, depthwise: bool = False, bias: bool = False
+        self,
+        x: Feature,
+        width: int,
+        kernel: int,
+        name: str,
+        *,
+        stride: int = 1,
+        depthwise: bool = False,
+        bias: bool = False,
     ) -> Feature:
         """A convolution that keeps the size of the image, but for its stride."""
         channels, height, length = x.shape

@@ -87,9 +87,7 @@ def prune_channels(
     return _Cutting(model, survey, Target(survey, ratio), way, finetune, progress).run()
 
 
-def cut_to(
-    model: ir.Model, survey: Survey, plan: Plan, way: Way, *, progress: Progress = silent
-) -> list[Decision]:
+def cut_to(model: ir.Model, survey: Survey, plan: Plan, way: Way, *, progress: Progress = silent) -> list[Decision]:
     """Take channels out of a model, in place, so that each group keeps a given number.
 
     Args:

@@ -31,9 +31,7 @@ def command(
             "--test", metavar="PATH", help="Samples that only the reported figures are from (a part of --data)."
         ),
     ] = None,
-    time_: Annotated[
-        str | None, typer.Option("--time", metavar="TIME", help="Time of the search: 60s, 10m.")
-    ] = None,
+    time_: Annotated[str | None, typer.Option("--time", metavar="TIME", help="Time of the search: 60s, 10m.")] = None,
     trials: Annotated[
         str | None, typer.Option("--trials", metavar="N", help="Full trainings, or their epochs' worth (50).")
     ] = None,
@@ -42,9 +40,7 @@ def command(
     ] = None,
     strategy: Annotated[
         str | None,
-        typer.Option(
-            "--strategy", metavar="NAME", help="random, bayes, evolution, local or nsga2 (evolution)."
-        ),
+        typer.Option("--strategy", metavar="NAME", help="random, bayes, evolution, local or nsga2 (evolution)."),
     ] = None,
     fidelity: Annotated[
         str | None,
@@ -63,7 +59,8 @@ def command(
     ] = None,
     max_size: Annotated[str | None, typer.Option("--max-size", metavar="SIZE", help="Largest file: 500kB.")] = None,
     max_macs: Annotated[
-        str | None, typer.Option("--max-macs", metavar="N", help="Most multiply-accumulates, checked before training.")
+        str | None,
+        typer.Option("--max-macs", metavar="N", help="Most multiply-accumulates, checked before training."),
     ] = None,
     max_parameters: Annotated[
         str | None, typer.Option("--max-parameters", metavar="N", help="Most parameters, checked before training.")
@@ -72,9 +69,7 @@ def command(
         list[str] | None,
         typer.Option("--bits", metavar="N", help="Around MODEL: bits that weights may have, 32, 8 or 4; repeatable."),
     ] = None,
-    workers: Annotated[
-        str | None, typer.Option("--workers", metavar="N", help="Trials at a time (1).")
-    ] = None,
+    workers: Annotated[str | None, typer.Option("--workers", metavar="N", help="Trials at a time (1).")] = None,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -129,7 +124,10 @@ def command(
             "training.epochs": ("--epochs", epochs),
             "strategy": ("--strategy", strategy),
             "fidelity.method": ("--fidelity", fidelity),
-            "objectives": ("--objective", ["quality", *(o for o in objectives if o != "quality")] if objectives else None),
+            "objectives": (
+                "--objective",
+                ["quality", *(o for o in objectives if o != "quality")] if objectives else None,
+            ),
             "limits.max_latency": ("--max-latency", max_latency),
             "limits.max_size": ("--max-size", max_size),
             "constraints.max_macs": ("--max-macs", max_macs),

@@ -38,7 +38,9 @@ class Constraints(Block):
 class Limits(Block):
     """What is insisted on and measured; what is outside is not chosen."""
 
-    max_latency: Milliseconds | None = Field(None, gt=0, description="longest median latency of one batch, such as 3ms")
+    max_latency: Milliseconds | None = Field(
+        None, gt=0, description="longest median latency of one batch, such as 3ms"
+    )
     max_size: Bytes | None = Field(None, gt=0, description="largest file, such as 500kB")
     min_quality: float | None = Field(None, description="least quality on the validation samples, such as 0.95")
 
@@ -49,7 +51,9 @@ class Fidelity(Block):
     method: Literal["full", "asha", "hyperband"] = Field(
         "full", description="full trains all to the end; asha and hyperband stop what is worse than others early"
     )
-    eta: int = Field(3, ge=2, le=10, description="one in so many goes on to the next rung, with as many times the epochs")
+    eta: int = Field(
+        3, ge=2, le=10, description="one in so many goes on to the next rung, with as many times the epochs"
+    )
     min_epochs: int = Field(1, ge=1, le=10_000, description="epochs of the first rung")
 
 
@@ -103,7 +107,9 @@ class Timing(Block):
     """How latency is measured."""
 
     seconds: float = Field(0.2, gt=0, le=60, description="time spent on timing each candidate, in seconds")
-    threads: int = Field(1, ge=0, le=1024, description="threads that one inference may use; 0 lets onnxruntime choose")
+    threads: int = Field(
+        1, ge=0, le=1024, description="threads that one inference may use; 0 lets onnxruntime choose"
+    )
     batch: int = Field(1, ge=1, le=65536, description="samples in one timed batch where the model allows it")
 
 
@@ -126,16 +132,20 @@ class NasConfig(Block):
     )
     baseline: Literal["warmup", "full", "off"] = Field(
         "warmup",
-        description="what random search is judged by: the random trials of the warm-up, or as much again as the search",
+        description="what random search is judged by: the random trials of the warm-up, or as much again",
     )
     objectives: list[Goal] = Field(
-        ["quality", "macs"], min_length=1, description="what the Pareto set weighs: quality, latency, bytes, macs, parameters"
+        ["quality", "macs"],
+        min_length=1,
+        description="what the Pareto set weighs: quality, latency, bytes, macs, parameters",
     )
     limits: Limits = Field(Limits(), description="what is insisted on and measured")
     pick: Literal["quality", "knee"] = Field(
         "quality", description="which of the Pareto set is best.onnx: the best quality, or the knee"
     )
-    trials: int | None = Field(None, ge=1, le=1_000_000, description="full trainings, or their epochs' worth; 50 by default")
+    trials: int | None = Field(
+        None, ge=1, le=1_000_000, description="full trainings, or their epochs' worth; 50 by default"
+    )
     time: Seconds | None = Field(None, gt=0, description="time of the search, such as 10m; all trials by default")
     workers: int = Field(1, ge=1, le=256, description="trials at a time")
     trial: TrialOptions = Field(TrialOptions(), description="what one trial may use")

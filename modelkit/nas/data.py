@@ -1,4 +1,4 @@
-"""The samples of a search: read once, divided into training, validation and test, and kept where workers find them."""
+"""The samples of a search: read once, divided among their uses, and kept where workers find them."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def divide(data: Dataset, held: Dataset | None, specs: list[TensorSpec], config:
         raise DataError(
             f"'{data.name}' has {data.count} samples, too few to divide: {name} would have "
             f"{int(data.count * smallest)} of them, and needs {_LEAST}",
-            hint=f"give {needed} samples or more, or a larger share with --set {name if name != 'training' else 'test'}=0.4",
+            hint=f"give {needed} samples or more, or other shares: --set validation=0.3 --set test=0.3",
         )
     parts = split(data, parts=shares, seed=config.seed)
     return Parts(parts["training"], parts["validation"], held if held is not None else parts["test"], specs)

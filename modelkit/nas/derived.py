@@ -93,7 +93,7 @@ class Around:
         found = []
         for share in sorted(self.options.widths, reverse=True):
             places = [
-                min(range(len(v.values)), key=lambda p: abs(v.values[p] - share * v.values[-1]))  # noqa: B023
+                min(range(len(v.values)), key=lambda p: abs(v.values[p] - share * v.values[-1]))
                 if v.path[0] == "widths"
                 else v.values.index(max(self.options.bits) if v.path[0] == "bits" else False)
                 for v in self.space.variables

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -28,7 +29,7 @@ class Hyperband:
         """See `Scheduler.resume`."""
         for first, mine in self._brackets(trials):
             rungs, alive = self._ladder[first:], mine
-            for rung, further in zip(rungs, rungs[1:], strict=False):
+            for rung, further in itertools.pairwise(rungs):
                 # A rung is halved when all of it has ended.
                 if len(mine) < self._sizes[first] or any(t.status in ("new", "running") for t in alive):
                     break
@@ -42,7 +43,7 @@ class Hyperband:
     def begin(self, trials: Sequence[Trial]) -> int:
         """See `Scheduler.begin`."""
         first = 0
-        for first, mine in self._brackets(trials):  # noqa: B007 - the last one
+        for first, mine in self._brackets(trials):
             if len(mine) < self._sizes[first]:
                 return self._ladder[first]
         return self._ladder[(first + 1) % len(self._sizes) if trials else 0]

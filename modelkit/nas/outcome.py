@@ -65,7 +65,7 @@ def _figures(trial: Trial, config: NasConfig) -> str:
 
 
 def volume(trials: Sequence[Trial], everything: Sequence[Trial], config: NasConfig) -> float:
-    """Hypervolume of trials, as a share of the box from the best to the worst figures of all trials; costs as logs."""
+    """Hypervolume of trials, as a share of the box around the figures of all trials; costs as logs."""
 
     def points(found: Sequence[Trial]) -> np.ndarray:
         values = np.array([goals(t, config.objectives) for t in found], np.float64).reshape(len(found), -1)

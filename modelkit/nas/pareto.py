@@ -62,7 +62,7 @@ def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:
     inside = inside[unbeaten(inside)]
     if inside.shape[1] == 1:
         return float(reference[0] - inside[:, 0].min())
-    # Slices along the last objective: each as thick as the way to the next point, as large as what it has in the others.
+    # Slices along the last objective: each as thick as the way to the next point, as large as the others say.
     order = np.argsort(inside[:, -1], kind="stable")
     inside, total = inside[order], 0.0
     for number in range(len(inside)):

@@ -108,7 +108,12 @@ def _listed(values: Any) -> tuple[list[Any], str]:
 def _ranged(spec: Mapping[str, Any]) -> tuple[list[Any], str]:
     low, high, step = spec.get("from"), spec.get("to"), spec.get("step")
     numbers = (int, float)
-    if not isinstance(low, numbers) or not isinstance(high, numbers) or isinstance(low, bool) or isinstance(high, bool):
+    if (
+        not isinstance(low, numbers)
+        or not isinstance(high, numbers)
+        or isinstance(low, bool)
+        or isinstance(high, bool)
+    ):
         return [], "a range needs the numbers from and to"
     if low > high:
         return [], f"from {low:g} is above to {high:g}, which leaves nothing to choose"
@@ -194,7 +199,9 @@ def _told(error: Any) -> str:
 
 def _unknown(name: object, known: list[str]) -> str:
     near = difflib.get_close_matches(str(name), known, 1)
-    return f"'{name}' is unknown; " + (f"did you mean '{near[0]}'? " if near else "") + f"there are {', '.join(known)}"
+    return (
+        f"'{name}' is unknown; " + (f"did you mean '{near[0]}'? " if near else "") + f"there are {', '.join(known)}"
+    )
 
 
 def _at(document: Any, name: str) -> Any:

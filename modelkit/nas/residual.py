@@ -51,7 +51,7 @@ def without(model: ir.Model, names: frozenset[str]) -> None:
             position = [id(v) for v in model.graph.outputs].index(id(output))
             replacement.name, output.name = output.name, f"{output.name}_left_out"
             model.graph.outputs[position] = replacement
-        there = {key: value for key, value in blocks(model).items()} if names else {}
+        there = blocks(model)
     remove_unused(model)
 
 

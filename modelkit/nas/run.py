@@ -140,7 +140,7 @@ class Run:
         return bool(took) and took[len(took) // 2] > self.left
 
     def _baseline(self) -> Iterator[Task]:
-        """As many random trials as the search had full trainings; what was trained fully already is not trained again."""
+        """As many random trials as the search had full trainings; what is known already is not trained again."""
         epochs = self.config.training.epochs
         known = {t.key: t for t in [*self.search.trials, *self.extra] if t.is_done and t.epochs >= epochs}
         for number in range(max(1, self.spent // epochs)):
@@ -155,9 +155,7 @@ class Run:
             key = key_of(looked.document)
             if any(t.number == BASELINE + number for t in self.extra):
                 continue
-            trial = Trial(
-                BASELINE + number, genome, key, looked.document, "baseline", looked.parameters, looked.macs
-            )
+            trial = Trial(BASELINE + number, genome, key, looked.document, "baseline", looked.parameters, looked.macs)
             if key in known:
                 for name in ("status", "epochs", "errors", "figures"):
                     setattr(trial, name, getattr(known[key], name))
@@ -252,5 +250,3 @@ def _too_short(cost: float, config: NasConfig) -> BudgetError:
         f"the time is too short for one trial: one takes {cost:.3g} s here, and --time is {config.time:.3g} s",
         f"give --time {max(1, round(12 * cost))}s for about ten trials, or fewer training.epochs",
     )
-
-

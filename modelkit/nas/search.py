@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from modelkit.nas.asha import Asha
 from modelkit.nas.config import Limits, NasConfig
 from modelkit.nas.feasible import Problem
-from modelkit.nas.asha import Asha
 from modelkit.nas.hyperband import Hyperband
 from modelkit.nas.rungs import Full, Scheduler
 from modelkit.nas.space import Genome, key_of
@@ -159,9 +159,7 @@ class Search:
         if key in self._keys:
             self._taken.add(genome)  # the same network in another way of writing
             return None
-        return Trial(
-            len(self.trials), genome, key, looked.document, source, looked.parameters, looked.macs
-        )
+        return Trial(len(self.trials), genome, key, looked.document, source, looked.parameters, looked.macs)
 
     def _found(self, rng: np.random.Generator) -> Found:
         done = self._ended

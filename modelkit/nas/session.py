@@ -154,7 +154,13 @@ def _check(
 
 
 def _setting(
-    config: NasConfig, model: Path | None, data: Path, test: Path | None, scratch: Path, store: str, progress: Progress
+    config: NasConfig,
+    model: Path | None,
+    data: Path,
+    test: Path | None,
+    scratch: Path,
+    store: str,
+    progress: Progress,
 ) -> _Setting:
     payload: dict[str, Any] = {
         "training": scratch / "training.npz",

@@ -1,4 +1,4 @@
-"""The journal of a study: each trial as it ended, on the disk before work goes on, so that any run can be gone on with."""
+"""The journal of a study: each trial is on the disk before work goes on, so that any run can be gone on with."""
 
 from __future__ import annotations
 

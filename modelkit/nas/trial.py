@@ -132,7 +132,9 @@ def measure(path: Path, samples: Dataset, timing: Mapping[str, Any], reference: 
         quality = agreement if agreement is not None else (found.fidelity or {}).get("sqnr_db")  # type: ignore[assignment]
         scores = {name: value for name, value in (found.fidelity or {}).items() if value is not None}
     if quality is None or not math.isfinite(quality):
-        raise ModelError(f"the candidate's {metric} is no number: its training diverged", "lower training.learning_rate")
+        raise ModelError(
+            f"the candidate's {metric} is no number: its training diverged", "lower training.learning_rate"
+        )
     share = metric in ("accuracy", "agreement")
     from modelkit.graph.load import load
 

@@ -153,7 +153,9 @@ def markdown(report: Mapping[str, Any]) -> str:
         ]
         for each in ranked(report)[:_SHOWN]
     ]
-    lines += table(["trial", "from", report["metric"], "MACs", "epochs", "seconds", "", "architecture"], rows, names=0)
+    lines += table(
+        ["trial", "from", report["metric"], "MACs", "epochs", "seconds", "", "architecture"], rows, names=0
+    )
     left = len(report["trials"]) - len(rows)
     lines += ["", f"{left} more are in the JSON report."] if left > 0 else []
     lines += ["", *[f"- note: {escape(note)}" for note in report["notes"]]] if report["notes"] else []

@@ -1,4 +1,4 @@
-"""Stores single weights of a model in fewer bits: what a search over bits is handed, as commands do not know one another."""
+"""Stores single weights in fewer bits: handed to searches over bits, as commands do not know one another."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ def store(model: ir.Model, bits: Mapping[str, int]) -> None:
 
     for count in sorted(set(bits.values())):
         names = [glob.escape(name) for name, mine in sorted(bits.items()) if mine == count]
-        present = [name for name, plain in zip(names, sorted(n for n, m in bits.items() if m == count), strict=True)
-                   if plain in model.graph.initializers]
+        present = [
+            name
+            for name, plain in zip(names, sorted(n for n, m in bits.items() if m == count), strict=True)
+            if plain in model.graph.initializers
+        ]
         if present:
             quantize_weights(
                 model, bits=count, options=WeightOptions(), include=present, exclude=[], fuse_matmul=False

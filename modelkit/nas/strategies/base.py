@@ -19,7 +19,7 @@ class Found:
         space: Where to search.
         genomes: What was tried.
         scores: One number for each, less is better [N].
-        points: Each objective of each, less is better [N, K]; what is outside the limits has worse ones than all others.
+        points: Each objective of each, less is better [N, K]; outside the limits all are worse.
         taken: All that must not be suggested again, running trials included.
     """
 

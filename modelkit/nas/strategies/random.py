@@ -1,4 +1,4 @@
-"""Random search: each candidate evenly from the whole space (Bergstra and Bengio, 2012). The baseline of all others."""
+"""Random search: each candidate evenly from the whole space (Bergstra and Bengio, 2012)."""
 
 from __future__ import annotations
 
