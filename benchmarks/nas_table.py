@@ -5,8 +5,8 @@
 
 The space has 512 architectures: cells of four nodes, as NAS-Bench-201 has them, with two to four operations on each
 of the six edges. Each is trained by modelkit's own loop for nine epochs on 320 of scikit-learn's digits, at half
-their resolution. The table holds the accuracy on 300 validation images after each epoch, that on 1177 test images in the
-end, the median latency of one image in onnxruntime, multiply-accumulates and parameters.
+their resolution. The table holds the accuracy on 300 validation images after each epoch, that on 1177 test images in
+the end, the median latency of one image in onnxruntime, multiply-accumulates and parameters.
 """
 
 from __future__ import annotations

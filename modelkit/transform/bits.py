@@ -23,12 +23,8 @@ def store(model: ir.Model, bits: Mapping[str, int]) -> None:
     from modelkit.quantize.weights import quantize_weights
 
     for count in sorted(set(bits.values())):
-        names = [glob.escape(name) for name, mine in sorted(bits.items()) if mine == count]
-        present = [
-            name
-            for name, plain in zip(names, sorted(n for n, m in bits.items() if m == count), strict=True)
-            if plain in model.graph.initializers
-        ]
+        mine = [name for name, each in sorted(bits.items()) if each == count]
+        present = [glob.escape(name) for name in mine if name in model.graph.initializers]
         if present:
             quantize_weights(
                 model, bits=count, options=WeightOptions(), include=present, exclude=[], fuse_matmul=False

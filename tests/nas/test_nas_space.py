@@ -61,7 +61,7 @@ def test_every_candidate_is_an_architecture_and_its_neighbours_differ_once(seed:
     parse(document, "x")
     assert ("expand" in document["stages"][0]) == (document["stages"][0]["op"] == "inverted")
     for near in space.neighbours(genome):
-        assert (near != genome and genome in space.neighbours(near)) or "expand" not in str(document)
+        assert near != genome and space.settled(near) == near
     assert space.mutate(genome, rng) != genome
     assert space.encode(genome).shape == space.encode(space.sample(rng)).shape
     child = space.cross(genome, space.sample(rng), rng)
@@ -80,8 +80,8 @@ def test_the_same_network_has_one_key() -> None:
     [
         (
             {"family": "cnn", "stages": [{"op": ["conv", "convv"]}]},
-            "space.stages.0.op: 'convv' is unknown; did you mean 'conv'? there are conv, separable, inverted, max_pool, "
-            "avg_pool, skip",
+            "space.stages.0.op: 'convv' is unknown; did you mean 'conv'? there are conv, separable, inverted, "
+            "max_pool, avg_pool, skip",
         ),
         (
             {"family": "cel"},
