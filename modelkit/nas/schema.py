@@ -6,7 +6,7 @@ from typing import Any
 
 from modelkit.architectures.config import FAMILIES, CellOp
 
-_CONDITION = {"type": "object", "additionalProperties": {"type": "array"}}
+_CONDITION: dict[str, Any] = {"type": "object"}
 _RANGE = {
     "type": "object",
     "properties": {

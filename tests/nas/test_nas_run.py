@@ -159,11 +159,11 @@ def test_a_shared_study(tmp_path: Path) -> None:
     search(tmp_path / "a", storage=url, trials=3)
     report = search(tmp_path / "b", storage=url, trials=3, seed=2, warmup=1)
     assert report["notes"] == ["3 trials of other machines guided the search; their files are there"]
-    with pytest.raises(UsageError, match="the study 'nas' in 'sqlite:///.*' belongs to another space"):
+    with pytest.raises(UsageError, match=r"the study 'nas' in 'sqlite:///.*' belongs to another space"):
         search(tmp_path / "a", force=True, storage=url, space={**MLP, "batchnorm": [True, False]})
-    with pytest.raises(ResourceError, match="the storage 'sqlite:////no/such/folder/x.db' cannot be reached"):
+    with pytest.raises(ResourceError, match=r"the storage 'sqlite:////no/such/folder/x.db' cannot be reached"):
         search(tmp_path / "a", force=True, storage="sqlite:////no/such/folder/x.db")
-    with pytest.raises(UsageError, match="'study.db' is no URL of a database"):
+    with pytest.raises(UsageError, match=r"'study.db' is no URL of a database"):
         search(tmp_path / "a", force=True, storage="study.db")
     with pytest.raises(UsageError, match=r"the storage 'nosuch://me@host/x' is no URL that can be used"):
         search(tmp_path / "a", force=True, storage="nosuch://me:secret@host/x")
