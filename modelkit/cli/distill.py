@@ -31,7 +31,7 @@ def command(
         typer.Option(
             "--student",
             metavar="WHAT",
-            help="The student: an ONNX file, mlp, cnn or transformer, or the YAML of an architecture; else one is cut "
+            help="The student: an ONNX file, mlp, cnn or transformer, or an architecture's YAML; else one is cut "
             "out of the teacher.",
         ),
     ] = None,

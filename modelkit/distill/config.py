@@ -67,8 +67,8 @@ class DistillConfig(CompressConfig):
     )
     student: str | Architecture | None = Field(
         None,
-        description="an ONNX file, trained or not; a family (mlp, cnn, transformer), an architecture's YAML file, or an "
-        "architecture: {family: cnn, ...}; by default the teacher with fewer channels",
+        description="an ONNX file, trained or not; a family (mlp, cnn, transformer), an architecture's YAML file, or "
+        "one in full, {family: cnn, ...}; by default the teacher with fewer channels",
     )
     ratio: Percent | Literal["auto"] = Field(
         "auto",
