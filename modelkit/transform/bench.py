@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from modelkit.algorithm.candidate import Candidate, Trial
-from modelkit.algorithm.config import CompressConfig, TransformConfig
+from modelkit.algorithm.config import CompressConfig, Effort, TransformConfig
 from modelkit.decision import Decision
 from modelkit.errors import ModelError
 from modelkit.files import Staging, file_record
@@ -234,7 +234,7 @@ class Bench:
 
     def _pack(self, model: ir.Model) -> list[Decision]:
         """Store a candidate's weights in fewer bytes, where the config asks for it."""
-        effort = self._options.pack if isinstance(self._options, CompressConfig) else "off"
+        effort = packing_of(self._options)
         return [] if effort == "off" else pack_model(model, effort, progress=self._progress)
 
     def _worth_timing(self, trial: Trial) -> bool:
@@ -285,6 +285,11 @@ class Bench:
                 **asdict(latency.stats[trial.name]),
                 "speedup": asdict(latency.ratios[trial.name]),
             }
+
+
+def packing_of(options: TransformConfig) -> Literal["off"] | Effort:
+    """How the results of a command are packed."""
+    return options.packing if isinstance(options, CompressConfig) else "off"
 
 
 def _side(trial: Trial, quality: dict[str, Any] | None, fidelity: dict[str, Any] | None) -> dict[str, Any]:

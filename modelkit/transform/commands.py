@@ -77,7 +77,8 @@ def _student_quantizer(config: DistillConfig) -> Quantize:
     from modelkit.measure.machine import int8_kind
     from modelkit.quantize.auto import Quantizer
 
-    options = QuantizeConfig.model_validate({"mode": "static", "bits": config.bits, "seed": config.seed})
+    given = {"mode": "static", "bits": config.bits, "pack": config.pack, "seed": config.seed}
+    options = QuantizeConfig.model_validate(given)
 
     def quantize(model: ir.Model, data: Dataset, trainer: Trainer, progress: Progress) -> list[Decision]:
         return Quantizer(model.clone(), options, data, int8_kind()).train_static(model, trainer, progress)
@@ -93,6 +94,8 @@ def _packer(job: Job) -> Maker:
 
 
 def _bits(config: QuantizeConfig) -> str:
+    if config.codebook.values is not None:
+        return f"codebook{config.codebook.values}"
     if config.mode in ("float16", "bfloat16"):
         return config.mode
     return "16bit" if config.bits == 16 else f"int{config.bits}"

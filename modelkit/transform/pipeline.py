@@ -16,12 +16,14 @@ from modelkit.errors import BudgetError, ModelError, ResourceError
 from modelkit.files import Staging, file_record, outputs_of, shown
 from modelkit.graph.load import load
 from modelkit.graph.save import save, saved_bytes
+from modelkit.pack.proven import SECONDS
+from modelkit.pack.store import pack_weights
 from modelkit.progress import Progress, silent
 from modelkit.report.plan import Plan
 from modelkit.report.report import Report
 from modelkit.report.write import write_report
 from modelkit.transform import gates
-from modelkit.transform.bench import Bench
+from modelkit.transform.bench import Bench, packing_of
 from modelkit.transform.job import Job, Maker, only_failed, opened, prepare
 
 if TYPE_CHECKING:
@@ -128,6 +130,9 @@ def _plan(job: Job, make: Maker, progress: Progress, keep: Path | None) -> Plan:
         except ModelError as error:
             entries.append({"name": candidate.name, "bytes": None, "reason": error.message})
             continue
+        packing = packing_of(job.options.value)
+        if packing != "off":
+            pack_weights(model, prefix=packing != "load", seconds=SECONDS[packing], progress=progress)
         predicted = saved_bytes(model)
         entries.append({"name": candidate.name, "bytes": predicted, "reason": ""})
         if best is None or predicted < best[0]:

@@ -1,0 +1,122 @@
+"""Which ways of sharing values are tried: with the weights alone, by what flows through them, and trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from modelkit.algorithm.candidate import Candidate
+from modelkit.data.dataset import Dataset
+from modelkit.decision import Decision
+from modelkit.errors import UsageError
+from modelkit.graph.opset import ensure_opset
+from modelkit.progress import Progress
+from modelkit.quantize.codebook import needs_four_bits, share_values
+from modelkit.quantize.config import QuantizeConfig
+from modelkit.train.config import FineTune
+from modelkit.train.history import note, summary
+from modelkit.train.palettes import train_palettes
+from modelkit.train.teacher import Teacher, original_teacher
+
+
+def palette_candidates(config: QuantizeConfig, model: ir.Model, data: Dataset | None) -> list[Candidate]:
+    """Return what to try.
+
+    Args:
+        config: The resolved options, with a codebook.
+        model: The normalised model.
+        data: Inputs; None where there are none.
+
+    Raises:
+        UsageError: Training needs data and there is none.
+    """
+    if config.qat.enabled and data is None:
+        raise UsageError("training shared values needs data", "give the training samples with --data")
+    found = [Candidate("codebook", _way(config, None))]
+    if data is not None and config.codebook.importance == "auto":
+        found.append(Candidate("codebook, by inputs", _way(config, data)))
+    if config.qat.enabled and data is not None:
+        found.append(Candidate("codebook, trained", _trained(config, model, data), _way(config, None)))
+    return found
+
+
+def _way(config: QuantizeConfig, data: Dataset | None) -> Callable[[ir.Model, Progress], list[Decision]]:
+    def apply(model: ir.Model, progress: Progress) -> list[Decision]:
+        return _share(model, config, data, progress)
+
+    return apply
+
+
+def _trained(
+    config: QuantizeConfig, original: ir.Model, data: Dataset
+) -> Callable[[ir.Model, Progress], list[Decision]]:
+    def apply(model: ir.Model, progress: Progress) -> list[Decision]:
+        teacher = original_teacher(original, config.qat, data)
+        decisions = train_shared(model, config, data, config.qat, teacher, progress)
+        # Where the file is not packed, what is shared takes its own form now.
+        return decisions if config.packing != "off" else [*decisions, *_share(model, config, None, progress)]
+
+    return apply
+
+
+def train_shared(
+    model: ir.Model, config: QuantizeConfig, data: Dataset, options: FineTune, teacher: Teacher | None, progress: Progress
+) -> list[Decision]:
+    """Let weights share values and train both, in place.
+
+    Args:
+        model: A normalised model.
+        config: Says how many values, and of which weights.
+        data: What to train on; by default its inputs also tell how much weights count.
+        options: How to train.
+        teacher: Whom to follow beside the labels; None where there is nobody.
+        progress: Told how far it is.
+
+    Raises:
+        UsageError: A pattern matches nothing.
+        ModelError: The graph cannot be trained.
+    """
+    floats = _floats(model)
+    inputs = data if config.codebook.importance == "auto" else None
+    packed = config.model_copy(update={"pack": "auto"})
+    decisions = _share(model, packed, inputs, progress)
+    clustered = {decision.target for decision in decisions if decision.action == "clustered"}
+    trained, history = train_palettes(
+        model,
+        data,
+        options,
+        floats={name: array for name, array in floats.items() if name in clustered},
+        teacher=teacher,
+        progress=progress,
+        seed=config.seed,
+    )
+    note(model, history)
+    return [*decisions, summary(history, "trained"), *trained]
+
+
+def _share(model: ir.Model, config: QuantizeConfig, data: Dataset | None, progress: Progress) -> list[Decision]:
+    packed = config.packing != "off"
+    raised = ensure_opset(model, 21) if needs_four_bits(config.codebook, packed=packed) else None
+    return [
+        *([] if raised is None else [raised]),
+        *share_values(
+            model,
+            config.codebook,
+            include=config.include,
+            exclude=config.exclude,
+            packed=packed,
+            data=data,
+            progress=progress,
+        ),
+    ]
+
+
+def _floats(model: ir.Model) -> dict[str, np.ndarray]:
+    tensors = {name: value.const_value for name, value in model.graph.initializers.items()}
+    return {
+        name: tensor.numpy()
+        for name, tensor in tensors.items()
+        if tensor is not None and tensor.dtype == ir.DataType.FLOAT
+    }
