@@ -29,7 +29,7 @@ class TransformConfig(Block):
 Effort = Literal["auto", "size", "load"]
 
 
-class CompressConfig(TransformConfig):
+class PackableConfig(TransformConfig):
     """What commands take whose results may be packed."""
 
     pack: Literal["off"] | Effort = Field(

@@ -93,9 +93,7 @@ def quantize_array(
     return Quantized(values.reshape(shape), scale, zero_point, bits, block)
 
 
-def _signs(
-    x: np.ndarray, axes: tuple[int, ...], shape: tuple[int, ...], block: tuple[int, int] | None
-) -> Quantized:
+def _signs(x: np.ndarray, axes: tuple[int, ...], shape: tuple[int, ...], block: tuple[int, int] | None) -> Quantized:
     """Plus or minus the mean magnitude, which is the best that two opposite values can do."""
     scale = np.abs(x).mean(axis=axes, keepdims=True, dtype=np.float64).astype(np.float32)
     scale = np.where(scale < 1e-30, np.float32(1), scale)

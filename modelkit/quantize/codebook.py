@@ -195,8 +195,9 @@ def _share_one(
     tensor = use.value.const_value
     assert tensor is not None
     array = tensor.numpy()
-    # Constants outside layers enter sums directly, with nothing to average out.
-    values = 256 if use.role is Role.OTHER else values
+    # Constants outside layers enter sums directly, with nothing to average out. A table that is packed begins with a
+    # zero, so that 256 values are one too many.
+    values = min(256 if use.role is Role.OTHER else values, 255 if packed else 256)
     group = options.group if use.role in MATRIX_ROLES and use.channel_axis is not None else 0
     weights = by_input.get(name)
     found = palette_of(array, values, axis=use.channel_axis or 0, group=group, weights=weights)
@@ -204,7 +205,9 @@ def _share_one(
     as_floats = packed and len(found.tables) == 1
     after = array.size * (bits if packed else encode.code_bits(values)) // 8 + found.tables.nbytes
     if after + _OVERHEAD >= array.nbytes:
-        return Decision(name, "kept", f"{array.size} numbers: a table of {values} values would cost more than it saves")
+        return Decision(
+            name, "kept", f"{array.size} numbers: a table of {values} values would cost more than it saves"
+        )
     restored = found.array
     if as_floats:
         use.value.const_value = ir.tensor(restored, name=name)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from modelkit.algorithm.config import CompressConfig, Effort
+from modelkit.algorithm.config import Effort, PackableConfig
 from modelkit.config.options import Block
 from modelkit.config.resolve import Percent
 from modelkit.train.config import QuantizationAware
@@ -95,17 +95,17 @@ class Codebook(Block):
     samples: int = Field(512, ge=1, description="at most this many samples of the data tell how weights count")
 
 
-class QuantizeConfig(CompressConfig):
+class QuantizeConfig(PackableConfig):
     """Options of `modelkit quantize`: fewer bits per number."""
 
     mode: Mode = Field("auto", description="auto tries every mode that the inputs allow and keeps the best")
     bits: int = Field(8, description="bits per weight: 1 to 8, or 16 for 16-bit floats")
     codebook: Codebook = Field(default_factory=Codebook)
-    pack: Literal["off"] | Effort | None = Field(
+    pack: Literal["off"] | Effort | None = Field(  # type: ignore[assignment] # here it follows from the bits
         None,
         description="store the weights in fewer bytes still, without changing them: size is the smallest file, load "
-        "the one that is loaded soonest, auto adds half a second at most to the time that loading takes; null is off, "
-        "or auto with a codebook and where bits is 1, 2, 3, 5, 6 or 7, which no type of ONNX has",
+        "the one that is loaded soonest, auto adds half a second at most to the time that loading takes; null is "
+        "off, or auto with a codebook and where bits is 1, 2, 3, 5, 6 or 7, which no type of ONNX has",
     )
     weights: WeightOptions = Field(default_factory=WeightOptions)
     activations: ActivationOptions = Field(default_factory=ActivationOptions)

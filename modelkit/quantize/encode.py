@@ -138,9 +138,7 @@ def write_palette(
     graph, name = owner_of(value), str(value.name)
     four = small and code_bits(tables.shape[1]) == 4
     array = codes.astype(ml_dtypes.uint4 if four else np.uint8)
-    stored = add_initializer(
-        graph, namer(f"{name}.codes"), array, ir.DataType.UINT4 if four else ir.DataType.UINT8
-    )
+    stored = add_initializer(graph, namer(f"{name}.codes"), array, ir.DataType.UINT4 if four else ir.DataType.UINT8)
     table = add_initializer(graph, namer(f"{name}.tables"), tables.reshape(-1))
     place = make_node(
         "Cast",
@@ -154,13 +152,19 @@ def write_palette(
     if len(tables) > 1:
         moved = add_initializer(graph, namer(f"{name}.offsets"), offsets.astype(np.int32))
         at = make_node(
-            "Add", [place.outputs[0], moved], [namer(f"{name}.at")], name=namer(f"{name}.add"), dtype=ir.DataType.INT32
+            "Add",
+            [place.outputs[0], moved],
+            [namer(f"{name}.at")],
+            name=namer(f"{name}.add"),
+            dtype=ir.DataType.INT32,
         )
         nodes.append(at)
     del graph.initializers[name]
     attributes = {"axis": 0}
     nodes.append(
-        make_node("Gather", [table, nodes[-1].outputs[0]], [name], name=namer(f"{name}.look_up"), attributes=attributes)
+        make_node(
+            "Gather", [table, nodes[-1].outputs[0]], [name], name=namer(f"{name}.look_up"), attributes=attributes
+        )
     )
     _finish(graph, value, nodes)
 

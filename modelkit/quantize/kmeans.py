@@ -1,8 +1,8 @@
 """K-means of numbers on a line: a few values that stand for many with the least squared error.
 
 On a line, clusters are runs of the sorted numbers, so that the best ones are found by dynamic programming (Wang and
-Song, "Ckmeans.1d.dp", 2011; the rows of its table by divide and conquer). Of more numbers than `_EXACT` different ones,
-runs of neighbours are joined first, and Lloyd's algorithm (1982) goes on from what is best for these.
+Song, "Ckmeans.1d.dp", 2011; the rows of its table by divide and conquer). Where there are more than `_EXACT` different
+numbers, runs of neighbours are joined first, and Lloyd's algorithm (1982) goes on from what is best for these.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ def _best_runs(line: _Line, count: int) -> np.ndarray:
 def _next_row(line: _Line, before: np.ndarray, row: int) -> tuple[np.ndarray, np.ndarray]:
     """Errors with one run more, for the first 1, 2, ... points, and where that run starts.
 
-    Where it starts never moves back as points are added, so that the middle one of a stretch halves what is left to be
-    looked at for the others. All stretches of one size are done together.
+    Where it starts never moves back as points are added, so that the middle one of a stretch halves what is left to
+    be looked at for the others. All stretches of one size are done together.
     """
     points = len(before)
     errors, starts = np.full(points, np.inf), np.zeros(points, np.int64)

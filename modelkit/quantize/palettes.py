@@ -18,7 +18,7 @@ from modelkit.quantize.config import QuantizeConfig
 from modelkit.train.config import FineTune
 from modelkit.train.history import note, summary
 from modelkit.train.palettes import train_palettes
-from modelkit.train.teacher import Teacher, original_teacher
+from modelkit.train.teacher import original_teacher
 
 
 def palette_candidates(config: QuantizeConfig, model: ir.Model, data: Dataset | None) -> list[Candidate]:
@@ -53,25 +53,29 @@ def _trained(
     config: QuantizeConfig, original: ir.Model, data: Dataset
 ) -> Callable[[ir.Model, Progress], list[Decision]]:
     def apply(model: ir.Model, progress: Progress) -> list[Decision]:
-        teacher = original_teacher(original, config.qat, data)
-        decisions = train_shared(model, config, data, config.qat, teacher, progress)
+        decisions = share_and_train(model, config, data, config.qat, original, progress)
         # Where the file is not packed, what is shared takes its own form now.
         return decisions if config.packing != "off" else [*decisions, *_share(model, config, None, progress)]
 
     return apply
 
 
-def train_shared(
-    model: ir.Model, config: QuantizeConfig, data: Dataset, options: FineTune, teacher: Teacher | None, progress: Progress
+def share_and_train(
+    model: ir.Model,
+    config: QuantizeConfig,
+    data: Dataset | None,
+    options: FineTune,
+    followed: ir.Model,
+    progress: Progress,
 ) -> list[Decision]:
-    """Let weights share values and train both, in place.
+    """Let weights share values and train both, in place; they stay the floats that they are, to be packed.
 
     Args:
         model: A normalised model.
         config: Says how many values, and of which weights.
-        data: What to train on; by default its inputs also tell how much weights count.
-        options: How to train.
-        teacher: Whom to follow beside the labels; None where there is nobody.
+        data: What to train on; its inputs also tell how much weights count. None where nothing is trained.
+        options: How to train; no epochs are no training.
+        followed: Whom to follow beside the labels.
         progress: Told how far it is.
 
     Raises:
@@ -80,15 +84,16 @@ def train_shared(
     """
     floats = _floats(model)
     inputs = data if config.codebook.importance == "auto" else None
-    packed = config.model_copy(update={"pack": "auto"})
-    decisions = _share(model, packed, inputs, progress)
+    decisions = _share(model, config.model_copy(update={"pack": "auto"}), inputs, progress)
+    if data is None or not options.epochs:
+        return decisions
     clustered = {decision.target for decision in decisions if decision.action == "clustered"}
     trained, history = train_palettes(
         model,
         data,
         options,
         floats={name: array for name, array in floats.items() if name in clustered},
-        teacher=teacher,
+        teacher=original_teacher(followed, options, data),
         progress=progress,
         seed=config.seed,
     )

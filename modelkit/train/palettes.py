@@ -83,7 +83,9 @@ def train_palettes(
     )
     if not history.best:
         return [], history
-    before = {name: value.const_value.numpy() for name, value in model.graph.initializers.items() if value.const_value}
+    before = {
+        name: value.const_value.numpy() for name, value in model.graph.initializers.items() if value.const_value
+    }
     changed = write_back(module, model)
     return [_decision(name, before[name], _array(model, name), name in floats) for name in changed], history
 

@@ -46,8 +46,8 @@ def nearest(weight: Tensor, table: Tensor, places: Tensor) -> Tensor:
     """Round numbers to the nearest values of a table; all others are zero.
 
     A value's gradient is the sum of those of the numbers that it stands for (Han, Mao and Dally, "Deep Compression",
-    2016, section 3.3), and a number's own is that of what it is rounded to, as if nothing were rounded, so that it can
-    move to another value (Bengio, Léonard and Courville, 2013).
+    2016, section 3.3), and a number's own is that of what it is rounded to, as if nothing were rounded, so that it
+    can move to another value (Bengio, Léonard and Courville, 2013).
 
     Args:
         weight: Floats of any shape.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from modelkit.algorithm.candidate import Candidate, Trial
-from modelkit.algorithm.config import CompressConfig, Effort, TransformConfig
+from modelkit.algorithm.config import Effort, PackableConfig, TransformConfig
 from modelkit.decision import Decision
 from modelkit.errors import ModelError
 from modelkit.files import Staging, file_record
@@ -289,7 +289,7 @@ class Bench:
 
 def packing_of(options: TransformConfig) -> Literal["off"] | Effort:
     """How the results of a command are packed."""
-    return options.packing if isinstance(options, CompressConfig) else "off"
+    return options.packing if isinstance(options, PackableConfig) else "off"
 
 
 def _side(trial: Trial, quality: dict[str, Any] | None, fidelity: dict[str, Any] | None) -> dict[str, Any]:

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from modelkit.algorithm.config import TransformConfig
 from modelkit.checkpoint.loading import Loading
+from modelkit.compress.config import CompressConfig
 from modelkit.config.resolve import Resolved, resolve
 from modelkit.distill.config import DistillConfig
 from modelkit.pack.config import PackConfig
 from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
+from modelkit.train.config import followed_where_unlabelled
 from modelkit.transform.job import Job, Maker
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from modelkit.compress.auto import Compressor, Share, Sparsify
     from modelkit.data.dataset import Dataset
     from modelkit.decision import Decision
     from modelkit.distill.integers import Quantize
@@ -86,6 +89,46 @@ def _student_quantizer(config: DistillConfig) -> Quantize:
     return quantize
 
 
+def _compressor(job: Job) -> Maker:
+    from modelkit.compress.auto import Compressor
+
+    config: CompressConfig = job.options.value
+
+    def make(model: ir.Model, data: Dataset | None) -> Compressor:
+        return Compressor(model, config, data, *_compressing(config, model, data))
+
+    return make
+
+
+def _compressing(config: CompressConfig, model: ir.Model, data: Dataset | None) -> tuple[Sparsify, Share]:
+    """What prunes and what shares values: commands do not know one another, so both are handed in from here."""
+    from modelkit.graph.load import load
+    from modelkit.graph.normalise import normalise
+    from modelkit.prune.tuning import tuner_for
+    from modelkit.prune.weights.ways import weight_candidates
+    from modelkit.quantize.palettes import share_and_train
+
+    followed = model
+    if config.teacher is not None:
+        followed = load(config.teacher).model
+        normalise(followed)
+    common = {"include": config.include, "exclude": config.exclude, "seed": config.seed}
+    tuner = tuner_for(followed, followed_where_unlabelled(config.pruning, data), data, config.seed)
+
+    def sparsify(model: ir.Model, sparsity: float, progress: Progress) -> list[Decision]:
+        given = {"sparsity": sparsity, "method": "magnitude", "scope": config.scope, "steps": config.steps, **common}
+        (way,) = weight_candidates(PruneConfig.model_validate(given), data, tuner)
+        return way.apply(model, progress)
+
+    def share(model: ir.Model, values: int, progress: Progress) -> list[Decision]:
+        given = {"codebook": {"values": values, "biases": config.biases}, "pack": config.pack, **common}
+        quantization = QuantizeConfig.model_validate(given)
+        options = followed_where_unlabelled(config.sharing, data)
+        return share_and_train(model, quantization, data, options, followed, progress)
+
+    return sparsify, share
+
+
 def _packer(job: Job) -> Maker:
     from modelkit.pack.auto import Packer
 
@@ -123,6 +166,14 @@ COMMANDS: dict[str, Command] = {
         maker=_distiller,
         safe=lambda config: False,
         training=lambda config: True,
+        reads=lambda config: config.files,
+    ),
+    "compress": Command(
+        schema=CompressConfig,
+        suffix=lambda config: "compressed",
+        maker=_compressor,
+        safe=lambda config: False,
+        training=lambda config: config.pruning.epochs > 0 or config.sharing.epochs > 0,
         reads=lambda config: config.files,
     ),
     "pack": Command(

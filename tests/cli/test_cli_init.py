@@ -81,12 +81,12 @@ def test_list(capsys: Capsys) -> None:
         (
             ["init", "prune\x1b[1m"],
             "'prune\\x1b[1m' has no config",
-            "commands with one: quantize, prune, distill, pack, run, automl, evaluate, compare, rules",
+            "commands with one: quantize, prune, distill, compress, pack, run, automl, evaluate, compare, rules",
         ),
         (
             ["schema", "inspect"],
             "'inspect' has no config",
-            "commands with one: quantize, prune, distill, pack, run, automl, evaluate, compare, rules",
+            "commands with one: quantize, prune, distill, compress, pack, run, automl, evaluate, compare, rules",
         ),
     ],
 )
