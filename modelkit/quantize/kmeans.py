@@ -1,8 +1,8 @@
 """K-means of numbers on a line: a few values that stand for many with the least squared error.
 
 On a line, clusters are runs of the sorted numbers, so that the best ones are found by dynamic programming (Wang and
-Song, "Ckmeans.1d.dp", 2011; the rows of its table by divide and conquer). Where there are more than `_EXACT` different
-numbers, runs of neighbours are joined first, and Lloyd's algorithm (1982) goes on from what is best for these.
+Song, "Ckmeans.1d.dp", 2011; the rows of its table by divide and conquer). Where more than `_EXACT` of them are
+different, runs of neighbours are joined first, and Lloyd's algorithm (1982) goes on from what is best for these.
 """
 
 from __future__ import annotations
