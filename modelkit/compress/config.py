@@ -47,7 +47,6 @@ class CompressConfig(PackableConfig):
     scope: Literal["global", "layer"] = Field(
         "global", description="global: all layers are ranked as one; layer: each reaches the sparsity"
     )
-    steps: int = Field(4, ge=1, le=1000, description="each sparsity is reached in this many steps")
     trials: int = Field(9, ge=1, le=100, description="most sparsities that are tried")
     teacher: Path | None = Field(
         None, description="an ONNX file whose outputs are followed, such as a larger model; null is the model itself"

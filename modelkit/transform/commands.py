@@ -104,8 +104,8 @@ def _compressing(config: CompressConfig, model: ir.Model, data: Dataset | None) 
     """What prunes and what shares values: commands do not know one another, so both are handed in from here."""
     from modelkit.graph.load import load
     from modelkit.graph.normalise import normalise
-    from modelkit.prune.tuning import tuner_for
-    from modelkit.prune.weights.ways import weight_candidates
+    from modelkit.prune.weights.sparse import prune_by_magnitude
+    from modelkit.prune.weights.trained import prune_in_training
     from modelkit.quantize.palettes import share_and_train
 
     followed = model
@@ -113,12 +113,13 @@ def _compressing(config: CompressConfig, model: ir.Model, data: Dataset | None) 
         followed = load(config.teacher).model
         normalise(followed)
     common = {"include": config.include, "exclude": config.exclude, "seed": config.seed}
-    tuner = tuner_for(followed, followed_where_unlabelled(config.pruning, data), data, config.seed)
 
     def sparsify(model: ir.Model, sparsity: float, progress: Progress) -> list[Decision]:
-        given = {"sparsity": sparsity, "method": "magnitude", "scope": config.scope, "steps": config.steps, **common}
-        (way,) = weight_candidates(PruneConfig.model_validate(given), data, tuner)
-        return way.apply(model, progress)
+        pruning = PruneConfig.model_validate({"sparsity": sparsity, "scope": config.scope, **common})
+        if data is None or not config.pruning.epochs:
+            return prune_by_magnitude(model, pruning)
+        options = followed_where_unlabelled(config.pruning, data)
+        return prune_in_training(model, pruning, data, options, followed, progress)
 
     def share(model: ir.Model, values: int, progress: Progress) -> list[Decision]:
         given = {"codebook": {"values": values, "biases": config.biases}, "pack": config.pack, **common}
