@@ -23,7 +23,7 @@ from modelkit.measure.machine import machine_facts
 from modelkit.measure.size import measure_size
 from modelkit.pack.proven import pack_model
 from modelkit.progress import Progress
-from modelkit.report.layers import paired
+from modelkit.report.layers import paired, with_packed
 from modelkit.report.report import Report, Side
 from modelkit.report.rows import finite_note
 from modelkit.runtime import make_session, ready_run
@@ -228,7 +228,8 @@ class Bench:
             trial.status, trial.reason, trial.hint = "failed", error.message, error.hint or ""
             return trial
         trial.path, trial.size = path, {**asdict(measure_size(path)), "macs": facts.macs}
-        trial.layers, trial.history, trial.structure = layer_sizes(facts), history, structure
+        trial.layers = with_packed(layer_sizes(facts), trial.decisions)
+        trial.history, trial.structure = history, structure
         trial.fidelity, trial.quality = found.fidelity, found.quality
         return trial
 

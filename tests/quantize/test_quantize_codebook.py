@@ -1,4 +1,4 @@
-"""Shared values: k-means on a line is exact, files take as many bits as were asked for, and nothing is left to run."""
+"""Shared values: k-means on a line is exact, files take the bits asked for, and nothing is left to run."""
 
 from __future__ import annotations
 
