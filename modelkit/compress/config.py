@@ -41,8 +41,8 @@ class CompressConfig(PackableConfig):
     values: int | Literal["auto"] = Field(
         "auto", description="values that the weights of a layer share, zero among them; auto tries 16, 8 and 4"
     )
-    biases: int | None = Field(
-        32, ge=2, le=255, description="values of biases of 64 numbers and more; null leaves them as they are"
+    biases: Literal["float16", "float32"] = Field(
+        "float16", description="how biases of 64 numbers and more are stored: in 16 bits, or as they are"
     )
     scope: Literal["global", "layer"] = Field(
         "global", description="global: all layers are ranked as one; layer: each reaches the sparsity"

@@ -136,18 +136,11 @@ def share_values(
         UsageError: A pattern matches nothing.
     """
     uses, decisions = float_weights(model, include, exclude)
-    counts = {use.value.name: options.values or 256 for use in uses}
-    if options.biases is not None:
-        biases = _biases(model, include, exclude)
-        uses = [*uses, *biases]
-        counts.update({use.value.name: options.biases for use in biases})
-        known = {use.value.name for use in biases}
-        decisions = [decision for decision in decisions if decision.target not in known]
     by_input = {} if data is None else _importance(model, uses, data, options.samples, progress)
     namer = Namer(model)
     for index, use in enumerate(uses):
         progress("finding shared values", index, len(uses))
-        decisions.append(_share_one(use, counts[use.value.name], options, packed, by_input, namer))
+        decisions.append(_share_one(use, options, packed, by_input, namer))
     progress("finding shared values", len(uses), len(uses))
     return sorted(decisions, key=lambda decision: decision.target)
 
@@ -157,15 +150,18 @@ def needs_four_bits(options: Codebook, *, packed: bool) -> bool:
     return not packed and (options.values or 256) <= 16
 
 
-def _biases(model: ir.Model, include: Sequence[str], exclude: Sequence[str]) -> list[WeightUse]:
-    found: dict[str, WeightUse] = {}
+def halve_biases(model: ir.Model, include: Sequence[str], exclude: Sequence[str]) -> list[Decision]:
+    """Store biases of `_LEAST_BIAS` numbers and more in 16 bits, in place; patterns as for `share_values`."""
+    namer, found = Namer(model), dict[str, Decision]()
     for use in weight_uses(model):
-        tensor = use.value.const_value
-        if use.role is not Role.BIAS or tensor is None or tensor.dtype != ir.DataType.FLOAT:
+        tensor, name = use.value.const_value, str(use.value.name)
+        if use.role is not Role.BIAS or tensor is None or tensor.dtype != ir.DataType.FLOAT or name in found:
             continue
         fits = tensor.size >= _LEAST_BIAS and not use.value.is_graph_output()
         if fits and not chosen(names_of(use), include, exclude) and np.isfinite(tensor.numpy()).all():
-            found.setdefault(str(use.value.name), use)
+            change = encode.write_half(use.value, ir.DataType.FLOAT16, namer)
+            numbers = {"bytes_before": tensor.nbytes, "max_change": float(f"{change:.3g}")}
+            found[name] = Decision(name, "halved", "a bias in 16 bits", numbers)
     return list(found.values())
 
 
@@ -185,7 +181,6 @@ def _importance(
 
 def _share_one(
     use: WeightUse,
-    values: int,
     options: Codebook,
     packed: bool,
     by_input: Mapping[str, np.ndarray],
@@ -197,7 +192,7 @@ def _share_one(
     array = tensor.numpy()
     # Constants outside layers enter sums directly, with nothing to average out. A table that is packed begins with a
     # zero, so that 256 values are one too many.
-    values = min(256 if use.role is Role.OTHER else values, 255 if packed else 256)
+    values = min(256 if use.role is Role.OTHER else options.values or 256, 255 if packed else 256)
     group = options.group if use.role in MATRIX_ROLES and use.channel_axis is not None else 0
     weights = by_input.get(name)
     found = palette_of(array, values, axis=use.channel_axis or 0, group=group, weights=weights)

@@ -86,8 +86,8 @@ class Codebook(Block):
         None, ge=2, le=256, description="how many values the weights of a layer may take, 2 to 256; null is any"
     )
     group: int = Field(0, ge=0, description="outputs of a layer that share their values; 0 is all of them")
-    biases: int | None = Field(
-        None, ge=2, le=256, description="values of biases of 64 numbers and more; null leaves them as they are"
+    biases: Literal["float32", "float16"] = Field(
+        "float32", description="how biases of 64 numbers and more are stored: as they are, or in 16 bits"
     )
     importance: Literal["auto", "none"] = Field(
         "auto", description="auto: with data, weights also count by what they are multiplied with; none: all alike"
@@ -136,9 +136,8 @@ class QuantizeConfig(PackableConfig):
             raise ValueError(f"mode static computes with integers: bits must be 2 to 8, not {self.bits}")
         if self.codebook.values is not None:
             return self._codebook_alone()
-        given = [name for name in ("group", "biases") if getattr(self.codebook, name)]
-        if given:
-            raise ValueError(f"codebook.{given[0]} is about shared values: say how many with codebook.values")
+        if self.codebook != Codebook():
+            raise ValueError("codebook is about shared values: say how many with codebook.values")
         if self.bits == 1 and self.weights != WeightOptions(granularity=self.weights.granularity):
             raise ValueError("1 bit is the sign of a weight: weights takes a granularity and nothing else")
         if self.qat.enabled and (self.mode not in ("auto", "static") or self.bits == 16):

@@ -13,7 +13,7 @@ from modelkit.decision import Decision
 from modelkit.errors import UsageError
 from modelkit.graph.opset import ensure_opset
 from modelkit.progress import Progress
-from modelkit.quantize.codebook import needs_four_bits, share_values
+from modelkit.quantize.codebook import halve_biases, needs_four_bits, share_values
 from modelkit.quantize.config import QuantizeConfig
 from modelkit.train.config import FineTune
 from modelkit.train.history import note, summary
@@ -44,7 +44,7 @@ def palette_candidates(config: QuantizeConfig, model: ir.Model, data: Dataset | 
 
 def _way(config: QuantizeConfig, data: Dataset | None) -> Callable[[ir.Model, Progress], list[Decision]]:
     def apply(model: ir.Model, progress: Progress) -> list[Decision]:
-        return _share(model, config, data, progress)
+        return _with_biases(model, config, _share(model, config, data, progress))
 
     return apply
 
@@ -86,7 +86,7 @@ def share_and_train(
     inputs = data if config.codebook.importance == "auto" else None
     decisions = _share(model, config.model_copy(update={"pack": "auto"}), inputs, progress)
     if data is None or not options.epochs:
-        return decisions
+        return _with_biases(model, config, decisions)
     clustered = {decision.target for decision in decisions if decision.action == "clustered"}
     trained, history = train_palettes(
         model,
@@ -98,7 +98,7 @@ def share_and_train(
         seed=config.seed,
     )
     note(model, history)
-    return [*decisions, summary(history, "trained"), *trained]
+    return _with_biases(model, config, [*decisions, summary(history, "trained"), *trained])
 
 
 def _share(model: ir.Model, config: QuantizeConfig, data: Dataset | None, progress: Progress) -> list[Decision]:
@@ -116,6 +116,15 @@ def _share(model: ir.Model, config: QuantizeConfig, data: Dataset | None, progre
             progress=progress,
         ),
     ]
+
+
+def _with_biases(model: ir.Model, config: QuantizeConfig, decisions: list[Decision]) -> list[Decision]:
+    """The last thing that is done to a model: biases are stored in 16 bits where that is asked for."""
+    if config.codebook.biases == "float32":
+        return decisions
+    halved = halve_biases(model, config.include, config.exclude)
+    known = {decision.target for decision in halved}
+    return [*(each for each in decisions if each.target not in known or each.action == "trained"), *halved]
 
 
 def _floats(model: ir.Model) -> dict[str, np.ndarray]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from modelkit.train.program import Program
     from modelkit.train.teacher import Teacher
 
-_RISING = 0.7
+_RISING = 0.6
 """Part of all steps in which the sparsity rises; in the rest what is left settles."""
 
 _CHANGES = 100
