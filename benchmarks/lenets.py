@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from harness import ROOT, SAMPLES
+
+if TYPE_CHECKING:
+    from torch import nn
 
 sys.path.insert(0, str(SAMPLES))
 
@@ -39,20 +44,28 @@ def train_lenet_300_100(x: np.ndarray, y: np.ndarray, target: Path) -> None:
     """Train 784-300-100-10 (LeCun et al. 1998), 266,610 numbers, and write it as ONNX."""
     from torch import nn
 
-    layers = (nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10))
-    _train(lambda: nn.Sequential(*layers), x, y, target, epochs=40)
+    def make() -> nn.Module:
+        layers = (nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10))
+        return nn.Sequential(*layers)
+
+    _train(make, x, y, target, epochs=40)
 
 
 def train_lenet_5(x: np.ndarray, y: np.ndarray, target: Path) -> None:
     """Train the LeNet-5 of Caffe (Jia et al. 2014), 431,080 numbers, and write it as ONNX."""
     from torch import nn
 
-    convolutions = (nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2))
-    layers = (*convolutions, nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10))
-    _train(lambda: nn.Sequential(*layers), x, y, target, epochs=14, last=True)
+    def make() -> nn.Module:
+        convolutions = (nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2))
+        layers = (*convolutions, nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10))
+        return nn.Sequential(*layers)
+
+    _train(make, x, y, target, epochs=14, last=True)
 
 
-def _train(make, x: np.ndarray, y: np.ndarray, target: Path, *, epochs: int, last: bool = False) -> None:  # type: ignore[no-untyped-def]
+def _train(
+    make: Callable[[], nn.Module], x: np.ndarray, y: np.ndarray, target: Path, *, epochs: int, last: bool = False
+) -> None:
     """Train on images that move by up to one pixel, and export.
 
     Args:
@@ -67,13 +80,8 @@ def _train(make, x: np.ndarray, y: np.ndarray, target: Path, *, epochs: int, las
     import torch
     import train
 
-    rng = np.random.default_rng(0)
-
-    def rows(_: int) -> data.Split:
-        found, which = np.empty_like(x), rng.integers(0, 9, len(x))
-        for move in range(9):
-            found[which == move] = moved(x[which == move], move // 3 - 1, move % 3 - 1)
-        return data.Split(found, y)
+    def rows(epoch: int) -> data.Split:
+        return data.Split(jittered(x, epoch), y)
 
     train.seed_everything(0)
     net = make()
@@ -90,3 +98,21 @@ def _train(make, x: np.ndarray, y: np.ndarray, target: Path, *, epochs: int, las
         dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
         dynamo=False,
     )
+
+
+def made(name: str) -> Path:
+    """A dense net of sample_models/made, "lenet_300_100" or "lenet_5", trained where it is not there yet."""
+    target = SAMPLES / "made" / f"{name}.onnx"
+    if not target.exists():
+        target.parent.mkdir(exist_ok=True)
+        {"lenet_300_100": train_lenet_300_100, "lenet_5": train_lenet_5}[name](*mnist("train"), target)
+    return target
+
+
+def jittered(x: np.ndarray, seed: int) -> np.ndarray:
+    """Images, each moved by up to one pixel in a direction of its own."""
+    rng = np.random.default_rng(seed)
+    found, which = np.empty_like(x), rng.integers(0, 9, len(x))
+    for move in range(9):
+        found[which == move] = moved(x[which == move], move // 3 - 1, move % 3 - 1)
+    return found

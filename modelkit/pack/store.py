@@ -142,6 +142,7 @@ def _store(model: ir.Model, best: dict[str, Offer], floor: dict[str, float], pro
                     "bytes": offer.streams,
                     "entropy_bytes": round(floor[name]),
                     **({"over_entropy": round(offer.streams / floor[name], 3)} if floor[name] >= 1 else {}),
+                    "numbers": _count(value),
                     "bits_per_number": round(8 * offer.streams / _count(value), 3),
                 },
             )
