@@ -40,6 +40,7 @@ class Command:
         safe: Whether the built-in limits hold where no budget is set.
         training: Whether it trains, and so gets most of the data.
         writes_back: Whether a state dict that the model came from is written back with the same changes.
+        keeps_best: Whether what is nearest to a missed budget is kept beside the report.
         exact: Whether no number may change: the graph is not cleaned up then.
         reads: Files that its config names.
     """
@@ -51,6 +52,7 @@ class Command:
     training: Callable[[Any], bool]
     writes_back: bool = False
     exact: bool = False
+    keeps_best: bool = False
     reads: Callable[[Any], list[Path]] = lambda config: []
 
 
@@ -175,6 +177,7 @@ COMMANDS: dict[str, Command] = {
         maker=_compressor,
         safe=lambda config: False,
         training=lambda config: config.pruning.epochs > 0 or config.sharing.epochs > 0,
+        keeps_best=True,
         reads=lambda config: config.files,
     ),
     "pack": Command(
@@ -184,6 +187,7 @@ COMMANDS: dict[str, Command] = {
         safe=lambda config: False,
         training=lambda config: False,
         exact=True,
+        keeps_best=True,
     ),
 }
 
@@ -241,6 +245,7 @@ def make_job(
         training=found.training(options),
         writes_back=found.writes_back,
         exact=found.exact,
+        keeps_best=found.keeps_best,
         loading=loading,
         reads=tuple(found.reads(options)),
         resume=resume,

@@ -90,6 +90,11 @@ def _transform(job: Job, make: Maker, progress: Progress) -> Report:
         older = older_artifact(job) if report.status != "done" else None
         if older is not None:
             report.notes.append(older)
+        if report.status != "done" and job.keeps_best and best.path is not None:
+            beside_name = f"{artifact.removesuffix('.onnx')}.missed.onnx"
+            names += save_as(best.path, stage, beside_name)
+            report.after.file = {**report.after.file, **file_record(stage.path(beside_name))}
+            report.notes.append(f"the nearest to the budget is kept as {shown(beside_name)}")
         write_report(report, stage, reports)
         # A failed run may replace its own earlier report: only artifacts are precious.
         failed_before = only_failed(job.output)
