@@ -20,6 +20,7 @@ from modelkit.runtime import make_session
 CODES = [*map(str, range(1, 9)), "p1to8", "p1to12", "p2to8", "p2to12", "p4to12"]
 NAMES = [
     *(f"Dense_{code}" for code in CODES),
+    *(f"Block_{code}" for code in [*CODES, "raw"]),
     *(f"Mask_{code}" for code in [*CODES, "raw"]),
     *(f"Gap_{gaps}_{code}" for gaps in CODES for code in [*CODES, "raw"]),
 ]
@@ -41,9 +42,11 @@ def offered() -> dict[str, tuple[Encoding, np.ndarray]]:
         for sparsity in (0.0, 0.3, 0.9, 0.99):
             array = weight(values, (40, 30), "float32", values, sparsity)
             array[~np.isfinite(array)] = 0
+            if sparsity == 0.9:  # in blocks
+                array = np.repeat(array[:, :15], 2, axis=1)
             for encoding, _ in catalog.offers(Words.of(array)):
                 # All pairs of codes would take long; each is there on either side.
-                if {"Dense", "Mask", "4", "raw"} & set(encoding.name.split("_")):
+                if {"Block", "Dense", "Mask", "4", "raw"} & set(encoding.name.split("_")):
                     found.setdefault(encoding.name, (encoding, array))
     return found
 
@@ -52,7 +55,7 @@ def test_no_encoding_is_left_to_run(tmp_path: Path) -> None:
     """One model with a product for each encoding."""
     nodes, constants, protos = [], [], {}
     every = offered()
-    assert {name.split("_")[0] for name in every} == {"Dense", "Mask", "Gap"} and len(every) > 50
+    assert {name.split("_")[0] for name in every} == {"Block", "Dense", "Mask", "Gap"} and len(every) > 50
     total = np.zeros((2, 30))
     x = np.random.default_rng(0).integers(-3, 4, (2, 40)).astype(np.float32)
     for number, (name, (encoding, array)) in enumerate(every.items()):
