@@ -207,7 +207,9 @@ class StaticMode:
             trained = self.trainer(model, applied.weights, self.kind.weight_bits, progress)
         # Measured for unsigned activations on x64; ARM has other kernels, and x64 takes signed ones apart again.
         tuned = [] if self.kind.signed else [*move_integers(plan), *align_channels(model, plan)]
-        packed = pack_four_bits(model) if self.kind.weight_bits <= 4 else []
+        # What packs the weights anyhow finds their few values by itself.
+        four = self.kind.weight_bits <= 4 and self.config.packing == "off"
+        packed = pack_four_bits(model) if four else []
         return changes + plan.decisions + trained + tuned + packed
 
     @property
@@ -219,7 +221,8 @@ class StaticMode:
 
     def _ready(self, model: ir.Model, variant: Variant) -> list[Decision]:
         """Bring a model to the form that is calibrated and quantized; outputs stay the same."""
-        raised = ensure_opset(model, FOUR_BITS if self.kind.weight_bits <= 4 else 13)
+        four = self.kind.weight_bits <= 4 and self.config.packing == "off"
+        raised = ensure_opset(model, FOUR_BITS if four else 13)
         changes = [] if raised is None else [raised]
         changes += canonicalise(model)
         return changes + (equalize(model) if variant.equalized else [])

@@ -25,18 +25,20 @@ def quantize_weights(
     include: list[str],
     exclude: list[str],
     fuse_matmul: bool,
+    packed: bool = False,
     progress: Progress = silent,
 ) -> list[Decision]:
     """Store float weights as integers, in place.
 
     Args:
         model: A normalised model. Its opset must be 13 where ``fuse_matmul`` is set (21 for blocks or 4 bits).
-        bits: 2 to 8. 2 and 3 bits take the room of 4, and 5 to 7 that of 8.
+        bits: 1 to 8. Unless they are packed, 1 to 3 bits take the room of 4, and 5 to 7 that of 8.
         options: Granularity, zero point, scale search and rounding.
         include: Name patterns; empty means all.
         exclude: Name patterns of what stays float.
         fuse_matmul: True lets MatMul and Gemm read small weights at run time (``DequantizeLinear``, fused to
             MatMulNBits by onnxruntime); False folds every weight back to float at load.
+        packed: Whether the integers are packed afterwards, and so are to be stored in whole bytes.
         progress: Called once for each weight.
 
     Returns:
@@ -51,7 +53,7 @@ def quantize_weights(
     namer = Namer(model)
     for index, use in enumerate(uses):
         progress("quantizing weights", index, len(uses))
-        decisions.append(_quantize_one(use, bits, options, fuse_matmul, namer))
+        decisions.append(_quantize_one(use, bits, options, fuse_matmul, packed, namer))
     progress("quantizing weights", len(uses), len(uses))
     if fuse_matmul:
         keep_apart(model)
@@ -60,7 +62,9 @@ def quantize_weights(
     return sorted(decisions, key=lambda decision: decision.target)
 
 
-def _quantize_one(use: WeightUse, bits: int, options: WeightOptions, fuse_matmul: bool, namer: Namer) -> Decision:
+def _quantize_one(
+    use: WeightUse, bits: int, options: WeightOptions, fuse_matmul: bool, packed: bool, namer: Namer
+) -> Decision:
     name = str(use.value.name)
     array = use.value.const_value.numpy()  # type: ignore[union-attr]
     as_dequantize = fuse_matmul and _fusable(use)
@@ -87,10 +91,10 @@ def _quantize_one(use: WeightUse, bits: int, options: WeightOptions, fuse_matmul
         "sqnr_db": round(affine.sqnr_db(array, restored), 2),
     }
     if as_dequantize:
-        encode.write_dequantized(use.value, quantized, 0 if block else 1, namer)
+        encode.write_dequantized(use.value, quantized, 0 if block else 1, namer, whole_bytes=packed)
         how = "read as integers by MatMul at run time"
     else:
-        encode.write_folded(use.value, quantized, namer)
+        encode.write_folded(use.value, quantized, namer, whole_bytes=packed)
         how = "unpacked when the model loads"
     return Decision(name, "quantized", f"{role_name(use)}, {how}", numbers)
 
