@@ -20,6 +20,7 @@ from modelkit.quantize.calibrate import Histogram, observe
 from modelkit.quantize.canonical import canonicalise
 from modelkit.quantize.config import QuantizeConfig, WeightOptions
 from modelkit.quantize.equalize import equalize
+from modelkit.quantize.hard import useful_range
 from modelkit.quantize.four_bits import OPSET as FOUR_BITS
 from modelkit.quantize.four_bits import pack_four_bits
 from modelkit.quantize.islands import find_islands, slow_islands
@@ -30,6 +31,8 @@ from modelkit.quantize.static import ActivationType, apply_static, quantize_weig
 from modelkit.quantize.through import move_integers
 from modelkit.train.qat import Trainer
 
+# Scales per channel came with 13, HardSwish with 14.
+_OPSET = 14
 Finish = Callable[[ir.Model, Progress], list[Decision]]
 
 
@@ -194,9 +197,7 @@ class StaticMode:
         plan = self.plan(model, variant)
         seen = self._observed(variant, plan, progress)
         ranges = {
-            str(value.name): choose_range(
-                seen.histograms[str(value.name)], variant.method, percentile=self.config.activations.percentile
-            )
+            str(value.name): self._range(value, seen.histograms[str(value.name)], variant.method)
             for value in plan.activations
         }
         if self.config.correct_bias:
@@ -210,6 +211,14 @@ class StaticMode:
         packed = pack_four_bits(model) if self.kind.weight_bits <= 4 else []
         return changes + plan.decisions + trained + tuned + packed
 
+    def _range(self, value: ir.Value, histogram: Histogram, method: RangeMethod) -> tuple[float, float]:
+        """The range of an activation: known where an operator gives it, else cut from what was seen."""
+        maker = value.producer()
+        if maker is not None and not maker.domain and maker.op_type in ("HardSigmoid", "Sigmoid", "Softmax"):
+            return 0.0, 1.0
+        percentile = self.config.activations.percentile
+        return choose_range(histogram, method, percentile=percentile, within=useful_range(value))
+
     @property
     def weights(self) -> WeightOptions:
         """How weights become integers: with few bits their scales are searched, where nobody said how."""
@@ -219,7 +228,7 @@ class StaticMode:
 
     def _ready(self, model: ir.Model, variant: Variant) -> list[Decision]:
         """Bring a model to the form that is calibrated and quantized; outputs stay the same."""
-        raised = ensure_opset(model, FOUR_BITS if self.kind.weight_bits <= 4 else 13)
+        raised = ensure_opset(model, FOUR_BITS if self.kind.weight_bits <= 4 else _OPSET)
         changes = [] if raised is None else [raised]
         changes += canonicalise(model)
         return changes + (equalize(model) if variant.equalized else [])

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from modelkit.graph.edit import Namer, add_initializer, drop_unused_initializers, make_node, owner_of
 from modelkit.quantize.affine import Quantized, quantize_array
 from modelkit.quantize.config import WeightOptions
+from modelkit.quantize.hard import HARD, expand_hard
 from modelkit.quantize.plan import Plan, absorbed_into, channel_axis
 
 _ZERO_SCALE = 1e-6
@@ -78,6 +79,9 @@ def apply_static(
         if sources[name] not in grids:
             grids[sources[name]] = _grid(model.graph, name, *parameters[name], kind, namer)
         _insert_pair(model.graph, value, grids[sources[name]], kind, namer, absorbed)
+    for node in plan.nodes:
+        if node.op_type in HARD:
+            expand_hard(node, kind.signed, namer)
     drop_unused_initializers(model)
     scales = {name: scale for name, (scale, _) in parameters.items()}
     return Applied(scales, {form.stored: each.array for each in shared.values() for form in each.forms})

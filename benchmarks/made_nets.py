@@ -4,7 +4,7 @@ Speed does not depend on the weights, and noise hardly does as long as activatio
 network. So each convolution is followed by a batch normalisation with statistics of its own, gains around 1 and
 shifts around 0, folded in; inputs are smooth, as images are.
 
-Run: python benchmarks/quantize_nets.py FOLDER
+Run: python benchmarks/made_nets.py FOLDER
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Builder:
         weight = torch.randn(out, channels, kernel, kernel, generator=self.random) / (channels * kernel**2) ** 0.5
         pad = (kernel - 1) // 2
         raw = F.conv2d(x.array, weight, None, stride, pad, groups=groups)
-        std, mean = torch.std_mean(raw, dim=(0, 2, 3))
+        std, mean = _spread(raw)
         # Gains of trained networks differ by factors between channels.
         factor = gain * torch.exp(0.4 * torch.randn(out, generator=self.random)) / (std + 1e-5)
         bias = 0.3 * torch.randn(out, generator=self.random) - mean * factor
@@ -106,9 +106,9 @@ class Builder:
     def linear(self, x: Value, out: int) -> Value:
         """Fully connected layer; the scores of its outputs get a standard deviation of 3."""
         weight = torch.randn(out, x.array.shape[1], generator=self.random) / x.array.shape[1] ** 0.5
-        std, mean = torch.std_mean(x.array @ weight.T, dim=0)
+        std, _ = _spread((x.array @ weight.T)[:, :, None, None])
         weight = weight * (3 / (std + 1e-5))[:, None]
-        bias = -mean * 3 / (std + 1e-5)
+        bias = 0.3 * torch.randn(out, generator=self.random)
         name = f"fc{len(self.nodes)}"
         names = [self.constant(weight, f"{name}.weight"), self.constant(bias, f"{name}.bias")]
         return self.node("Gemm", [x.name, *names], x.array @ weight.T + bias, transB=1)
@@ -116,6 +116,17 @@ class Builder:
     def flatten(self, x: Value) -> Value:
         """[N, C, 1, 1] to [N, C]."""
         return self.node("Flatten", [x.name], x.array.flatten(1))
+
+
+def _spread(raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Standard deviation and mean of each channel, of [N, C, H, W].
+
+    Behind a mean over all positions the images of a random network hardly differ. Blowing the difference up would
+    blow up all noise: there one number for all channels takes the place of the standard deviation.
+    """
+    if raw.shape[2] * raw.shape[3] > 1:
+        return torch.std_mean(raw, dim=(0, 2, 3))
+    return raw.square().mean().sqrt().expand(raw.shape[1]), torch.zeros(raw.shape[1])
 
 
 def images(count: int, seed: int) -> np.ndarray:
