@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from modelkit.graph.edit import Namer, add_initializer, drop_unused_initializers, make_node, owner_of
 from modelkit.quantize.affine import Quantized, quantize_array
-from modelkit.quantize.config import WeightOptions
+from modelkit.quantize.config import WeightOptions, plain_rounding
 from modelkit.quantize.hard import HARD, expand_hard
 from modelkit.quantize.plan import Plan, absorbed_into, channel_axis
 
@@ -246,7 +246,7 @@ def quantize_weight(node: ir.Node, array: np.ndarray, kind: ActivationType, opti
         bits=kind.weight_bits,
         reduce_axes=tuple(i for i in range(array.ndim) if i != axis) if per_channel else None,
         search=options.scale,
-        rounding=options.rounding,
+        rounding=plain_rounding(options),
     )
 
 
