@@ -95,6 +95,7 @@ class StaticMode:
     trainer: Trainer | None = None
     _seen: dict[bool, _Seen] = field(default_factory=dict)
     _variants: dict[str, Variant] = field(default_factory=dict)
+    _others: list[Variant] = field(default_factory=list)
     _refined: bool = False
     _thinned: bool = False
     _trained: bool = False
@@ -113,6 +114,11 @@ class StaticMode:
         variants = [Variant(method, equalized=self.config.equalize) for method in methods]
         if len(all_nodes) > len(layer_nodes):
             variants.append(Variant(methods[-1], arithmetic=False, equalized=self.config.equalize))
+        if self.config.mode == "static" and self.trainer is None:
+            # Who names the mode wants it done: least squares is the best guess, the others follow if it fails.
+            first = next(variant for variant in variants if variant.method == methods[-1])
+            self._others = [variant for variant in variants if variant is not first]
+            variants = [first]
         return [self.candidate(variant) for variant in variants]
 
     def refine(self, trials: Sequence[Trial], progress: Progress = silent) -> list[Candidate]:
@@ -144,7 +150,7 @@ class StaticMode:
     def _careful(self, best: Variant, progress: Progress) -> list[Candidate]:
         """The variant with channel ranges evened out, and with ever more of its most sensitive layers in float."""
         ranked = self._ranked(progress)
-        found = []
+        found = list(self._others)
         if not best.equalized:
             found.append(replace(best, equalized=True))
         count = 1
