@@ -75,9 +75,7 @@ def _nncf(model: Path, data: list[dict[str, np.ndarray]], target: Path, **settin
     import nncf
     import onnx
 
-    quantized = nncf.quantize(
-        onnx.load(model), nncf.Dataset(data), subset_size=len(data), **settings
-    )
+    quantized = nncf.quantize(onnx.load(model), nncf.Dataset(data), subset_size=len(data), **settings)
     onnx.save(quantized, target)
 
 

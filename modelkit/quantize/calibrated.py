@@ -220,7 +220,7 @@ class StaticMode:
     def _range(self, value: ir.Value, histogram: Histogram, method: RangeMethod) -> tuple[float, float]:
         """The range of an activation: known where an operator gives it, else cut from what was seen."""
         maker = value.producer()
-        if maker is not None and not maker.domain and maker.op_type in ("HardSigmoid", "Sigmoid", "Softmax"):
+        if maker is not None and not maker.domain and maker.op_type in ("Sigmoid", "Softmax"):
             return 0.0, 1.0
         percentile = self.config.activations.percentile
         return choose_range(histogram, method, percentile=percentile, within=useful_range(value))

@@ -55,10 +55,7 @@ def round_with_data(array: np.ndarray, quantized: Quantized, layer: Layer, gram:
         if number:
             # The first round judges what was there.
             integers = np.stack(
-                [
-                    _sweep(*each, lowest, highest)
-                    for each in zip(weights, scales, zeros, uppers, strict=True)
-                ]
+                [_sweep(*each, lowest, highest) for each in zip(weights, scales, zeros, uppers, strict=True)]
             )
         fitted = _fitted(weights, integers - zeros, blocks, moments, scales)
         for candidate in (scales, fitted):

@@ -57,9 +57,7 @@ def _percentile(histogram: Histogram, percentile: float, low: float, high: float
     return low, high
 
 
-def _least_squares(
-    histogram: Histogram, low: float, high: float, within: tuple[float, float]
-) -> tuple[float, float]:
+def _least_squares(histogram: Histogram, low: float, high: float, within: tuple[float, float]) -> tuple[float, float]:
     centers, counts = histogram.centers(), histogram.counts.astype(np.float64)
     filled = (counts > 0) & (centers >= within[0]) & (centers <= within[1])
     centers, counts = centers[filled], counts[filled]

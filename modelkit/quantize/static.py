@@ -62,6 +62,9 @@ def apply_static(
     """
     namer = Namer(model)
     sources = {str(value.name): _source(str(value.name), plan) for value in plan.activations}
+    # The clip of a HardSigmoid comes from its range, which is therefore no matter of what was seen.
+    gates = {str(node.outputs[0].name): (0.0, 1.0) for node in plan.nodes if node.op_type == "HardSigmoid"}
+    ranges = {**ranges, **gates}
     parameters = {name: _scale_and_zero(*ranges[source], kind) for name, source in sources.items()}
     # Weights first: a bias needs the scale of the activation that its layer reads.
     layers = [node for node in plan.nodes if node.op_type in ("Conv", "Gemm", "MatMul")]
