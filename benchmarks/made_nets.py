@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
+from torch.nn import functional
 
 CALIBRATION, TEST = 16, 64
 CLASSES = 1000
@@ -59,7 +59,7 @@ class Builder:
         channels = x.array.shape[1] // groups
         weight = torch.randn(out, channels, kernel, kernel, generator=self.random) / (channels * kernel**2) ** 0.5
         pad = (kernel - 1) // 2
-        raw = F.conv2d(x.array, weight, None, stride, pad, groups=groups)
+        raw = functional.conv2d(x.array, weight, None, stride, pad, groups=groups)
         std, mean = _spread(raw)
         # Gains of trained networks differ by factors between channels.
         factor = gain * torch.exp(0.4 * torch.randn(out, generator=self.random)) / (std + 1e-5)
@@ -69,7 +69,7 @@ class Builder:
         return self.node(
             "Conv",
             [x.name, self.constant(weight, f"{name}.weight"), self.constant(bias, f"{name}.bias")],
-            F.conv2d(x.array, weight, bias, stride, pad, groups=groups),
+            functional.conv2d(x.array, weight, bias, stride, pad, groups=groups),
             kernel_shape=[kernel] * 2,
             strides=[stride] * 2,
             pads=[pad] * 4,
@@ -87,7 +87,7 @@ class Builder:
 
     def hardswish(self, x: Value) -> Value:
         """HardSwish."""
-        return self.node("HardSwish", [x.name], F.hardswish(x.array))
+        return self.node("HardSwish", [x.name], functional.hardswish(x.array))
 
     def add(self, x: Value, y: Value) -> Value:
         """Sum."""
@@ -100,7 +100,7 @@ class Builder:
     def squeeze_excite(self, x: Value, inner: int) -> Value:
         """Scale channels by what is seen over all positions."""
         gate = self.conv(self.relu(self.conv(self.pool(x), inner, 1)), x.array.shape[1], 1)
-        gate = self.node("HardSigmoid", [gate.name], F.hardsigmoid(gate.array), alpha=1 / 6, beta=0.5)
+        gate = self.node("HardSigmoid", [gate.name], functional.hardsigmoid(gate.array), alpha=1 / 6, beta=0.5)
         return self.node("Mul", [x.name, gate.name], x.array * gate.array)
 
     def linear(self, x: Value, out: int) -> Value:
@@ -135,14 +135,21 @@ def images(count: int, seed: int) -> np.ndarray:
     total = torch.randn(count, 3, 1, 1, generator=random) * 0.5
     for side, part in ((7, 0.7), (28, 0.5), (112, 0.25)):
         noise = torch.randn(count, 3, side, side, generator=random)
-        total = total + part * F.interpolate(noise, size=224, mode="bilinear", align_corners=False)
+        total = total + part * functional.interpolate(noise, size=224, mode="bilinear", align_corners=False)
     return total.expand(count, 3, 224, 224).contiguous().numpy()
 
 
 def resnet18(b: Builder, x: Value) -> Value:
     """He et al. 2015: 11.7 million weights, 1.8 GMAC."""
     x = b.relu(b.conv(x, 64, 7, 2))
-    x = b.node("MaxPool", [x.name], F.max_pool2d(x.array, 3, 2, 1), kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+    x = b.node(
+        "MaxPool",
+        [x.name],
+        functional.max_pool2d(x.array, 3, 2, 1),
+        kernel_shape=[3, 3],
+        strides=[2, 2],
+        pads=[1] * 4,
+    )
     for stage, channels in enumerate((64, 128, 256, 512)):
         for block in range(2):
             stride = 2 if stage and not block else 1

@@ -1,8 +1,8 @@
 """Forms that integer kernels exist for, in the place of others that compute the same.
 
-HardSwish and HardSigmoid in pieces become one. A mean over space becomes GlobalAveragePool, zero padding a part of its convolution, a sum of two Add, a MatMul with
+A mean over space becomes GlobalAveragePool, zero padding a part of its convolution, a sum of two Add, a MatMul with
 a constant row added Gemm, a normalisation in front of a convolution a 1x1 convolution. Without them onnxruntime
-leaves the int8 chain and comes back.
+leaves the int8 chain and comes back. HardSwish and HardSigmoid that are written in pieces become one operator.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ def _sigmoid(node: ir.Node) -> tuple[str, ir.Value, dict[str, object]] | None:
 
 
 def _swish(node: ir.Node) -> tuple[str, ir.Value, dict[str, object]] | None:
-    """x times HardSigmoid(x), or x times clip(x + 3, 0, 6), divided by 6 afterwards."""
+    """Product of x and HardSigmoid(x), or x times clip(x + 3, 0, 6), divided by 6 afterwards."""
     if node.op_type == "Mul":
         for index in (0, 1):
             gate, other = node.inputs[index], node.inputs[1 - index]
