@@ -22,12 +22,14 @@ class Run:
     Attributes:
         path: What it wrote; None where it failed.
         seconds: Wall time, start-up included.
+        cpu: Processor time, which other processes do not lengthen.
         peak: Peak resident memory in bytes.
         error: Last line of its errors, where it failed.
     """
 
     path: Path | None
     seconds: float
+    cpu: float
     peak: int
     error: str = ""
 
@@ -42,10 +44,10 @@ def run(command: Sequence[str | Path], target: Path) -> Run:
         errors = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, usage.ru_utime + usage.ru_stime
     if process.returncode or not target.exists():
-        return Run(None, seconds, usage.ru_maxrss * 1024, (errors.strip().splitlines() or ["?"])[-1][:200])
-    return Run(target, seconds, usage.ru_maxrss * 1024)
+        return Run(None, seconds, cpu, usage.ru_maxrss * 1024, (errors.strip().splitlines() or ["?"])[-1][:200])
+    return Run(target, seconds, cpu, usage.ru_maxrss * 1024)
 
 
 def peer(way: str, model: Path, data: Path, target: Path) -> Run:
