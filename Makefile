@@ -16,10 +16,12 @@ help: ## List these targets
 venv: $(STAMP) ## Make .venv and install modelkit into it, at the versions of constraints.txt
 
 # The stamp is written last: an install that was interrupted is done again.
+# torchdistill's losses need torch only; its dependencies would bring torchvision.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("modelkit needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[dev,rules,samples]"
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps torchdistill==1.1.5
 	@touch $@
 
 check: $(STAMP) ## Lint, formatting, types, and the rule that imports go one way

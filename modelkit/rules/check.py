@@ -46,11 +46,11 @@ def check(
     _dead(report, analysis, dead)
     progress("pairs of rules", 1, 5)
     _overlaps(report, analysis, budget.part(0.4), limit)
-    progress("shadowed rules", 2, 5)
+    progress("gaps", 2, 5)
+    _gaps(report, analysis, budget.part(0.4))
+    progress("shadowed rules", 3, 5)
     if rules.policy in (Policy.FIRST, Policy.PRIORITY):
-        _shadowed(report, analysis, budget.part(0.4))
-    progress("gaps", 3, 5)
-    _gaps(report, analysis, budget.part(0.5))
+        _shadowed(report, analysis, budget.part(0.5))
     progress("claims", 4, 5)
     _claims(report, analysis, budget)
     report.findings.sort(key=lambda finding: _ORDER[finding.level])
@@ -98,7 +98,7 @@ def _level(rules: RuleSet, conflict: bool, same_priority: bool) -> Level:
 
 
 def _shadowed(report: CheckReport, analysis: Analysis, budget: Budget) -> None:
-    found, verdict = find_shadowed(analysis, budget)
+    found, verdict = find_shadowed(analysis, budget, report.complete.state)
     for shadow in found:
         report.findings.append(_shadow_finding(report.rules, shadow))
     _unknown(report, verdict, "whether other rules are shadowed", must=True)

@@ -40,46 +40,83 @@ def find_gap(analysis: Analysis, budget: Budget) -> Verdict:
     return verdict
 
 
-def find_shadowed(analysis: Analysis, budget: Budget) -> tuple[list[Shadow], Verdict]:
+def find_shadowed(
+    analysis: Analysis, budget: Budget, complete: State = State.UNKNOWN
+) -> tuple[list[Shadow], Verdict]:
     """Rules that never decide, though their condition can hold.
 
     Args:
         analysis: The rule set, taken apart, with a policy that asks rules in an order.
         budget: How long it may take.
+        complete: Whether the rules are known to cover all input. Where they do, a first part of them often does, and
+            what comes after it needs no proof of its own.
 
     Returns:
         The rules, and whether these are all: proved, or why that is not known.
     """
-    boxes, found = analysis.boxes, []
+    boxes, covered = analysis.boxes, []
     unknown: Verdict | None = None
     starts = np.flatnonzero(np.diff(boxes.owner, prepend=-1))
     ends = np.append(starts[1:], len(boxes))[: len(starts)]
+    enough = _enough(analysis, starts, budget.part(0.5)) if complete is State.PROVED else len(boxes)
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         if budget.is_spent:
             unknown = unknown or OUT_OF_TIME
             break
-        rule = int(boxes.owner[start])
-        if rule in analysis.unsure:
+        if int(boxes.owner[start]) in analysis.unsure:
             continue
         by: set[int] = set()
         worst = PROVED
         for index in range(start, end):
             region = boxes.region(index)
-            before = boxes.take(slice(0, start))
+            before = boxes.take(slice(0, min(start, enough)))
             before = before.take(before.touching(region))
             by |= set(before.owner.tolist())
-            verdict = uncovered(before, region, analysis.rows, budget)
+            verdict = PROVED if start >= enough else uncovered(before, region, analysis.rows, budget)
             worst = verdict if verdict.state is not State.PROVED else worst
             if worst.state is State.REFUTED:
                 break
-        row = _row(analysis, rule, range(start, end)) if worst.state is State.PROVED else None
-        if row is not None:
-            found.append(Shadow(rule, _least(analysis, start, end, by), row))
+        if worst.state is State.PROVED:
+            covered.append((start, end, by))
         elif worst.state is State.UNKNOWN:
             unknown = worst
     if analysis.complex and unknown is None:
         unknown = Verdict(State.UNKNOWN, reason="some conditions are too complex to be taken apart")
-    return found, unknown or PROVED
+    return _shadows(analysis, covered), unknown or PROVED
+
+
+def _enough(analysis: Analysis, starts: np.ndarray, budget: Budget) -> int:
+    """How many boxes, up to a rule's first, cover all input already; all of them where no fewer are known to."""
+    boxes, whole = analysis.boxes, analysis.space.whole()
+    least, most = 0, len(starts)  # the rules before `most` cover all, those before `least` are not known to
+    while most - least > 1 and not budget.is_spent:
+        middle = (least + most) // 2
+        verdict = uncovered(boxes.take(slice(0, int(starts[middle]))), whole, analysis.rows, budget)
+        least, most = (least, middle) if verdict.state is State.PROVED else (middle, most)
+    return int(starts[most]) if most < len(starts) else len(boxes)
+
+
+def _shadows(analysis: Analysis, covered: list[tuple[int, int, set[int]]]) -> list[Shadow]:
+    """Rules with a row on which their condition holds though another one decides; others are left out.
+
+    Args:
+        analysis: The rule set, taken apart.
+        covered: First and last box of each rule whose boxes are all covered, and the rules that touch them.
+    """
+    rules, found = analysis.rules, []
+    firsts = [analysis.rows.row(analysis.boxes.region(start)).row for start, _, _ in covered]
+    rows = [row for row in firsts if row is not None]
+    # All at once: evaluating a row takes as long as evaluating a thousand.
+    decides = iter(evaluate(rules, table_of(rules, rows)).rule_id.tolist() if rows else [])
+    for (start, end, by), first in zip(covered, firsts, strict=True):
+        rule = int(analysis.boxes.owner[start])
+        if first is not None and next(decides) != rule and holds(rules.rules[rule].when, table_of(rules, [first]))[0]:
+            row: Row | None = first
+        else:
+            row = _row(analysis, rule, range(start + 1, end))
+        if row is not None:
+            found.append(Shadow(rule, _least(analysis, start, end, by), row))
+    return found
 
 
 def _row(analysis: Analysis, rule: int, boxes: range) -> Row | None:

@@ -186,6 +186,21 @@ def test_a_thousand_rules_of_twenty_columns() -> None:
     verify_rows(report)
 
 
+def test_what_comes_after_rules_that_cover_all_is_shadowed_by_them() -> None:
+    columns = (Column("x", ColumnType.NUMBER, 0, 1), Column("y", ColumnType.NUMBER, 0, 1))
+    first = [Compare("x", Operator.LE, 0.5), Compare("y", Operator.GT, 0.25), Compare("x", Operator.GT, 0.4)]
+    late = [Compare("y" if i % 2 else "x", Operator.LE, (i + 1) / 50) for i in range(40)]
+    rules = tuple(Rule(f"r{i}", when, Label("ab"[i % 2])) for i, when in enumerate(first + late))
+    report = check(RuleSet(columns, rules, default=Label("a")))
+    shadowed = [finding for finding in report.findings if finding.kind is Kind.SHADOWED]
+    assert [finding.rules[0] for finding in shadowed] == [rule.name for rule in rules[3:]]
+    assert {name for finding in shadowed for name in finding.rules[1:]} <= {"r0", "r1", "r2"}
+    for finding in shadowed:
+        fired = fires(report.rules, table_of(report.rules, finding.rows))[0]
+        assert fired[int(finding.rules[0][1:])]
+        assert fired[:3].any()
+
+
 def test_time_that_is_up_is_unknown_not_proved() -> None:
     text = ["columns: {x: number, y: number}", "policy: unique", "rules:"]
     text += [f"- {{when: 'x {op} 0 and y {sign} 0', then: a}}" for op in ("<", ">=") for sign in ("<", ">=")]

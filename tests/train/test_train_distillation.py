@@ -28,7 +28,7 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 @pytest.mark.parametrize("shape", [(32, 10), (7, 3), (128, 100)])
 def test_dist_is_torchdistills(shape: tuple[int, int], temperature: float) -> None:
-    # Its dependencies are not needed here: pip install --no-deps torchdistill==1.1.5
+    # Its dependencies are not needed here: pip install --no-deps torchdistill==1.1.5, as `make venv` does.
     peer = pytest.importorskip("torchdistill.losses.mid_level")
     student, teacher = logits(1, *shape)
     theirs = peer.DISTLoss("s", "output", "t", "output", beta=1.5, gamma=0.5, tau=temperature)
