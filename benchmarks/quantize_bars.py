@@ -5,6 +5,7 @@ Run: make bench-setup && python benchmarks/quantize_bars.py [NET ...]
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def measured(case: Case, folder: Path) -> tuple[list[tuple[str, ...]], dict[str,
     for way in case.peers:
         runs[way] = peer(way, case.model, case.data, folder / f"{case.name}.{len(runs)}.onnx")
     paths = [case.model, *(done.path for done in runs.values() if done.path is not None)]
-    entries = evaluate(paths, data=case.test, config={"measure.seconds": 2.0})["models"]
+    entries = evaluate(paths, data=case.test, config={"measure.seconds": 1.0})["models"]
     rows = [_row(case.name, "original", None, entries[0])]
     found = {}
     for name, done in runs.items():
@@ -127,20 +128,25 @@ def bars(case: Case, found: dict[str, tuple[Run, dict[str, Any]]]) -> list[str]:
 
 
 def main() -> None:
-    """Measure and write the section."""
-    wanted, rows, lines = sys.argv[1:], [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for case in cases():
-            if wanted and case.name not in wanted:
-                continue
-            more, found = measured(case, Path(folder))
-            rows += more
-            lines += bars(case, found)
-            print(*more, *lines, sep="\n", file=sys.stderr, flush=True)
+    """Measure and write the section; what was measured of other networks before is kept."""
+    wanted, kept = sys.argv[1:], CACHE / "bars.json"
+    known = json.loads(kept.read_text(encoding="utf-8")) if wanted and kept.exists() else {}
+    every = cases()
+    for case in every:
+        if not wanted or case.name in wanted:
+            with tempfile.TemporaryDirectory() as folder:
+                rows, found = measured(case, Path(folder))
+            known[case.name] = {"rows": rows, "bars": bars(case, found)}
+            kept.write_text(json.dumps(known), encoding="utf-8")
+    known = {case.name: known[case.name] for case in every if case.name in known}
+    lines = [f"- {line}" for each in known.values() for line in each["bars"]]
     head = ["model", "tool", "size", "latency", "speed-up [95 %]", "SQNR", "accuracy", "tool time (CPU), peak"]
     body = (
         "Networks with random weights serve for speed and noise. 16 calibration samples; each tool in a process of "
-        "its own, start-up included.\n\n" + "\n".join(f"- {line}" for line in lines) + "\n\n" + table(head, rows)
+        "its own, start-up included; bars on tool time count processor time.\n\n"
+        + "\n".join(lines)
+        + "\n\n"
+        + table(head, [row for each in known.values() for row in each["rows"]])
     )
     write_section("quantize-peers", "Quantization beside other tools", "python benchmarks/quantize_bars.py", body)
 

@@ -52,7 +52,7 @@ def run(command: Sequence[str | Path], target: Path) -> Run:
 
 def peer(way: str, model: Path, data: Path, target: Path) -> Run:
     """Run one way of ``quantize_peers.py``."""
-    return run([PEERS, Path(__file__).with_name("quantize_peers.py"), way, model, data, target], target)
+    return run([PEERS, "-P", Path(__file__).with_name("quantize_peers.py"), way, model, data, target], target)
 
 
 def modelkit(model: Path, data: Path, target: Path, *options: str) -> Run:
