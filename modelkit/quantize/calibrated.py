@@ -144,8 +144,8 @@ class StaticMode:
                 return thinner
         if self.trainer is not None and not self._trained:
             self._trained = True
-            best = _fastest(timed) if timed else _closest(tried)
-            return [self.candidate(replace(self._variants[best.name], trained=True))]
+            shown = _fastest(timed) if timed else _closest(tried)
+            return [self.candidate(replace(self._variants[shown.name], trained=True))]
         if self._bisection is not None:
             return self._bisect(tried)
         if timed:
@@ -177,9 +177,9 @@ class StaticMode:
         search = self._bisection
         assert search is not None
         for trial in tried:
-            count = len(self._variants[trial.name].keep_float)
-            if count:
-                search.told(count, trial.missed != "quality")
+            left = len(self._variants[trial.name].keep_float)
+            if left:
+                search.told(left, trial.missed != "quality")
         count = search.next()
         if count is None:
             return []
