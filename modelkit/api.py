@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from modelkit.checkpoint.loading import Loading
 from modelkit.compare.config import CompareConfig as CompareConfig
 from modelkit.compare.config import EvaluateConfig as EvaluateConfig
+from modelkit.compress.config import CompressConfig
 from modelkit.config.resolve import Resolved
 from modelkit.distill.config import DistillConfig
 from modelkit.folders import folder_request as folder_request
@@ -172,6 +173,43 @@ def distill(
         html=html,
         loading=loading,
         resume=resume,
+    )
+    return run(job, progress)
+
+
+def compress(
+    model: str | Path,
+    *,
+    output: str | Path | None = None,
+    data: str | Path,
+    test: str | Path | None = None,
+    config: Resolved[CompressConfig] | Mapping[str, Any] | None = None,
+    force: bool = False,
+    html: bool = False,
+    loading: Loading = Loading(),  # noqa: B008 - frozen
+    progress: Progress = silent,
+) -> Report:
+    """Prune a model, let its weights share values, train both and pack the result: the smallest file in a budget.
+
+    Args:
+        model: An ONNX file or a checkpoint.
+        output: Where the artifact goes; by default beside the model, as ``<stem>.compressed.onnx``.
+        data: Inputs to train on, with labels or without: npz, folder, csv, parquet, images (see docs/data.md).
+        test: Labelled inputs for the final figures only.
+        config: Options as dotted keys (``{"budget.max_drop": 0.005}``), or already resolved.
+        force: Whether to overwrite an artifact that exists.
+        html: Whether to write the report as a page for the browser too.
+        loading: For a checkpoint its architecture, inputs and trust (see docs/checkpoints.md).
+        progress: Told how far the work is.
+
+    Returns:
+        The report, with every candidate that was tried; the artifact and the report's files are written.
+
+    Raises:
+        ModelkitError: With a message, a hint and an exit code; see modelkit.errors.
+    """
+    job = make_job(
+        "compress", model, output=output, data=data, test=test, config=config, force=force, html=html, loading=loading
     )
     return run(job, progress)
 

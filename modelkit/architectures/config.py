@@ -131,7 +131,9 @@ class Cell(Block):
         4, ge=2, le=8, description="nodes of the cell; the first is what comes in, the last what goes out"
     )
     edges: dict[str, CellOp] = Field(
-        default_factory=lambda: {"0-1": "conv3x3", "1-2": "conv3x3", "2-3": "conv3x3", "0-3": "skip"},
+        default_factory=lambda: dict[str, CellOp](
+            {"0-1": "conv3x3", "1-2": "conv3x3", "2-3": "conv3x3", "0-3": "skip"}
+        ),
         description="FROM-TO: operation; edges that are not named have none",
     )
     width: int = Field(16, ge=1, le=4096, description="channels of the first stage; each further one doubles them")

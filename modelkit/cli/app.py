@@ -18,6 +18,7 @@ from modelkit.cli import (
     automl,
     ci,
     compare,
+    compress,
     distill,
     evaluate,
     init,
@@ -64,6 +65,7 @@ def _root(
 app.command("quantize", short_help="Store a model's numbers in fewer bits.")(quantize.command)
 app.command("prune", short_help="Take weights or whole channels out of a model.")(prune.command)
 app.command("distill", short_help="Train a small model on what a large one says.")(distill.command)
+app.command("compress", short_help="Prune, share values and pack: the smallest file in a budget.")(compress.command)
 app.command("pack", short_help="Store weights in fewer bytes without changing them.")(pack.command)
 app.command("unpack", short_help="Give a packed model its plain weights back.")(pack.unpack)
 app.command("run", short_help="Run several commands in order, from a recipe.")(run_command.command)

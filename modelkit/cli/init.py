@@ -18,8 +18,8 @@ CommandArgument = Annotated[
     str,
     typer.Argument(
         metavar="COMMAND",
-        help="The command whose config is wanted: quantize, prune, distill, pack, run, automl, nas, evaluate, "
-        "compare or rules.",
+        help="The command whose config is wanted: quantize, prune, distill, compress, pack, run, automl, nas, "
+        "evaluate, compare or rules.",
         show_default=False,
     ),
 ]

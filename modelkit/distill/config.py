@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from modelkit.algorithm.config import CompressConfig
+from modelkit.algorithm.config import PackableConfig
 from modelkit.architectures.config import FAMILIES, Architecture
 from modelkit.channels.config import Calibration, Structure
 from modelkit.config.options import Block, Budget
@@ -55,7 +55,7 @@ class Features(Block):
     weight: float = Field(1.0, gt=0, description="weight of the pairs' loss beside that of the outputs")
 
 
-class DistillConfig(CompressConfig):
+class DistillConfig(PackableConfig):
     """Options of `modelkit distill`: a small student learns from a large teacher."""
 
     method: Method = Field("logits", description="what of the teacher the student follows")

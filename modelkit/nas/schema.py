@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from modelkit.architectures.config import FAMILIES, CellOp
 
@@ -33,7 +33,7 @@ def _family(name: str) -> dict[str, Any]:
     found["properties"]["family"] = {"const": name}
     found["required"] = ["family"]
     if name == "cell":
-        found["properties"]["ops"] = {"type": "array", "items": {"enum": list(CellOp.__args__)}}
+        found["properties"]["ops"] = {"type": "array", "items": {"enum": list(get_args(CellOp))}}
     return found
 
 

@@ -161,9 +161,10 @@ def key_of(document: Mapping[str, Any]) -> str:
 
 
 def _put(document: Any, path: Path, value: Any) -> None:
+    whole: Any = document
     for part in path[:-1]:
-        document = document[part] if isinstance(document, list) else document.setdefault(part, {})
-    document[path[-1]] = value
+        whole = whole[part] if isinstance(part, int) else whole.setdefault(part, {})
+    whole[path[-1]] = value
 
 
 def _get(document: Any, name: str) -> Any:

@@ -13,9 +13,8 @@ from modelkit.algorithm.candidate import Candidate, Trial
 from modelkit.config.options import Objective
 from modelkit.decision import Decision
 from modelkit.errors import ModelError
-from modelkit.graph.edit import become
 from modelkit.pack.config import PackConfig
-from modelkit.pack.proven import pack_model
+from modelkit.pack.proven import check_packable, pack_model
 from modelkit.progress import Progress
 
 
@@ -32,24 +31,20 @@ class Packer:
     config: PackConfig
 
     def candidates(self) -> list[Candidate]:
-        """Return what to try, which is made already: nothing to do is known before anything is measured.
+        """Return what to try.
 
         Raises:
             UsageError: A pattern matches nothing.
-            ModelError: Nothing can be packed, or not this model.
+            ModelError: The model is too large.
         """
-        packed = self.model.clone()
-        decisions = self._pack(packed)
+        check_packable(self.model, self.config.include, self.config.exclude)
+        return [Candidate("packed", self._pack)]
 
-        def apply(model: ir.Model, progress: Progress) -> list[Decision]:
-            become(model, packed.clone())
-            return decisions
-
-        return [Candidate("packed", apply)]
-
-    def _pack(self, model: ir.Model) -> list[Decision]:
+    def _pack(self, model: ir.Model, progress: Progress) -> list[Decision]:
         config = self.config
-        decisions = pack_model(model, config.effort, include=config.include, exclude=config.exclude)
+        decisions = pack_model(
+            model, config.effort, include=config.include, exclude=config.exclude, progress=progress
+        )
         if not any(decision.action == "packed" for decision in decisions):
             reasons = sorted({decision.reason for decision in decisions})
             why = "; ".join(reasons[:3]) or "no weight is large enough"

@@ -5,14 +5,14 @@ S is the reciprocal of the scale and B the zero point (Jacob et al. 2018, arXiv:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 Center = Literal["zero", "range", "mean"]
 Rounding = Literal["nearest", "floor"]
-ScaleSearch = Literal["minmax", "mse"]
+ScaleSearch = Literal["minmax", "mse", "hqq"]
 
 # Shrink factors tried by the MSE search: below 0.3 of the range clipping never pays, even at 2 bits.
 _SHRINK = np.linspace(1.0, 0.3, 36)
@@ -28,7 +28,7 @@ class Quantized:
         values: Integers in the tensor's shape; int8 when symmetric, uint8 otherwise, whatever the bits.
         scale: float32, in a shape that broadcasts against ``values`` (against the blocked view when blocked).
         zero_point: uint8 in the shape of ``scale``; None when symmetric.
-        bits: 2 to 8.
+        bits: 1 to 8.
         block: (axis, size) when each block along ``axis`` has its own scale; None otherwise.
     """
 
@@ -53,20 +53,22 @@ def quantize_array(
 
     Args:
         array: Finite floats, any shape.
-        bits: 2 to 8; symmetric values span ±(2^(bits-1) - 1), others 0 to 2^bits - 1.
+        bits: 1 to 8; symmetric values span ±(2^(bits-1) - 1), others 0 to 2^bits - 1. One bit is the sign, and the
+            scale the mean magnitude (Rastegari et al., "XNOR-Net", 2016, equation 6), whatever the options.
         reduce_axes: Axes that share a scale; None for one scale in all.
         block: (axis, size): blocks of ``size`` along ``axis`` share a scale; the length of the axis
             must be a multiple of the size. Overrides ``reduce_axes``.
         center: ``zero`` is symmetric; ``range`` puts the zero point so that min..max fills the integers;
             ``mean`` centres the integers on the mean.
-        search: ``minmax`` covers every value; ``mse`` shrinks the range to the least squared error.
+        search: ``minmax`` covers every value; ``mse`` shrinks the range to the least squared error; ``hqq`` goes on
+            from there by half-quadratic steps.
         rounding: ``nearest``, or ``floor`` which is biased by half a step.
 
     Raises:
         ValueError: The bits are out of range or the block does not divide its axis.
     """
-    if not 2 <= bits <= 8:
-        raise ValueError(f"bits must be 2 to 8, not {bits}")
+    if not 1 <= bits <= 8:
+        raise ValueError(f"bits must be 1 to 8, not {bits}")
     shape = array.shape
     x = np.ascontiguousarray(array, dtype=np.float32).reshape(shape)
     if block is not None:
@@ -77,17 +79,31 @@ def quantize_array(
         reduce_axes = (axis + 1,)
     axes = tuple(range(x.ndim)) if reduce_axes is None else reduce_axes
 
+    if bits == 1:
+        return _signs(x, axes, shape, block)
     low, high = _limits(x, axes, center)
-    if search == "mse":
+    if search != "minmax":
         shrink = _best_shrink(x, low, high, bits, axes, center, rounding)
         low, high = low * shrink, high * shrink
     grid = _grid(low, high, bits, center)
+    if search == "hqq":
+        grid = _half_quadratic(x, grid, axes, rounding)
     values = _integers(x, grid, rounding).astype(np.int8 if grid.zero is None else np.uint8)
     scale, zero_point = grid.scale, None if grid.zero is None else grid.zero.astype(np.uint8)
     if block is not None:
         scale = scale.squeeze(axes[0])
         zero_point = None if zero_point is None else zero_point.squeeze(axes[0])
     return Quantized(values.reshape(shape), scale, zero_point, bits, block)
+
+
+def _signs(x: np.ndarray, axes: tuple[int, ...], shape: tuple[int, ...], block: tuple[int, int] | None) -> Quantized:
+    """Plus or minus the mean magnitude, which is the best that two opposite values can do."""
+    scale = np.abs(x).mean(axis=axes, keepdims=True, dtype=np.float64).astype(np.float32)
+    scale = np.where(scale < 1e-30, np.float32(1), scale)
+    values = np.where(x < 0, -1, 1).astype(np.int8)
+    # Nothing but zeros: they stay what they are.
+    values *= np.any(x, axis=axes, keepdims=True)
+    return Quantized(values.reshape(shape), scale if block is None else scale.squeeze(axes[0]), None, 1, block)
 
 
 def dequantize(quantized: Quantized) -> np.ndarray:
@@ -182,3 +198,35 @@ def _best_shrink(
         better = error < best
         best, chosen = np.where(better, error, best), np.where(better, shrink, chosen)
     return chosen
+
+
+# Half-quadratic steps: the norm of the errors, how fast the penalty grows, and how often.
+_NORM, _PENALTY, _GROWTH, _STEPS = 0.7, 1e2, 1.05, 20
+
+
+def _half_quadratic(x: np.ndarray, grid: _Grid, axes: tuple[int, ...], rounding: Rounding) -> _Grid:
+    """Fit scales to the integers with few large errors left out of account, and round again, in turns.
+
+    The error is counted in a norm below 1, so outliers weigh little. Its split into a quadratic part and a shrunk
+    remainder is solved in closed form (Badri and Shaji, "Half-Quadratic Quantization of Large Machine Learning
+    Models", 2023; there zero points are fitted, which are whole numbers here, so scales are). A slice keeps its scale
+    where the squared error would grow.
+    """
+    best, start = grid.scale.astype(np.float64), grid
+    least = np.full(best.shape, np.inf)
+    penalty = _PENALTY
+    for _ in range(_STEPS):
+        steps = _integers(x, grid, rounding) - (0 if grid.zero is None else grid.zero)
+        residual = (x - steps * grid.scale).astype(np.float64)
+        error = np.square(residual).sum(axis=axes, keepdims=True)
+        best = np.where(error < least, grid.scale, best)
+        least = np.minimum(error, least)
+        size = np.abs(residual) / grid.scale
+        kept = np.maximum(size - np.power(np.maximum(size, 1e-9), _NORM - 1) / penalty, 0)
+        outlying = np.sign(residual) * kept * grid.scale
+        power = np.square(steps, dtype=np.float64).sum(axis=axes, keepdims=True)
+        fit = ((x - outlying) * steps).sum(axis=axes, keepdims=True) / np.maximum(power, 1e-30)
+        usable = (power > 0) & (fit > 0.5 * start.scale) & (fit < 2 * start.scale)
+        grid = replace(grid, scale=np.where(usable, fit, start.scale).astype(np.float32))
+        penalty *= _GROWTH
+    return replace(grid, scale=best.astype(np.float32))
