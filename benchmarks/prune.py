@@ -7,7 +7,6 @@ The part lenet needs MNIST: mnist_train.npz and mnist_test.npz (arrays x and y) 
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections import Counter
@@ -18,7 +17,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from harness import ROOT, SAMPLES, table, verdict, write_section
+from harness import SAMPLES, table, verdict, write_section
+from lenets import mnist, moved, train_lenet_300_100
 from onnx import numpy_helper
 
 from modelkit.api import evaluate, inspect, prune
@@ -217,21 +217,14 @@ def samples() -> None:
 
 def lenet() -> None:
     """LeNet-300-100 on MNIST: trained densely, then 95 % of its weights taken out while it trains on."""
-    source = Path(os.environ.get("MNIST", ROOT / "data"))
-    if not (source / "mnist_train.npz").exists():
-        sys.exit(f"{source}/mnist_train.npz is missing: name the folder of MNIST's npz files with MNIST=")
+    (x, y), (test_x, test_y) = mnist("train"), mnist("test")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        parts = [np.load(source / f"mnist_{part}.npz") for part in ("train", "test")]
-        (x, y), (test_x, test_y) = (
-            ((part["x"].astype(np.float32) / 255).reshape(-1, 1, 28, 28), part["y"].astype(np.int64))
-            for part in parts
-        )
         moves = [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]
         wider = np.concatenate([moved(x, *move) for move in moves])
         files = sets("image", folder, wider, np.tile(y, len(moves)), test_x, test_y)
         dense = folder / "lenet_300_100.onnx"
-        train_lenet(x, y, dense)
+        train_lenet_300_100(x, y, dense)
         config = {
             **{"sparsity": 0.95, "method": "magnitude", "scope": "global", "steps": 7},
             **{**TRAINING, "finetune.epochs": 12, "finetune.batch": 128, "finetune.learning_rate": 0.002},
@@ -258,44 +251,6 @@ def lenet() -> None:
         "LeNet-300-100 on MNIST",
         "MNIST=folder python benchmarks/prune.py lenet",
         bar + f"\n\n{told}\n\n" + table(["model", "zeros", "test error"], lines),
-    )
-
-
-def moved(x: np.ndarray, down: int, right: int) -> np.ndarray:
-    """Images ``[N, 1, H, W]`` moved by at most one pixel, with zeros where nothing was."""
-    height, width = x.shape[2:]
-    wide = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    return wide[:, :, 1 - down : 1 - down + height, 1 - right : 1 - right + width]
-
-
-def train_lenet(x: np.ndarray, y: np.ndarray, target: Path) -> None:
-    """Train 784-300-100-10 (LeCun et al. 1998) on images that move by up to one pixel, and write it as ONNX."""
-    import data
-    import torch
-    import train
-    from torch import nn
-
-    rng = np.random.default_rng(0)
-
-    def rows(_: int) -> data.Split:
-        found, which = np.empty_like(x), rng.integers(0, 9, len(x))
-        for move in range(9):
-            found[which == move] = moved(x[which == move], move // 3 - 1, move % 3 - 1)
-        return data.Split(found, y)
-
-    train.seed_everything(0)
-    net = nn.Sequential(
-        *(nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10))
-    )
-    train.fit(net, rows, epochs=40, batch=128, rate=2e-3, decay=0.05)
-    torch.onnx.export(
-        net,
-        (torch.from_numpy(x[:1]),),
-        str(target),
-        input_names=["image"],
-        output_names=["logits"],
-        dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
-        dynamo=False,
     )
 
 

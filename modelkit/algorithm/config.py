@@ -29,7 +29,7 @@ class TransformConfig(Block):
 Effort = Literal["auto", "size", "load"]
 
 
-class CompressConfig(TransformConfig):
+class PackableConfig(TransformConfig):
     """What commands take whose results may be packed."""
 
     pack: Literal["off"] | Effort = Field(
@@ -37,3 +37,8 @@ class CompressConfig(TransformConfig):
         description="store the weights in fewer bytes still, without changing them: size is the smallest file, load "
         "the one that is loaded soonest, auto adds half a second at most to the time that loading takes",
     )
+
+    @property
+    def packing(self) -> Literal["off"] | Effort:
+        """How the result is packed."""
+        return self.pack

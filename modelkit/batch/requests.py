@@ -24,6 +24,7 @@ _WARM = {
     "quantize": ("modelkit.transform.pipeline", "modelkit.quantize.auto", "onnxruntime"),
     "prune": ("modelkit.transform.pipeline", "modelkit.prune.auto", "onnxruntime"),
     "pack": ("modelkit.transform.pipeline", "modelkit.pack.auto", "onnxruntime"),
+    "compress": ("modelkit.transform.pipeline", "modelkit.compress.auto", "onnxruntime"),
     "distill": ("modelkit.transform.pipeline", "modelkit.distill.auto", "onnxruntime"),
     "run": ("modelkit.recipe.run", "onnxruntime"),
     "inspect": ("modelkit.graph.facts", "modelkit.graph.load", "modelkit.measure.size"),

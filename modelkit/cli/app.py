@@ -18,10 +18,12 @@ from modelkit.cli import (
     automl,
     ci,
     compare,
+    compress,
     distill,
     evaluate,
     init,
     inspect,
+    nas,
     pack,
     predict,
     prune,
@@ -63,10 +65,12 @@ def _root(
 app.command("quantize", short_help="Store a model's numbers in fewer bits.")(quantize.command)
 app.command("prune", short_help="Take weights or whole channels out of a model.")(prune.command)
 app.command("distill", short_help="Train a small model on what a large one says.")(distill.command)
+app.command("compress", short_help="Prune, share values and pack: the smallest file in a budget.")(compress.command)
 app.command("pack", short_help="Store weights in fewer bytes without changing them.")(pack.command)
 app.command("unpack", short_help="Give a packed model its plain weights back.")(pack.unpack)
 app.command("run", short_help="Run several commands in order, from a recipe.")(run_command.command)
 app.command("automl", short_help="Find a good model for a table and write it as ONNX.")(automl.command)
+app.command("nas", short_help="Search architectures, from a space or from a saved model.")(nas.command)
 app.command("predict", short_help="Use a model on the rows of a table.")(predict.command)
 app.add_typer(rules.app, name="rules", short_help="Write, check and run rule engines.")
 app.command("inspect", short_help="Show what is in a model, and what would stop quantization.")(inspect.command)

@@ -17,7 +17,13 @@ from modelkit.cli.transform import Given, transform
 def command(
     model: f.ModelArgument,
     bits: Annotated[
-        str | None, typer.Option("--bits", metavar="N", help="Bits per weight: 2 to 8, or 16 (8).")
+        str | None, typer.Option("--bits", metavar="N", help="Bits per weight: 1 to 8, or 16 (8).")
+    ] = None,
+    codebook: Annotated[
+        str | None,
+        typer.Option(
+            "--codebook", metavar="N", help="Let the weights of a layer share N values, found by k-means: 16."
+        ),
     ] = None,
     mode: Annotated[
         str | None,
@@ -101,6 +107,10 @@ def command(
 
         modelkit quantize model.onnx --bits 4 --data train.npz --qat
 
+    Weights that share 16 values for each layer, stored in 4 bits or less:
+
+        modelkit quantize model.onnx --codebook 16
+
     Every model below a folder, two at a time:
 
         modelkit quantize models/ -o small/ --workers 2
@@ -116,6 +126,7 @@ def command(
         sets=sets,
         flags={
             "bits": ("--bits", bits),
+            "codebook.values": ("--codebook", codebook),
             "mode": ("--mode", mode),
             "pack": ("--pack", pack),
             "qat.enabled": ("--qat", "true" if qat else None),

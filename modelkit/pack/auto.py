@@ -13,10 +13,10 @@ from modelkit.algorithm.candidate import Candidate, Trial
 from modelkit.config.options import Objective
 from modelkit.decision import Decision
 from modelkit.errors import ModelError
-from modelkit.graph.edit import become
 from modelkit.pack.config import PackConfig
-from modelkit.pack.proven import pack_model
-from modelkit.progress import Progress
+from modelkit.pack.proven import check_packable, pack_model
+from modelkit.pack.store import anything_smaller
+from modelkit.progress import Progress, silent
 
 
 @dataclass
@@ -32,24 +32,23 @@ class Packer:
     config: PackConfig
 
     def candidates(self) -> list[Candidate]:
-        """Return what to try, which is made already: nothing to do is known before anything is measured.
+        """Return what to try.
 
         Raises:
             UsageError: A pattern matches nothing.
-            ModelError: Nothing can be packed, or not this model.
+            ModelError: The model is too large, or nothing in it can be packed.
         """
-        packed = self.model.clone()
-        decisions = self._pack(packed)
-
-        def apply(model: ir.Model, progress: Progress) -> list[Decision]:
-            become(model, packed.clone())
-            return decisions
-
-        return [Candidate("packed", apply)]
-
-    def _pack(self, model: ir.Model) -> list[Decision]:
         config = self.config
-        decisions = pack_model(model, config.effort, include=config.include, exclude=config.exclude)
+        check_packable(self.model, config.include, config.exclude)
+        if not anything_smaller(self.model, config.include, config.exclude):
+            self._pack(self.model.clone(), silent)  # which says why, for each weight
+        return [Candidate("packed", self._pack)]
+
+    def _pack(self, model: ir.Model, progress: Progress) -> list[Decision]:
+        config = self.config
+        decisions = pack_model(
+            model, config.effort, include=config.include, exclude=config.exclude, progress=progress
+        )
         if not any(decision.action == "packed" for decision in decisions):
             reasons = sorted({decision.reason for decision in decisions})
             why = "; ".join(reasons[:3]) or "no weight is large enough"

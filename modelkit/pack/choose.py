@@ -59,7 +59,7 @@ def _nodes(name: str) -> int:
 
 
 @cache
-def _function_bytes(names: frozenset[str]) -> int:
+def function_bytes(names: frozenset[str]) -> int:
     """Bytes of the functions of these encodings, and of what they call."""
     needed = {}
     for name in names:
@@ -145,7 +145,7 @@ def _assign(
             continue
         best[name] = found
         total += found.total
-    return best, total + _function_bytes(frozenset(offer.encoding.name for offer in best.values()))
+    return best, total + function_bytes(frozenset(offer.encoding.name for offer in best.values()))
 
 
 def entropy_bytes(words: Words) -> float:

@@ -17,7 +17,7 @@ from modelkit.graph.edit import become
 from modelkit.graph.load import load
 from modelkit.graph.save import INLINE_LIMIT_BYTES, save
 from modelkit.graph.tensors import nbytes
-from modelkit.pack.store import pack_weights
+from modelkit.pack.store import names_of_large, pack_weights
 from modelkit.packing.body import DOMAIN
 from modelkit.progress import Progress, silent
 from modelkit.runtime import make_session
@@ -50,11 +50,7 @@ def pack_model(
         UsageError: A pattern matches nothing.
         ModelError: The model is too large, its opset cannot be raised, or a weight would not come back the same.
     """
-    weights = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
-    if sum(map(nbytes, weights)) > INLINE_LIMIT_BYTES:
-        raise ModelError(
-            "models of more than 1.9 GB cannot be packed", "their weights must lie in a file of their own"
-        )
+    check_packable(model, include, exclude)
     original, stay = model.clone(), list[str]()
     while True:
         decisions = pack_weights(
@@ -80,6 +76,21 @@ def pack_model(
             return _with_reason(decisions, stay)
         stay += left
         become(model, original.clone())
+
+
+def check_packable(model: ir.Model, include: list[str] | None, exclude: list[str] | None) -> None:
+    """Refuse what is known before any work.
+
+    Raises:
+        UsageError: A pattern matches nothing.
+        ModelError: The model is too large.
+    """
+    weights = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
+    if sum(map(nbytes, weights)) > INLINE_LIMIT_BYTES:
+        raise ModelError(
+            "models of more than 1.9 GB cannot be packed", "their weights must lie in a file of their own"
+        )
+    names_of_large(model, include, exclude)
 
 
 def _with_reason(decisions: list[Decision], stay: list[str]) -> list[Decision]:

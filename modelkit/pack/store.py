@@ -11,7 +11,7 @@ from modelkit.graph.edit import Namer, add_initializer, prepend
 from modelkit.graph.opset import ensure_opset
 from modelkit.graph.patterns import check_patterns, chosen
 from modelkit.graph.tensors import nbytes, opset_of
-from modelkit.pack.choose import Offer, choose, entropy_bytes
+from modelkit.pack.choose import Offer, choose, entropy_bytes, function_bytes
 from modelkit.packing.body import DOMAIN, LEAST_OPSET
 from modelkit.packing.catalog import offers
 from modelkit.packing.encoding import Words, functions
@@ -57,10 +57,8 @@ def pack_weights(
         UsageError: A pattern matches nothing.
         ModelError: The model's opset cannot be raised.
     """
-    weights = {name: value for name, value in model.graph.initializers.items() if _size(value) >= SMALL_BYTES}
-    names = {name: [name, *sorted({use.node.name or "" for use in value.uses()})] for name, value in weights.items()}
-    for patterns, option in ((include, "include"), (exclude, "exclude")):
-        check_patterns(patterns or [], [each for group in names.values() for each in group if each], option)
+    names = names_of_large(model, include, exclude)
+    weights = {name: model.graph.initializers[name] for name in names}
     kept: dict[str, str] = {}
     found: dict[str, list[Offer]] = {}
     floor: dict[str, float] = {}
@@ -83,6 +81,31 @@ def pack_weights(
         decisions += [upgraded] if upgraded else []
         decisions += _store(model, best, floor, progress)
     return sorted(decisions, key=lambda decision: decision.target)
+
+
+def names_of_large(
+    model: ir.Model, include: list[str] | None = None, exclude: list[str] | None = None
+) -> dict[str, list[str]]:
+    """Names of the weights that are looked at, each with what patterns can name it by.
+
+    Raises:
+        UsageError: A pattern matches nothing.
+    """
+    weights = {name: value for name, value in model.graph.initializers.items() if _size(value) >= SMALL_BYTES}
+    names = {name: [name, *sorted({use.node.name or "" for use in value.uses()})] for name, value in weights.items()}
+    for patterns, option in ((include, "include"), (exclude, "exclude")):
+        check_patterns(patterns or [], [each for group in names.values() for each in group if each], option)
+    return names
+
+
+def anything_smaller(model: ir.Model, include: list[str] | None, exclude: list[str] | None) -> bool:
+    """Whether any weight takes fewer bytes in some encoding, which is soon known where there are such weights."""
+    for name, known in names_of_large(model, include, exclude).items():
+        value = model.graph.initializers[name]
+        if chosen(known, include or [], exclude or []) is None and _must_stay(value) is None:
+            if any(size < _size(value) for _, size in offers(_words(value), prefix=False)):
+                return True
+    return False
 
 
 def _size(value: ir.Value) -> int:
@@ -128,6 +151,8 @@ def _store(model: ir.Model, best: dict[str, Offer], floor: dict[str, float], pro
                     "bytes_before": before,
                     "bytes": offer.streams,
                     "entropy_bytes": round(floor[name]),
+                    **({"over_entropy": round(offer.streams / floor[name], 3)} if floor[name] >= 1 else {}),
+                    "numbers": _count(value),
                     "bits_per_number": round(8 * offer.streams / _count(value), 3),
                 },
             )
@@ -138,8 +163,21 @@ def _store(model: ir.Model, best: dict[str, Offer], floor: dict[str, float], pro
             made = ir.serde.deserialize_function(proto)
             model.functions[made.identifier()] = made
     model.opset_imports[DOMAIN] = 1
+    decisions.append(_fixed_costs(best))
     progress("packing weights", len(best), len(best))
     return decisions
+
+
+def _fixed_costs(best: dict[str, Offer]) -> Decision:
+    """What there is once however large the weights are, and for each weight whatever its size."""
+    names = frozenset(offer.encoding.name for offer in best.values())
+    calls = sum(offer.total - offer.streams for offer in best.values())
+    return Decision(
+        "functions",
+        "added",
+        f"{', '.join(sorted(names))}: rebuild the weights when the model is loaded",
+        {"bytes": function_bytes(names), "call_bytes": calls, "calls": len(best)},
+    )
 
 
 def _count(value: ir.Value) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from modelkit.packing import codes, dense, gap, mask
+from modelkit.packing import block, codes, dense, gap, mask
+from modelkit.packing.block import Block
 from modelkit.packing.dense import Dense
 from modelkit.packing.encoding import Encoding, Words
 from modelkit.packing.gap import Gap
@@ -19,6 +20,7 @@ def offers(words: Words, *, prefix: bool = True) -> list[tuple[Encoding, int]]:
     return [
         *dense.offers(words, prefix=prefix),
         *mask.offers(words, prefix=prefix),
+        *block.offers(words, prefix=prefix),
         *gap.offers(words, prefix=prefix),
     ]
 
@@ -33,6 +35,8 @@ def by_name(name: str) -> Encoding | None:
             return Dense(code)
         case "Mask", [code] if code is not None or values:
             return Mask(code)
+        case "Block", [code] if code is not None or values:
+            return Block(code)
         case "Gap", [gaps, code] if gaps is not None and (code is not None or values):
             return Gap(gaps, code)
     return None

@@ -23,14 +23,16 @@ class Words:
 
     Attributes:
         flat: ``uint8``, ``uint16``, ``uint32`` or ``uint64``, ``[count]``.
+        shape: The tensor's.
     """
 
     flat: np.ndarray
+    shape: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, array: np.ndarray) -> Words:
         """Look at the bits of an array of any numeric type of 1, 2, 4 or 8 bytes."""
-        return cls(words_of(array).reshape(-1))
+        return cls(words_of(array).reshape(-1), tuple(array.shape))
 
     @cached_property
     def nonzero(self) -> np.ndarray:

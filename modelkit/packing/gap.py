@@ -14,6 +14,8 @@ from modelkit.packing.encoding import Streams, Words, look_up, with_zero
 from modelkit.packing.fixed import Fixed
 from modelkit.packing.prefix import Prefix
 
+_REACHES = (32, 64, 128, 256)
+
 
 @dataclass(frozen=True)
 class Gap:
@@ -47,7 +49,7 @@ class Gap:
 
     def encode(self, words: Words) -> Streams:
         """See `Encoding`."""
-        steps, where = _steps(words, _reach(self.gaps))
+        steps, where = _steps(words, _reach(self.gaps, words))
         values = np.zeros(len(steps), words.flat.dtype)
         values[where] = words.values
         stored = self.gaps.encode(steps, "gaps")
@@ -92,9 +94,24 @@ class Gap:
         return body.op("Gather", "table", which, axis=0)
 
 
-def _reach(gaps: Code) -> int:
-    """How many distances a code tells apart; a prefix code has a byte's worth of them."""
-    return 1 << gaps.bits if isinstance(gaps, Fixed) else 256
+def _reach(gaps: Code, words: Words) -> int:
+    """How many distances a code tells apart: of a prefix code as many as take the fewest bytes."""
+    if isinstance(gaps, Fixed):
+        return 1 << gaps.bits
+    return _best_reach(words)
+
+
+def _best_reach(words: Words) -> int:
+    return min(_REACHES, key=lambda reach: (_cost(words, reach), -reach))
+
+
+def _cost(words: Words, reach: int) -> float:
+    """Roughly the bytes of gaps by frequency: each distance that occurs is listed, and each bridge needs a value."""
+    steps, _ = _steps(words, reach)
+    counts = np.bincount(steps)
+    counts = counts[counts > 0]
+    bits = float((counts * np.log2(len(steps) / counts)).sum())
+    return bits / 8 + len(counts) + (len(steps) - len(words.nonzero)) / 2
 
 
 def _steps(words: Words, reach: int) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +139,7 @@ def offers(words: Words, *, prefix: bool) -> Iterator[tuple[Gap, int]]:
         gaps = Fixed(bits)
         yield from _with_values(words, gaps, gaps.nbytes(np.array([entries[bits]])), entries[bits], prefix)
     if prefix:
-        steps, _ = _steps(words, 256)
+        steps, _ = _steps(words, _best_reach(words))
         for code, size in codes.offers(np.bincount(steps), prefix=True):
             if isinstance(code, Prefix):
                 yield from _with_values(words, code, size, len(steps), prefix)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from modelkit.algorithm.config import CompressConfig
+from modelkit.algorithm.config import PackableConfig
 from modelkit.channels.config import Calibration, Structure
 from modelkit.config.resolve import Percent
 from modelkit.train.config import FineTune
@@ -17,7 +17,7 @@ Method = Literal["auto", "magnitude", "wanda", "obs"]
 _PATTERN = re.compile(r"([1-9]\d{0,3})([:x])([1-9]\d{0,3})")
 
 
-class PruneConfig(CompressConfig):
+class PruneConfig(PackableConfig):
     """Options of `modelkit prune`: fewer numbers."""
 
     sparsity: Percent | None = Field(

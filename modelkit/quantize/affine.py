@@ -28,7 +28,7 @@ class Quantized:
         values: Integers in the tensor's shape; int8 when symmetric, uint8 otherwise, whatever the bits.
         scale: float32, in a shape that broadcasts against ``values`` (against the blocked view when blocked).
         zero_point: uint8 in the shape of ``scale``; None when symmetric.
-        bits: 2 to 8.
+        bits: 1 to 8.
         block: (axis, size) when each block along ``axis`` has its own scale; None otherwise.
     """
 
@@ -53,7 +53,8 @@ def quantize_array(
 
     Args:
         array: Finite floats, any shape.
-        bits: 2 to 8; symmetric values span ±(2^(bits-1) - 1), others 0 to 2^bits - 1.
+        bits: 1 to 8; symmetric values span ±(2^(bits-1) - 1), others 0 to 2^bits - 1. One bit is the sign, and the
+            scale the mean magnitude (Rastegari et al., "XNOR-Net", 2016, equation 6), whatever the options.
         reduce_axes: Axes that share a scale; None for one scale in all.
         block: (axis, size): blocks of ``size`` along ``axis`` share a scale; the length of the axis
             must be a multiple of the size. Overrides ``reduce_axes``.
@@ -66,8 +67,8 @@ def quantize_array(
     Raises:
         ValueError: The bits are out of range or the block does not divide its axis.
     """
-    if not 2 <= bits <= 8:
-        raise ValueError(f"bits must be 2 to 8, not {bits}")
+    if not 1 <= bits <= 8:
+        raise ValueError(f"bits must be 1 to 8, not {bits}")
     shape = array.shape
     x = np.ascontiguousarray(array, dtype=np.float32).reshape(shape)
     if block is not None:
@@ -78,6 +79,8 @@ def quantize_array(
         reduce_axes = (axis + 1,)
     axes = tuple(range(x.ndim)) if reduce_axes is None else reduce_axes
 
+    if bits == 1:
+        return _signs(x, axes, shape, block)
     low, high = _limits(x, axes, center)
     if search != "minmax":
         shrink = _best_shrink(x, low, high, bits, axes, center, rounding)
@@ -91,6 +94,16 @@ def quantize_array(
         scale = scale.squeeze(axes[0])
         zero_point = None if zero_point is None else zero_point.squeeze(axes[0])
     return Quantized(values.reshape(shape), scale, zero_point, bits, block)
+
+
+def _signs(x: np.ndarray, axes: tuple[int, ...], shape: tuple[int, ...], block: tuple[int, int] | None) -> Quantized:
+    """Plus or minus the mean magnitude, which is the best that two opposite values can do."""
+    scale = np.abs(x).mean(axis=axes, keepdims=True, dtype=np.float64).astype(np.float32)
+    scale = np.where(scale < 1e-30, np.float32(1), scale)
+    values = np.where(x < 0, -1, 1).astype(np.int8)
+    # Nothing but zeros: they stay what they are.
+    values *= np.any(x, axis=axes, keepdims=True)
+    return Quantized(values.reshape(shape), scale if block is None else scale.squeeze(axes[0]), None, 1, block)
 
 
 def dequantize(quantized: Quantized) -> np.ndarray:

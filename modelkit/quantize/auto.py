@@ -25,6 +25,7 @@ from modelkit.quantize import dynamic, float16, weights
 from modelkit.quantize.audit import audit
 from modelkit.quantize.calibrated import StaticMode, Variant
 from modelkit.quantize.config import QuantizeConfig, WeightOptions
+from modelkit.quantize.palettes import palette_candidates
 from modelkit.quantize.qat import nothing_to_train, some, trainer_for
 from modelkit.quantize.ranges import RangeMethod
 from modelkit.quantize.select import check_finite, float_weights
@@ -68,8 +69,10 @@ class Quantizer:
         if not uses:
             cannot = "weights computed at run time or passed as inputs cannot be stored in fewer bits"
             raise nothing_to_do("quantize", cannot, kept)
+        if config.codebook.values is not None:
+            return palette_candidates(config, self.model, self.calibration)
         static = []
-        if self._static is not None and config.mode in ("auto", "static") and config.bits < 16:
+        if self._static is not None and config.mode in ("auto", "static") and 1 < config.bits < 16:
             static = self._static.candidates()
         if config.qat.enabled and not static:
             raise nothing_to_train(self.calibration)
@@ -139,11 +142,12 @@ class Quantizer:
         ways = {"weights": given}
         if self.config.bits < 8 and self.config.mode == "auto" and given == WeightOptions():
             # Few bits need more care; where the user said nothing of how, the careful ways are tried too.
-            ways["weights, mse"] = given.model_copy(update={"scale": "mse"})
-            ways["weights, blocks"] = given.model_copy(
-                update={"scale": "mse", "granularity": "block", "center": "range"}
-            )
-            if self.calibration is not None:
+            careful = {} if self.config.bits == 1 else {"scale": "mse"}
+            centred = {} if self.config.bits == 1 else {"center": "range"}
+            if careful:
+                ways["weights, mse"] = given.model_copy(update=careful)
+            ways["weights, blocks"] = given.model_copy(update={**careful, **centred, "granularity": "block"})
+            if self.calibration is not None and self.config.bits > 1:
                 ways["weights, blocks, gptq"] = ways["weights, blocks"].model_copy(update={"rounding": "gptq"})
         found = [Candidate(name, apply(options, False)) for name, options in ways.items()]
         if self._reads_weights("MatMul", "Gemm"):
@@ -154,7 +158,8 @@ class Quantizer:
         """Store weights as integers, to be unpacked at load or (MatMul) read as they are."""
         config = self.config
         changes: list[Decision] = []
-        if config.bits <= 4 or (fuse and options.granularity == "block"):
+        packed = config.packing != "off"
+        if (config.bits <= 4 and not packed) or (fuse and options.granularity == "block"):
             changes = _raise_opset(model, 21)
         elif fuse:
             changes = _raise_opset(model, 13)
@@ -165,6 +170,7 @@ class Quantizer:
             include=config.include,
             exclude=config.exclude,
             fuse_matmul=fuse,
+            packed=packed,
             data=self.calibration,
             progress=progress,
         )

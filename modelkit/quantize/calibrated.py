@@ -144,8 +144,8 @@ class StaticMode:
                 return thinner
         if self.trainer is not None and not self._trained:
             self._trained = True
-            best = _fastest(timed) if timed else _closest(tried)
-            return [self.candidate(replace(self._variants[best.name], trained=True))]
+            shown = _fastest(timed) if timed else _closest(tried)
+            return [self.candidate(replace(self._variants[shown.name], trained=True))]
         if self._bisection is not None:
             return self._bisect(tried)
         if timed:
@@ -177,9 +177,9 @@ class StaticMode:
         search = self._bisection
         assert search is not None
         for trial in tried:
-            count = len(self._variants[trial.name].keep_float)
-            if count:
-                search.told(count, trial.missed != "quality")
+            left = len(self._variants[trial.name].keep_float)
+            if left:
+                search.told(left, trial.missed != "quality")
         count = search.next()
         if count is None:
             return []
@@ -255,7 +255,9 @@ class StaticMode:
             trained = self.trainer(model, applied.weights, self.kind.weight_bits, progress)
         # Measured for unsigned activations on x64; ARM has other kernels, and x64 takes signed ones apart again.
         tuned = [] if self.kind.signed else [*move_integers(plan), *align_channels(model, plan)]
-        packed = pack_four_bits(model) if self.kind.weight_bits <= 4 else []
+        # What packs the weights anyhow finds their few values by itself.
+        four = self.kind.weight_bits <= 4 and self.config.packing == "off"
+        packed = pack_four_bits(model) if four else []
         return changes + plan.decisions + trained + tuned + packed
 
     def _range(self, value: ir.Value, histogram: Histogram, method: RangeMethod) -> tuple[float, float]:
@@ -275,7 +277,8 @@ class StaticMode:
 
     def _ready(self, model: ir.Model, variant: Variant) -> list[Decision]:
         """Bring a model to the form that is calibrated and quantized; outputs stay the same."""
-        raised = ensure_opset(model, FOUR_BITS if self.kind.weight_bits <= 4 else _OPSET)
+        four = self.kind.weight_bits <= 4 and self.config.packing == "off"
+        raised = ensure_opset(model, FOUR_BITS if four else _OPSET)
         changes = [] if raised is None else [raised]
         changes += canonicalise(model)
         return changes + (equalize(model) if variant.equalized else [])

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from modelkit.algorithm.config import CompressConfig
+from modelkit.algorithm.config import Effort, PackableConfig
 from modelkit.config.options import Block
 from modelkit.config.resolve import Percent
 from modelkit.train.config import QuantizationAware
@@ -87,11 +87,34 @@ class Qat(QuantizationAware):
     )
 
 
-class QuantizeConfig(CompressConfig):
+class Codebook(Block):
+    """Weights that share a few values (--codebook)."""
+
+    values: int | None = Field(
+        None, ge=2, le=256, description="how many values the weights of a layer may take, 2 to 256; null is any"
+    )
+    group: int = Field(0, ge=0, description="outputs of a layer that share their values; 0 is all of them")
+    biases: Literal["float32", "float16"] = Field(
+        "float32", description="how biases of 64 numbers and more are stored: as they are, or in 16 bits"
+    )
+    importance: Literal["auto", "none"] = Field(
+        "auto", description="auto: with data, weights also count by what they are multiplied with; none: all alike"
+    )
+    samples: int = Field(512, ge=1, description="at most this many samples of the data tell how weights count")
+
+
+class QuantizeConfig(PackableConfig):
     """Options of `modelkit quantize`: fewer bits per number."""
 
     mode: Mode = Field("auto", description="auto tries every mode that the inputs allow and keeps the best")
-    bits: int = Field(8, description="bits per weight: 2 to 8, or 16 for 16-bit floats")
+    bits: int = Field(8, description="bits per weight: 1 to 8, or 16 for 16-bit floats")
+    codebook: Codebook = Field(default_factory=Codebook)
+    pack: Literal["off"] | Effort | None = Field(  # type: ignore[assignment] # here it follows from the bits
+        None,
+        description="store the weights in fewer bytes still, without changing them: size is the smallest file, load "
+        "the one that is loaded soonest, auto adds half a second at most to the time that loading takes; null is "
+        "off, or auto with a codebook and where bits is 1, 2, 3, 5, 6 or 7, which no type of ONNX has",
+    )
     weights: WeightOptions = Field(default_factory=WeightOptions)
     activations: ActivationOptions = Field(default_factory=ActivationOptions)
     float16: Float16Options = Field(default_factory=Float16Options)
@@ -99,19 +122,32 @@ class QuantizeConfig(CompressConfig):
     equalize: bool = Field(False, description="static: even out channel ranges across consecutive layers first")
     qat: Qat = Field(default_factory=Qat)
 
+    @property
+    def packing(self) -> Literal["off"] | Effort:
+        """How the result is packed."""
+        if self.pack is not None:
+            return self.pack
+        return "auto" if self.codebook.values is not None or self.bits in (1, 2, 3, 5, 6, 7) else "off"
+
     @field_validator("bits")
     @classmethod
     def _known_bits(cls, value: int) -> int:
-        if not (2 <= value <= 8 or value == 16):
-            raise ValueError(f"must be 2 to 8, or 16, not {value}")
+        if not (1 <= value <= 8 or value == 16):
+            raise ValueError(f"must be 1 to 8, or 16, not {value}")
         return value
 
     @model_validator(mode="after")
     def _bits_fit_mode(self) -> QuantizeConfig:
         if self.mode == "dynamic" and self.bits != 8:
             raise ValueError(f"mode dynamic computes with 8-bit integers: bits must be 8, not {self.bits}")
-        if self.mode == "static" and self.bits == 16:
-            raise ValueError("mode static computes with integers: bits must be 2 to 8, not 16")
+        if self.mode == "static" and self.bits in (1, 16):
+            raise ValueError(f"mode static computes with integers: bits must be 2 to 8, not {self.bits}")
+        if self.codebook.values is not None:
+            return self._codebook_alone()
+        if self.codebook != Codebook():
+            raise ValueError("codebook is about shared values: say how many with codebook.values")
+        if self.bits == 1 and self.weights != WeightOptions(granularity=self.weights.granularity):
+            raise ValueError("1 bit is the sign of a weight: weights takes a granularity and nothing else")
         if self.qat.enabled and (self.mode not in ("auto", "static") or self.bits == 16):
             chosen = f"mode {self.mode}" if self.mode not in ("auto", "static") else "bits 16"
             raise ValueError(f"quantization-aware training needs mode static or auto and 2 to 8 bits, not {chosen}")
@@ -120,7 +156,18 @@ class QuantizeConfig(CompressConfig):
         if self.mode in ("float16", "bfloat16") and "bits" in self.model_fields_set and self.bits != 16:
             raise ValueError(f"mode {self.mode} means bits 16, not {self.bits}")
         if self.mode == "weights" and self.bits == 16:
-            raise ValueError("mode weights takes 2 to 8 bits; for 16 use mode float16 or bfloat16")
+            raise ValueError("mode weights takes 1 to 8 bits; for 16 use mode float16 or bfloat16")
         if self.float16.compute and not (self.mode == "float16" or (self.mode == "auto" and self.bits == 16)):
             raise ValueError(f"float16.compute needs bits 16 or mode float16, not {self.bits} and {self.mode}")
+        return self
+
+    def _codebook_alone(self) -> QuantizeConfig:
+        if self.mode not in ("auto", "weights"):
+            raise ValueError(f"codebook.values is for weights alone: mode must be auto or weights, not {self.mode}")
+        if "bits" in self.model_fields_set and self.bits != 8:
+            raise ValueError("codebook.values and bits both say how few bits a weight takes: give one")
+        if self.weights != WeightOptions():
+            raise ValueError("weights says how integers are made, and a codebook has none: leave it out")
+        if self.codebook.group and self.qat.enabled:
+            raise ValueError("shared values are trained for whole layers: leave out codebook.group, or do not train")
         return self

@@ -16,13 +16,17 @@ from modelkit.graph.edit import Namer, add_initializer, make_node, owner_of, pre
 from modelkit.quantize.affine import Quantized
 
 
-def storage_array(quantized: Quantized) -> tuple[np.ndarray, ir.DataType]:
+def storage_array(quantized: Quantized, *, whole_bytes: bool = False) -> tuple[np.ndarray, ir.DataType]:
     """Return the integers in the smallest ONNX type that holds them, and that type.
 
-    ONNX and onnxruntime share 4- and 8-bit integers: 2 and 3 bits go into 4, 5 to 7 into 8.
+    ONNX and onnxruntime share 4- and 8-bit integers: 1 to 3 bits go into 4, 5 to 7 into 8.
+
+    Args:
+        quantized: The integers.
+        whole_bytes: Whether 8-bit integers are wanted, since packing stores what is in them in fewer bits.
     """
     signed = quantized.zero_point is None
-    if quantized.bits <= 4:
+    if quantized.bits <= 4 and not whole_bytes:
         kind = ml_dtypes.int4 if signed else ml_dtypes.uint4
         return quantized.values.astype(kind), ir.DataType.INT4 if signed else ir.DataType.UINT4
     return quantized.values, ir.DataType.INT8 if signed else ir.DataType.UINT8
@@ -35,16 +39,17 @@ def stored_bytes(quantized: Quantized) -> int:
     return (quantized.values.size * bits + 7) // 8 + quantized.scale.size * 4 + zero
 
 
-def write_folded(value: ir.Value, quantized: Quantized, namer: Namer) -> None:
+def write_folded(value: ir.Value, quantized: Quantized, namer: Namer, *, whole_bytes: bool = False) -> None:
     """Replace an initializer by integers, ``Cast`` and ``Mul`` (``Sub`` too when asymmetric).
 
     Args:
         value: A float32 initializer; its name passes to the result of the ``Mul``.
         quantized: Its integers; blocked ones are reshaped around the multiplication.
         namer: Names of the model.
+        whole_bytes: See `storage_array`.
     """
     graph, name, shape = owner_of(value), str(value.name), quantized.values.shape
-    array, dtype = storage_array(quantized)
+    array, dtype = storage_array(quantized, whole_bytes=whole_bytes)
     blocked = None
     if quantized.block is not None:
         axis, size = quantized.block
@@ -77,7 +82,9 @@ def write_folded(value: ir.Value, quantized: Quantized, namer: Namer) -> None:
     _finish(graph, value, nodes)
 
 
-def write_dequantized(value: ir.Value, quantized: Quantized, axis: int, namer: Namer) -> None:
+def write_dequantized(
+    value: ir.Value, quantized: Quantized, axis: int, namer: Namer, *, whole_bytes: bool = False
+) -> None:
     """Replace an initializer by integers and ``DequantizeLinear``.
 
     Args:
@@ -85,9 +92,10 @@ def write_dequantized(value: ir.Value, quantized: Quantized, axis: int, namer: N
         quantized: Its integers, per channel of ``axis`` or blocked.
         axis: The channel axis (the blocked axis when blocked).
         namer: Names of the model.
+        whole_bytes: See `storage_array`.
     """
     graph, name = owner_of(value), str(value.name)
-    array, dtype = storage_array(quantized)
+    array, dtype = storage_array(quantized, whole_bytes=whole_bytes)
     stored = add_initializer(graph, namer(f"{name}.q"), array, dtype)
     scale_array, zero_array = quantized.scale, quantized.zero_point
     attributes: dict[str, object] = {"axis": axis}
@@ -107,6 +115,58 @@ def write_dequantized(value: ir.Value, quantized: Quantized, axis: int, namer: N
     del graph.initializers[name]
     node = make_node("DequantizeLinear", inputs, [name], name=namer(f"{name}.dequantize"), attributes=attributes)
     _finish(graph, value, [node])
+
+
+def code_bits(values: int) -> int:
+    """Bits of a place in a table of so many values, as `write_palette` stores it without packing: 4 or 8."""
+    return 4 if values <= 16 else 8
+
+
+def write_palette(
+    value: ir.Value, tables: np.ndarray, codes: np.ndarray, offsets: np.ndarray, namer: Namer, *, small: bool
+) -> None:
+    """Replace an initializer by tables, places in them, ``Cast`` and ``Gather``, all folded at load.
+
+    Args:
+        value: A float32 initializer; its name passes to the result of the ``Gather``.
+        tables: float32 ``[groups, values]``, at most 256 values.
+        codes: For each number its place in the table of its group, in the shape of the initializer.
+        offsets: Where tables begin, in a shape that broadcasts against the codes.
+        namer: Names of the model.
+        small: Whether places take 4 bits where they fit; they must be whole bytes to be packed.
+    """
+    graph, name = owner_of(value), str(value.name)
+    four = small and code_bits(tables.shape[1]) == 4
+    array = codes.astype(ml_dtypes.uint4 if four else np.uint8)
+    stored = add_initializer(graph, namer(f"{name}.codes"), array, ir.DataType.UINT4 if four else ir.DataType.UINT8)
+    table = add_initializer(graph, namer(f"{name}.tables"), tables.reshape(-1))
+    place = make_node(
+        "Cast",
+        [stored],
+        [namer(f"{name}.place")],
+        name=namer(f"{name}.cast"),
+        attributes={"to": int(ir.DataType.INT32)},
+        dtype=ir.DataType.INT32,
+    )
+    nodes = [place]
+    if len(tables) > 1:
+        moved = add_initializer(graph, namer(f"{name}.offsets"), offsets.astype(np.int32))
+        at = make_node(
+            "Add",
+            [place.outputs[0], moved],
+            [namer(f"{name}.at")],
+            name=namer(f"{name}.add"),
+            dtype=ir.DataType.INT32,
+        )
+        nodes.append(at)
+    del graph.initializers[name]
+    attributes: dict[str, object] = {"axis": 0}
+    nodes.append(
+        make_node(
+            "Gather", [table, nodes[-1].outputs[0]], [name], name=namer(f"{name}.look_up"), attributes=attributes
+        )
+    )
+    _finish(graph, value, nodes)
 
 
 def write_half(value: ir.Value, dtype: ir.DataType, namer: Namer) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import onnx_ir as ir
 
 from modelkit.data.dataset import Dataset
@@ -31,6 +33,7 @@ def quantize_weights(
     include: list[str],
     exclude: list[str],
     fuse_matmul: bool,
+    packed: bool = False,
     data: Dataset | None = None,
     progress: Progress = silent,
 ) -> list[Decision]:
@@ -38,12 +41,13 @@ def quantize_weights(
 
     Args:
         model: A normalised model. Its opset must be 13 where ``fuse_matmul`` is set (21 for blocks or 4 bits).
-        bits: 2 to 8. 2 and 3 bits take the room of 4, and 5 to 7 that of 8.
+        bits: 1 to 8. Unless they are packed, 1 to 3 bits take the room of 4, and 5 to 7 that of 8.
         options: Granularity, zero point, scale search and rounding.
         include: Name patterns; empty means all.
         exclude: Name patterns of what stays float.
         fuse_matmul: True lets MatMul and Gemm read small weights at run time (``DequantizeLinear``, fused to
             MatMulNBits by onnxruntime); False folds every weight back to float at load.
+        packed: Whether the integers are packed afterwards, and so are to be stored in whole bytes.
         data: What rounding by gptq looks at; the first 256 samples are used.
         progress: Called once for each weight.
 
@@ -56,17 +60,25 @@ def quantize_weights(
     if fuse_matmul:
         gemms_to_matmul(model)
     uses, decisions = float_weights(model, include, exclude)
-    namer = Namer(model)
+    namer, form = Namer(model), _Form(fuse_matmul, packed)
     observed = _observed(model, uses, data, progress) if options.rounding == "gptq" and data is not None else {}
     for index, use in enumerate(uses):
         progress("quantizing weights", index, len(uses))
-        decisions.append(_quantize_one(use, bits, options, fuse_matmul, namer, observed))
+        decisions.append(_quantize_one(use, bits, options, form, namer, observed))
     progress("quantizing weights", len(uses), len(uses))
     if fuse_matmul:
         keep_apart(model)
     else:
         biasless_to_matmul(model)
     return sorted(decisions, key=lambda decision: decision.target)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How integers stand in the file: read by MatMul where ``fuse`` is set, in whole bytes where ``whole`` is."""
+
+    fuse: bool
+    whole: bool
 
 
 _Observed = dict[str, tuple[Layer, LayerGram]]
@@ -81,11 +93,11 @@ def _observed(model: ir.Model, uses: list[WeightUse], data: Dataset, progress: P
 
 
 def _quantize_one(
-    use: WeightUse, bits: int, options: WeightOptions, fuse_matmul: bool, namer: Namer, observed: _Observed
+    use: WeightUse, bits: int, options: WeightOptions, form: _Form, namer: Namer, observed: _Observed
 ) -> Decision:
     name = str(use.value.name)
     array = use.value.const_value.numpy()  # type: ignore[union-attr]
-    as_dequantize = fuse_matmul and _fusable(use)
+    as_dequantize = form.fuse and _fusable(use)
     # Tables and constants outside layers stay at 8 bits: they enter sums directly, with nothing to average out.
     used_bits = 8 if use.role is Role.OTHER else bits
     block, granularity = _blocks(use, options), options.granularity
@@ -111,10 +123,10 @@ def _quantize_one(
         "sqnr_db": round(affine.sqnr_db(array, restored), 2),
     }
     if as_dequantize:
-        encode.write_dequantized(use.value, quantized, 0 if block else 1, namer)
+        encode.write_dequantized(use.value, quantized, 0 if block else 1, namer, whole_bytes=form.whole)
         how = "read as integers by MatMul at run time"
     else:
-        encode.write_folded(use.value, quantized, namer)
+        encode.write_folded(use.value, quantized, namer, whole_bytes=form.whole)
         how = "unpacked when the model loads"
     return Decision(name, "quantized", f"{role_name(use)}, {how}", numbers)
 

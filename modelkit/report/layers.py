@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from modelkit.decision import Decision
+
 _FIGURES = ("shape", "dtype", "bytes", "parameters", "macs")
 
 
@@ -26,6 +28,23 @@ def paired(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any
     old = Counter(layer["name"] for layer in before)
     found = [_pair(layer, new.get(layer["name"]) if old[layer["name"]] == 1 else None) for layer in before]
     return found + [_pair(None, layer) for layer in after if layer["name"] not in old]
+
+
+def with_packed(layers: Sequence[Mapping[str, Any]], decisions: Sequence[Decision]) -> list[dict[str, Any]]:
+    """Count the bytes that weights take in their packed forms.
+
+    Args:
+        layers: Layers before packing, see `paired`.
+        decisions: What packing did to each weight.
+    """
+    saved = {
+        each.target: int(each.numbers["bytes_before"]) - int(each.numbers["bytes"])
+        for each in decisions
+        if each.action == "packed" and "bytes" in each.numbers
+    }
+    return [
+        {**layer, "bytes": layer["bytes"] - sum(saved.get(name, 0) for name in layer["weights"])} for layer in layers
+    ]
 
 
 def _pair(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
 from modelkit.config.options import Block
 from modelkit.config.resolve import Percent, Seconds
+
+if TYPE_CHECKING:
+    from modelkit.data.dataset import Dataset
 
 Loss = Literal["auto", "cross_entropy", "mse", "bce", "huber", "distill"]
 
@@ -106,3 +109,10 @@ class QuantizationAware(FineTune):
     ranges: Literal["learned", "observed"] = Field(
         "learned", description="steps of weights and activations are learned, or stay as calibration found them"
     )
+
+
+def followed_where_unlabelled(options: FineTune, data: Dataset | None) -> FineTune:
+    """The options for data that may have no labels: without any the teacher alone is followed."""
+    if data is None or data.has_labels or options.loss not in ("auto", "distill"):
+        return options
+    return options.model_copy(update={"loss": "distill"})

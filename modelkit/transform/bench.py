@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from modelkit.algorithm.candidate import Candidate, Trial
-from modelkit.algorithm.config import CompressConfig, TransformConfig
+from modelkit.algorithm.config import Effort, PackableConfig, TransformConfig
 from modelkit.decision import Decision
 from modelkit.errors import ModelError
 from modelkit.files import Staging, file_record
@@ -23,7 +23,7 @@ from modelkit.measure.machine import machine_facts
 from modelkit.measure.size import measure_size
 from modelkit.pack.proven import pack_model
 from modelkit.progress import Progress
-from modelkit.report.layers import paired
+from modelkit.report.layers import paired, with_packed
 from modelkit.report.report import Report, Side
 from modelkit.report.rows import finite_note
 from modelkit.runtime import make_session, ready_run
@@ -230,13 +230,14 @@ class Bench:
             trial.status, trial.reason, trial.hint = "failed", error.message, error.hint or ""
             return trial
         trial.path, trial.size = path, {**asdict(measure_size(path)), "macs": facts.macs}
-        trial.layers, trial.history, trial.structure = layer_sizes(facts), history, structure
+        trial.layers = with_packed(layer_sizes(facts), trial.decisions)
+        trial.history, trial.structure = history, structure
         trial.fidelity, trial.quality = found.fidelity, found.quality
         return trial
 
     def _pack(self, model: ir.Model) -> list[Decision]:
         """Store a candidate's weights in fewer bytes, where the config asks for it."""
-        effort = self._options.pack if isinstance(self._options, CompressConfig) else "off"
+        effort = packing_of(self._options)
         return [] if effort == "off" else pack_model(model, effort, progress=self._progress)
 
     def _worth_timing(self, trial: Trial) -> bool:
@@ -292,6 +293,11 @@ class Bench:
                 **asdict(latency.stats[trial.name]),
                 "speedup": asdict(latency.ratios[trial.name]),
             }
+
+
+def packing_of(options: TransformConfig) -> Literal["off"] | Effort:
+    """How the results of a command are packed."""
+    return options.packing if isinstance(options, PackableConfig) else "off"
 
 
 def _side(trial: Trial, quality: dict[str, Any] | None, fidelity: dict[str, Any] | None) -> dict[str, Any]:

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from modelkit.algorithm.config import TransformConfig
 from modelkit.checkpoint.loading import Loading
+from modelkit.compress.config import CompressConfig
 from modelkit.config.resolve import Resolved, resolve
 from modelkit.distill.config import DistillConfig
 from modelkit.pack.config import PackConfig
 from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
+from modelkit.train.config import followed_where_unlabelled
 from modelkit.transform.job import Job, Maker
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from modelkit.compress.auto import Compressor, Share, Sparsify
     from modelkit.data.dataset import Dataset
     from modelkit.decision import Decision
     from modelkit.distill.integers import Quantize
@@ -37,6 +40,7 @@ class Command:
         safe: Whether the built-in limits hold where no budget is set.
         training: Whether it trains, and so gets most of the data.
         writes_back: Whether a state dict that the model came from is written back with the same changes.
+        keeps_best: Whether what is nearest to a missed budget is kept beside the report.
         exact: Whether no number may change: the graph is not cleaned up then.
         reads: Files that its config names.
     """
@@ -48,6 +52,7 @@ class Command:
     training: Callable[[Any], bool]
     writes_back: bool = False
     exact: bool = False
+    keeps_best: bool = False
     reads: Callable[[Any], list[Path]] = lambda config: []
 
 
@@ -77,12 +82,54 @@ def _student_quantizer(config: DistillConfig) -> Quantize:
     from modelkit.measure.machine import int8_kind
     from modelkit.quantize.auto import Quantizer
 
-    options = QuantizeConfig.model_validate({"mode": "static", "bits": config.bits, "seed": config.seed})
+    given = {"mode": "static", "bits": config.bits, "pack": config.pack, "seed": config.seed}
+    options = QuantizeConfig.model_validate(given)
 
     def quantize(model: ir.Model, data: Dataset, trainer: Trainer, progress: Progress) -> list[Decision]:
         return Quantizer(model.clone(), options, data, int8_kind()).train_static(model, trainer, progress)
 
     return quantize
+
+
+def _compressor(job: Job) -> Maker:
+    from modelkit.compress.auto import Compressor
+
+    config: CompressConfig = job.options.value
+
+    def make(model: ir.Model, data: Dataset | None) -> Compressor:
+        return Compressor(model, config, data, *_compressing(config, model, data))
+
+    return make
+
+
+def _compressing(config: CompressConfig, model: ir.Model, data: Dataset | None) -> tuple[Sparsify, Share]:
+    """What prunes and what shares values: commands do not know one another, so both are handed in from here."""
+    from modelkit.graph.load import load
+    from modelkit.graph.normalise import normalise
+    from modelkit.prune.weights.sparse import prune_by_magnitude
+    from modelkit.prune.weights.trained import prune_in_training
+    from modelkit.quantize.palettes import share_and_train
+
+    followed = model
+    if config.teacher is not None:
+        followed = load(config.teacher).model
+        normalise(followed)
+    common = {"include": config.include, "exclude": config.exclude, "seed": config.seed}
+
+    def sparsify(model: ir.Model, sparsity: float, progress: Progress) -> list[Decision]:
+        pruning = PruneConfig.model_validate({"sparsity": sparsity, "scope": config.scope, **common})
+        if data is None or not config.pruning.epochs:
+            return prune_by_magnitude(model, pruning)
+        options = followed_where_unlabelled(config.pruning, data)
+        return prune_in_training(model, pruning, data, options, followed, progress)
+
+    def share(model: ir.Model, values: int, progress: Progress) -> list[Decision]:
+        given = {"codebook": {"values": values, "biases": config.biases}, "pack": config.pack, **common}
+        quantization = QuantizeConfig.model_validate(given)
+        options = followed_where_unlabelled(config.sharing, data)
+        return share_and_train(model, quantization, data, options, followed, progress)
+
+    return sparsify, share
 
 
 def _packer(job: Job) -> Maker:
@@ -93,6 +140,8 @@ def _packer(job: Job) -> Maker:
 
 
 def _bits(config: QuantizeConfig) -> str:
+    if config.codebook.values is not None:
+        return f"codebook{config.codebook.values}"
     if config.mode in ("float16", "bfloat16"):
         return config.mode
     return "16bit" if config.bits == 16 else f"int{config.bits}"
@@ -122,6 +171,15 @@ COMMANDS: dict[str, Command] = {
         training=lambda config: True,
         reads=lambda config: config.files,
     ),
+    "compress": Command(
+        schema=CompressConfig,
+        suffix=lambda config: "compressed",
+        maker=_compressor,
+        safe=lambda config: False,
+        training=lambda config: config.pruning.epochs > 0 or config.sharing.epochs > 0,
+        keeps_best=True,
+        reads=lambda config: config.files,
+    ),
     "pack": Command(
         schema=PackConfig,
         suffix=lambda config: "packed",
@@ -129,6 +187,7 @@ COMMANDS: dict[str, Command] = {
         safe=lambda config: False,
         training=lambda config: False,
         exact=True,
+        keeps_best=True,
     ),
 }
 
@@ -186,6 +245,7 @@ def make_job(
         training=found.training(options),
         writes_back=found.writes_back,
         exact=found.exact,
+        keeps_best=found.keeps_best,
         loading=loading,
         reads=tuple(found.reads(options)),
         resume=resume,

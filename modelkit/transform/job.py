@@ -103,6 +103,7 @@ class Job:
     training: bool = False
     writes_back: bool = False
     exact: bool = False
+    keeps_best: bool = False
     loading: Loading = Loading()  # noqa: RUF009 - frozen
     reads: tuple[Path, ...] = ()
     resume: bool = False

@@ -16,12 +16,14 @@ from modelkit.errors import BudgetError, ModelError, ResourceError
 from modelkit.files import Staging, file_record, outputs_of, shown
 from modelkit.graph.load import load
 from modelkit.graph.save import save, saved_bytes
+from modelkit.pack.proven import SECONDS
+from modelkit.pack.store import pack_weights
 from modelkit.progress import Progress, silent
 from modelkit.report.plan import Plan
 from modelkit.report.report import Report
 from modelkit.report.write import write_report
 from modelkit.transform import gates
-from modelkit.transform.bench import Bench
+from modelkit.transform.bench import Bench, packing_of
 from modelkit.transform.job import Job, Maker, only_failed, opened, prepare
 
 if TYPE_CHECKING:
@@ -88,6 +90,11 @@ def _transform(job: Job, make: Maker, progress: Progress) -> Report:
         older = older_artifact(job) if report.status != "done" else None
         if older is not None:
             report.notes.append(older)
+        if report.status != "done" and job.keeps_best and best.path is not None:
+            beside_name = f"{artifact.removesuffix('.onnx')}.missed.onnx"
+            names += save_as(best.path, stage, beside_name)
+            report.after.file = {**report.after.file, **file_record(stage.path(beside_name))}
+            report.notes.append(f"the nearest to the budget is kept as {shown(beside_name)}")
         write_report(report, stage, reports)
         # A failed run may replace its own earlier report: only artifacts are precious.
         failed_before = only_failed(job.output)
@@ -128,6 +135,9 @@ def _plan(job: Job, make: Maker, progress: Progress, keep: Path | None) -> Plan:
         except ModelError as error:
             entries.append({"name": candidate.name, "bytes": None, "reason": error.message})
             continue
+        packing = packing_of(job.options.value)
+        if packing != "off":
+            pack_weights(model, prefix=packing != "load", seconds=SECONDS[packing], progress=progress)
         predicted = saved_bytes(model)
         entries.append({"name": candidate.name, "bytes": predicted, "reason": ""})
         if best is None or predicted < best[0]:

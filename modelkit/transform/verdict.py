@@ -188,10 +188,12 @@ def _is_tie(best: Trial, other: Trial) -> bool:
     """Whether two trials differ by no more than noise: then the more faithful one is better, not the luckier one."""
     if best is other:
         return True
+    small, large = sorted(float(trial.size["file_bytes"]) for trial in (best, other))
+    if large > 1.02 * small:
+        return False
     if best.structure and best.structure == other.structure:
         return True  # the same kernels: what the clock says of them is luck
-    small, large = sorted(float(trial.size["file_bytes"]) for trial in (best, other))
-    if large > 1.02 * small or best.latency is None or other.latency is None:
+    if best.latency is None or other.latency is None:
         return False
     one, two = best.latency["speedup"], other.latency["speedup"]
     return bool(one["low"] <= two["high"] and two["low"] <= one["high"])

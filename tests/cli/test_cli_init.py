@@ -12,8 +12,9 @@ from cli_models import QUICK, cli, listing, mlp, quantize, samples
 
 Capsys = pytest.CaptureFixture[str]
 CONFIGS = Path(__file__).parents[2] / "configs"
-# Rules files are documents of their own, no configs of a command, and automl takes a table: their tests run those.
-OTHERS = ("automl", "rules")
+# Rules files are documents of their own, no configs of a command, automl takes a table and nas samples: their tests
+# run those.
+OTHERS = ("automl", "nas", "rules")
 TEMPLATES = sorted((p.parent.name, p.stem) for p in CONFIGS.glob("*/*.yaml") if p.parent.name not in OTHERS)
 
 
@@ -81,12 +82,12 @@ def test_list(capsys: Capsys) -> None:
         (
             ["init", "prune\x1b[1m"],
             "'prune\\x1b[1m' has no config",
-            "commands with one: quantize, prune, distill, pack, run, automl, evaluate, compare, rules",
+            "commands with one: quantize, prune, distill, compress, pack, run, automl, nas, evaluate, compare, rules",
         ),
         (
             ["schema", "inspect"],
             "'inspect' has no config",
-            "commands with one: quantize, prune, distill, pack, run, automl, evaluate, compare, rules",
+            "commands with one: quantize, prune, distill, compress, pack, run, automl, nas, evaluate, compare, rules",
         ),
     ],
 )
@@ -108,8 +109,8 @@ def test_every_template_fits_its_schema_and_runs(capsys: Capsys, folder: Path, c
     assert text.splitlines()[1].startswith("# ") and max(map(len, text.splitlines())) <= 100
     mlp()
     samples()
-    # The defaults of prune do not say how much.
-    more = ["--sparsity", "0.5"] if (command, template) == ("prune", "default") else []
+    # The defaults of prune and compress do not say how much.
+    more = ["--sparsity", "0.5"] if (command, template) in (("prune", "default"), ("compress", "default")) else []
     models = ["m.onnx", mlp("n.onnx", sizes=(16, 32, 10))] if command == "compare" else ["m.onnx"]
     if command == "pack":
         # Only what is sparse or has few values can be packed.

@@ -70,8 +70,24 @@ def model(array: np.ndarray, encoding: Encoding, opset: int = 18) -> onnx.ModelP
     )
 
 
+def in_blocks(seed: int, dtype: str, values: int, run: int, axis: int) -> np.ndarray:
+    """A weight whose zeros come in blocks along an axis."""
+    array = weight(seed, (32, 64), dtype, values, 0.0)
+    blocks = np.random.default_rng(seed).random((32 // run, 64) if axis == 0 else (32, 64 // run)) < 0.8
+    array[np.repeat(blocks, run, axis=axis)] = 0
+    return array
+
+
 shapes = st.sampled_from([(1,), (7,), (64,), (5, 13), (33, 31), (2, 3, 4, 5), (1000,), (300, 1)])
-weights = st.builds(
+blocked = st.builds(
+    in_blocks,
+    st.integers(0, 1000),
+    st.sampled_from(["float32", "float16", "int8", "int64"]),
+    st.sampled_from([5, 16, 120, 1000]),
+    st.sampled_from([2, 4, 8]),
+    st.sampled_from([0, 1]),
+)
+plain = st.builds(
     weight,
     st.integers(0, 1000),
     shapes,
@@ -79,6 +95,8 @@ weights = st.builds(
     st.sampled_from([1, 2, 3, 5, 16, 40, 120, 255, 1000]),
     st.sampled_from([0.0, 0.3, 0.9, 0.99, 1.0]),
 )
+
+weights = st.one_of(plain, blocked)
 
 
 @settings(max_examples=120, deadline=None)
@@ -108,6 +126,18 @@ def test_onnxruntime_gives_the_same_bits(array: np.ndarray, level: ort.GraphOpti
             continue  # it loads; onnxruntime has no way to hand this type to numpy
         (found,) = session.run(None, {})
         assert found.dtype == array.dtype and np.array_equal(words_of(found), words_of(array)), encoding.name
+
+
+@pytest.mark.parametrize("run", [4, 16])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_zeros_in_blocks_take_one_bit_for_each(run: int, axis: int) -> None:
+    rng = np.random.default_rng(0)
+    array = rng.integers(1, 128, (64, 128)).astype(np.int8)
+    array[np.repeat(rng.random((64 // run, 128) if axis == 0 else (64, 128 // run)) < 0.9, run, axis=axis)] = 0
+    encoding, size = min(catalog.offers(Words.of(array), prefix=False), key=lambda offer: offer[1])
+    assert encoding.name == "Block_raw" and size == array.size // run // 8 + np.count_nonzero(array) + 1
+    scattered = array.reshape(-1)[rng.permutation(array.size)].reshape(array.shape)
+    assert not any(each.name.startswith("Block") for each, _ in catalog.offers(Words.of(scattered)))
 
 
 @settings(max_examples=15, deadline=None)

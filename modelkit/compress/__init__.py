@@ -1,0 +1,1 @@
+"""Pruning, shared values and packing, together and trained: the smallest file inside a budget."""
