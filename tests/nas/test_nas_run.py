@@ -25,10 +25,15 @@ from modelkit.errors import (
     ResourceError,
     UsageError,
 )
+from modelkit.graph.facts import describe
+from modelkit.graph.load import load
+from modelkit.graph.normalise import normalise
+from modelkit.graph.run import session_of
 from modelkit.graph.save import save
 from modelkit.jobs.protocol import Finished, Status, Task
 from modelkit.measure.evaluate import run_quality
 from modelkit.nas.config import NasConfig
+from modelkit.nas.residual import blocks, without
 from modelkit.nas.session import pareto_folder
 from modelkit.nas.trial import measure
 from modelkit.runtime import input_specs, make_session
@@ -235,10 +240,23 @@ def test_around_a_saved_model(tmp_path: Path) -> None:
     assert whole["source"] == quarter["source"] == "given" and quarter["macs"] < 0.2 * whole["macs"]
     assert whole["quality"] > 0.8
     names = [name for name, _ in report["space"]["variables"]]
-    assert sum(name.startswith("drop.") for name in names) == 1 and any(name.startswith("bits.") for name in names)
+    assert sum(name.startswith("drop.") for name in names) == 2 and any(name.startswith("bits.") for name in names)
     sizes = {each["bytes"] / max(each["parameters"], 1) for each in report["trials"]}
     assert min(sizes) < 3.9
     assert make_session(tmp_path / "best.onnx").get_inputs()[0].name == "image"
+
+
+def test_a_model_without_its_blocks_runs() -> None:
+    model = load(SAMPLES / "fashion_cnn.onnx").model
+    normalise(model)
+    names, macs = list(blocks(model)), describe(model).macs or 0
+    assert len(names) == 2
+    for gone in (frozenset(names[:1]), frozenset(names[1:]), frozenset(names)):
+        short = model.clone()
+        without(short, gone)
+        assert (describe(short).macs or 0) < macs and set(blocks(short)) == set(names) - gone
+        image = np.zeros((2, 1, 28, 28), np.float32)
+        assert session_of(short).run(["logits"], {"image": image})[0].shape == (2, 10)
 
 
 def test_the_command_line_with_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,6 +275,6 @@ def test_the_command_line_with_workers(tmp_path: Path, capsys: pytest.CaptureFix
     report = json.loads(capsys.readouterr().out)
     assert report["counts"] == {"done": 3}
     assert cli(argv) == 2
-    assert "exists" in capsys.readouterr().err
+    assert "exist already" in capsys.readouterr().err
     assert cli(["nas", "--config", str(config)]) == 2
     assert "a search needs samples to learn from" in capsys.readouterr().err
