@@ -131,7 +131,9 @@ def measure(path: Path, samples: Dataset, timing: Mapping[str, Any], reference: 
         metric, higher = ("agreement", True) if agreement is not None else ("sqnr_db", True)
         quality = agreement if agreement is not None else (found.fidelity or {}).get("sqnr_db")  # type: ignore[assignment]
         scores = {name: value for name, value in (found.fidelity or {}).items() if value is not None}
-    if quality is None or not math.isfinite(quality):
+    # Class scores that are no numbers still have a largest one: the other metrics tell.
+    figures = [quality, *scores.values()]
+    if quality is None or not all(value is None or math.isfinite(value) for value in figures):
         raise ModelError(
             f"the candidate's {metric} is no number: its training diverged", "lower training.learning_rate"
         )

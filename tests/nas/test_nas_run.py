@@ -11,16 +11,31 @@ import pytest
 import yaml
 from nas_inline import MLP, Inline, blobs, search
 
-from modelkit.architectures.build import cost, parse
+from modelkit.architectures.build import build, cost, parse
 from modelkit.architectures.signature import Signature
 from modelkit.cli.app import run as cli
 from modelkit.config.resolve import resolve
 from modelkit.data.npz import open_npz
-from modelkit.errors import BudgetError, ConfigError, DataError, ModelError, ResourceError, UsageError
+from modelkit.errors import (
+    BudgetError,
+    ConfigError,
+    DataError,
+    ModelError,
+    ModelkitError,
+    ResourceError,
+    UsageError,
+)
+from modelkit.graph.facts import describe
+from modelkit.graph.load import load
+from modelkit.graph.normalise import normalise
+from modelkit.graph.run import session_of
+from modelkit.graph.save import save
 from modelkit.jobs.protocol import Finished, Status, Task
 from modelkit.measure.evaluate import run_quality
 from modelkit.nas.config import NasConfig
+from modelkit.nas.residual import blocks, without
 from modelkit.nas.session import pareto_folder
+from modelkit.nas.trial import measure
 from modelkit.runtime import input_specs, make_session
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
@@ -107,14 +122,22 @@ def test_trials_that_die_are_recorded(tmp_path: Path) -> None:
     assert report["notes"] == ["3 trials failed; the first: it was killed"]
 
 
-def test_a_training_that_diverges_is_no_result(tmp_path: Path) -> None:
-    data = tmp_path / "data.npz"
-    np.savez(data, x=np.full((80, 2), 3e38, np.float32), labels=np.arange(80) % 2)
-    with pytest.raises(ModelError, match=r"the first 5 candidates all failed; the first one: .*"):
-        search(
-            tmp_path, data, space={"family": "mlp", "batchnorm": False, "layers": [{"width": {"from": 4, "to": 30}}]}
-        )
-    assert not (tmp_path / "best.onnx").exists()
+def test_candidates_that_all_fail_end_the_search(tmp_path: Path) -> None:
+    def trouble(task: Task) -> Finished:
+        return Finished(task, Status.FAILED, reason="it gives no numbers")
+
+    with pytest.raises(ModelError, match=r"the first 5 candidates all failed; the first one: it gives no numbers"):
+        search(tmp_path, runner=Inline(trouble))
+    assert {path.name for path in tmp_path.iterdir()} == {"data.npz"}
+
+
+def test_a_model_that_gives_no_numbers_is_no_result(tmp_path: Path) -> None:
+    broken = build(parse({"family": "mlp"}, "x"), Signature((5,), 3, "x", mean=(np.nan,) * 5, scale=(1.0,) * 5))
+    save(broken, tmp_path / "nan.onnx")
+    session = make_session(tmp_path / "nan.onnx")
+    data = open_npz(blobs(tmp_path / "d.npz"), input_specs(session), need_labels=True, classes=None)
+    with pytest.raises(ModelkitError, match=r"no number|not finite|NaN"):
+        measure(tmp_path / "nan.onnx", data, {"seconds": 0.001, "threads": 1, "batch": 1})
 
 
 def test_limits_that_nothing_keeps(tmp_path: Path) -> None:
@@ -217,10 +240,23 @@ def test_around_a_saved_model(tmp_path: Path) -> None:
     assert whole["source"] == quarter["source"] == "given" and quarter["macs"] < 0.2 * whole["macs"]
     assert whole["quality"] > 0.8
     names = [name for name, _ in report["space"]["variables"]]
-    assert sum(name.startswith("drop.") for name in names) == 1 and any(name.startswith("bits.") for name in names)
+    assert sum(name.startswith("drop.") for name in names) == 2 and any(name.startswith("bits.") for name in names)
     sizes = {each["bytes"] / max(each["parameters"], 1) for each in report["trials"]}
     assert min(sizes) < 3.9
     assert make_session(tmp_path / "best.onnx").get_inputs()[0].name == "image"
+
+
+def test_a_model_without_its_blocks_runs() -> None:
+    model = load(SAMPLES / "fashion_cnn.onnx").model
+    normalise(model)
+    names, macs = list(blocks(model)), describe(model).macs or 0
+    assert len(names) == 2
+    for gone in (frozenset(names[:1]), frozenset(names[1:]), frozenset(names)):
+        short = model.clone()
+        without(short, gone)
+        assert (describe(short).macs or 0) < macs and set(blocks(short)) == set(names) - gone
+        image = np.zeros((2, 1, 28, 28), np.float32)
+        assert session_of(short).run(["logits"], {"image": image})[0].shape == (2, 10)
 
 
 def test_the_command_line_with_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,6 +275,6 @@ def test_the_command_line_with_workers(tmp_path: Path, capsys: pytest.CaptureFix
     report = json.loads(capsys.readouterr().out)
     assert report["counts"] == {"done": 3}
     assert cli(argv) == 2
-    assert "exists" in capsys.readouterr().err
+    assert "exist already" in capsys.readouterr().err
     assert cli(["nas", "--config", str(config)]) == 2
     assert "a search needs samples to learn from" in capsys.readouterr().err
