@@ -7,11 +7,11 @@ STAMP := $(VENV)/.installed
 DEMO := demo/fashion_cnn.int8
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test bench demo samples docs clean
+.PHONY: help venv check test bench bench-setup demo samples docs clean
 .DELETE_ON_ERROR:
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## Make .venv and install modelkit into it, at the versions of constraints.txt
 
@@ -34,11 +34,16 @@ check: $(STAMP) ## Lint, formatting, types, and the rule that imports go one way
 test: $(STAMP) ## Run the tests (some minutes)
 	$(BIN)/python -m pytest -n 2
 
+bench-setup: ## Install the tools that benchmarks compare with into .venv-peers
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --disable-pip-version-check --quiet onnxruntime==1.32.0 onnx==1.23.2 onnx_ir sympy nncf
+
 bench: $(STAMP) sample_models/made/resnet18.onnx sample_models/made/article_cnn.onnx ## Measure what docs/benchmarks.md reports (an hour)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/quantize.py
 	$(BIN)/python benchmarks/static.py
+	$(BIN)/python benchmarks/quantize_bars.py
 	$(BIN)/python benchmarks/prune.py
 	$(BIN)/python benchmarks/batch.py
 	$(BIN)/python benchmarks/packing.py

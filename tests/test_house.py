@@ -20,6 +20,7 @@ from modelkit.automl.config import AutomlConfig
 from modelkit.compress.config import CompressConfig
 from modelkit.config.resolve import json_schema, resolve
 from modelkit.distill.config import DistillConfig
+from modelkit.nas.config import NasConfig
 from modelkit.pack.config import PackConfig
 from modelkit.prune.config import PruneConfig
 from modelkit.quantize.config import QuantizeConfig
@@ -39,7 +40,7 @@ SCHEMAS = {
         "prune": PruneConfig,
         "quantize": QuantizeConfig,
     },
-    **{"run": RecipeConfig},
+    **{"nas": NasConfig, "run": RecipeConfig},
 }
 # A recipe without steps is none.
 LEAST: dict[str, dict[str, Any]] = {"run": {"steps": [{"command": "quantize"}]}}
@@ -97,6 +98,7 @@ def test_files_are_short_and_say_what_they_do(path: Path) -> None:
         (["evaluate", "--help"], 0),
         (["compare", "--help"], 0),
         (["automl", "--help"], 0),
+        (["nas", "--help"], 0),
         (["predict", "--help"], 0),
         (["verify", "--help"], 0),
         (["init", "--help"], 0),

@@ -18,8 +18,9 @@ import onnx_ir as ir
 from modelkit.channels.config import CutOptions
 from modelkit.channels.ranking import Ranking
 from modelkit.channels.repair import Repair, Stayed
+from modelkit.channels.search import Plan
 from modelkit.channels.survey import Survey
-from modelkit.channels.targets import Target, Way, masks
+from modelkit.channels.targets import Fixed, Target, Way, masks
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.errors import ModelError
@@ -86,13 +87,29 @@ def prune_channels(
     return _Cutting(model, survey, Target(survey, ratio), way, finetune, progress).run()
 
 
+def cut_to(model: ir.Model, survey: Survey, plan: Plan, way: Way, *, progress: Progress = silent) -> list[Decision]:
+    """Take channels out of a model, in place, so that each group keeps a given number.
+
+    Args:
+        model: A model with the weights that were surveyed.
+        survey: What is known of its channels.
+        plan: For each group how many channels it keeps.
+        way: How channels are chosen, and what is done about the loss.
+        progress: Told how far the work is.
+
+    Returns:
+        See ``prune_channels``.
+    """
+    return _Cutting(model, survey, Fixed(plan), way, None, progress).run()
+
+
 @dataclass
 class _Cutting:
     """One run of ``prune_channels``; see there."""
 
     model: ir.Model
     survey: Survey
-    target: Target
+    target: Target | Fixed
     way: Way
     finetune: Finetune | None
     progress: Progress

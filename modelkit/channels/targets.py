@@ -148,6 +148,22 @@ class Target:
         return best[2]
 
 
+class Fixed:
+    """Numbers of channels that were decided elsewhere.
+
+    Args:
+        plan: For each group how many channels it keeps.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = dict(plan)
+        self.notes: list[Decision] = []
+
+    def plan(self, survey: Survey, way: Way, share: float, progress: Progress) -> Plan:
+        """The plan that was given; see ``Target.plan``."""
+        return self._plan
+
+
 def masks(survey: Survey, rankings: dict, plan: Plan) -> dict[str, np.ndarray]:
     """What stays of each group that loses channels, as ``modelkit.graph.channels.cut`` takes it."""
     found = {

@@ -23,6 +23,7 @@ from modelkit.cli import (
     evaluate,
     init,
     inspect,
+    nas,
     pack,
     predict,
     prune,
@@ -69,6 +70,7 @@ app.command("pack", short_help="Store weights in fewer bytes without changing th
 app.command("unpack", short_help="Give a packed model its plain weights back.")(pack.unpack)
 app.command("run", short_help="Run several commands in order, from a recipe.")(run_command.command)
 app.command("automl", short_help="Find a good model for a table and write it as ONNX.")(automl.command)
+app.command("nas", short_help="Search architectures, from a space or from a saved model.")(nas.command)
 app.command("predict", short_help="Use a model on the rows of a table.")(predict.command)
 app.add_typer(rules.app, name="rules", short_help="Write, check and run rule engines.")
 app.command("inspect", short_help="Show what is in a model, and what would stop quantization.")(inspect.command)

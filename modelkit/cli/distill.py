@@ -29,7 +29,10 @@ def command(
     student: Annotated[
         str | None,
         typer.Option(
-            "--student", metavar="FILE", help="The student, an ONNX file; else one is cut out of the teacher."
+            "--student",
+            metavar="WHAT",
+            help="The student: an ONNX file, mlp, cnn or transformer, or an architecture's YAML; else one is cut "
+            "out of the teacher.",
         ),
     ] = None,
     ratio: Annotated[

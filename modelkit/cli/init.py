@@ -18,7 +18,7 @@ CommandArgument = Annotated[
     str,
     typer.Argument(
         metavar="COMMAND",
-        help="The command whose config is wanted: quantize, prune, distill, compress, pack, run, automl, "
+        help="The command whose config is wanted: quantize, prune, distill, compress, pack, run, automl, nas, "
         "evaluate, compare or rules.",
         show_default=False,
     ),
@@ -64,6 +64,7 @@ def init(
     templates.write(command, text, schema, target, force=force)
     use = {
         "run": f"run {target} MODEL",
+        "nas": f"nas --data DATA --config {target}",
         "automl": f"automl DATA --target COLUMN --config {target}",
         "compare": f"compare OLD NEW --config {target}",
         "rules": f"rules check {target}",
@@ -89,6 +90,7 @@ def _schema_of(command: str) -> type[BaseModel]:
     """The config of a command."""
     from modelkit.api import CompareConfig, EvaluateConfig
     from modelkit.automl.config import AutomlConfig
+    from modelkit.nas.config import NasConfig
     from modelkit.recipe.config import RUN, RecipeConfig
     from modelkit.rules.config import RulesFile
     from modelkit.rules.extract.config import ExtractConfig
@@ -99,6 +101,7 @@ def _schema_of(command: str) -> type[BaseModel]:
         **{name: each.schema for name, each in COMMANDS.items()},
         RUN: RecipeConfig,
         "automl": AutomlConfig,
+        "nas": NasConfig,
         "evaluate": EvaluateConfig,
         "compare": CompareConfig,
         "rules": RulesFile,

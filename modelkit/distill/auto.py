@@ -17,6 +17,7 @@ from modelkit.data.open import open_dataset
 from modelkit.decision import Decision
 from modelkit.distill.assistant import Assistant
 from modelkit.distill.config import DistillConfig
+from modelkit.distill.grown import Grown, architecture_of
 from modelkit.distill.integers import Quantize, untrained
 from modelkit.distill.learning import Learning
 from modelkit.distill.search import TRIALS, Search
@@ -142,7 +143,11 @@ class Distiller:
     @cached_property
     def _students(self) -> Source:
         if self.config.student is not None:
-            return Given(Path(self.config.student), self.model, allow_larger=self.config.allow_larger)
+            architecture = architecture_of(self.config.student)
+            if architecture is not None:
+                larger = self.config.allow_larger
+                return Grown(architecture, self.model, self._data, seed=self.config.seed, allow_larger=larger)
+            return Given(Path(str(self.config.student)), self.model, allow_larger=self.config.allow_larger)
         return Deriver(self.model, self.config, self._data)
 
     @cached_property

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from modelkit.algorithm.config import PackableConfig
+from modelkit.architectures.config import FAMILIES, Architecture
 from modelkit.channels.config import Calibration, Structure
 from modelkit.config.options import Block, Budget
 from modelkit.config.resolve import Percent, Seconds
@@ -64,8 +65,10 @@ class DistillConfig(PackableConfig):
     weights: list[float] | None = Field(
         None, description="weights of the teachers in the mean, that of the model itself first; equal by default"
     )
-    student: str | None = Field(
-        None, description="an ONNX file, trained or not; by default the teacher with fewer channels"
+    student: str | Architecture | None = Field(
+        None,
+        description="an ONNX file, trained or not; a family (mlp, cnn, transformer), an architecture's YAML file, or "
+        "one in full, {family: cnn, ...}; by default the teacher with fewer channels",
     )
     ratio: Percent | Literal["auto"] = Field(
         "auto",
@@ -107,7 +110,8 @@ class DistillConfig(PackableConfig):
     @property
     def files(self) -> list[Path]:
         """Files that are named here."""
-        given = [] if self.student is None else [Path(self.student)]
+        named = isinstance(self.student, str) and self.student not in FAMILIES
+        given = [Path(str(self.student))] if named else []
         return [*given, *self.teachers, *([] if self.unlabelled is None else [self.unlabelled])]
 
     @property

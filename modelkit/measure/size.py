@@ -12,7 +12,7 @@ from modelkit.packing.restore import restore
 
 _CHUNK = 1 << 20
 # Deflating is slow: of more than this, one piece in so many is deflated and stands for the others.
-_WHOLE = 1 << 28
+_WHOLE = 1 << 24
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ class Block:
 def _stored(words: Words, run: int, inner: int) -> tuple[np.ndarray, np.ndarray]:
     """Which blocks are not zero, ``bool[blocks]``, and their numbers one block after the other."""
     blocks = words.flat.reshape(-1, run, inner).transpose(0, 2, 1).reshape(-1, run)
-    mask = blocks.any(axis=1)
+    mask = np.asarray(blocks.any(axis=1))
     return mask, blocks[mask].reshape(-1)
 
 

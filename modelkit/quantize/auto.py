@@ -81,6 +81,11 @@ class Quantizer:
                 "static quantization needs calibration data",
                 "give some with --data, or use --mode dynamic or --mode weights",
             )
+        if config.weights.rounding == "gptq" and self.calibration is None:
+            raise UsageError(
+                "rounding by gptq needs calibration data",
+                "give some with --data, or use weights.rounding nearest with weights.scale mse or hqq",
+            )
         if config.bits == 16 or config.mode in ("float16", "bfloat16"):
             return self._sixteen_bits()
         found: list[Candidate] = []
@@ -142,6 +147,8 @@ class Quantizer:
             if careful:
                 ways["weights, mse"] = given.model_copy(update=careful)
             ways["weights, blocks"] = given.model_copy(update={**careful, **centred, "granularity": "block"})
+            if self.calibration is not None and self.config.bits > 1:
+                ways["weights, blocks, gptq"] = ways["weights, blocks"].model_copy(update={"rounding": "gptq"})
         found = [Candidate(name, apply(options, False)) for name, options in ways.items()]
         if self._reads_weights("MatMul", "Gemm"):
             found += [Candidate(f"{name}, integer MatMul", apply(options, True)) for name, options in ways.items()]
@@ -164,6 +171,7 @@ class Quantizer:
             exclude=config.exclude,
             fuse_matmul=fuse,
             packed=packed,
+            data=self.calibration,
             progress=progress,
         )
 

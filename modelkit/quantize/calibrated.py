@@ -22,7 +22,9 @@ from modelkit.quantize.config import QuantizeConfig, WeightOptions
 from modelkit.quantize.equalize import equalize
 from modelkit.quantize.four_bits import OPSET as FOUR_BITS
 from modelkit.quantize.four_bits import pack_four_bits
+from modelkit.quantize.hard import useful_range
 from modelkit.quantize.islands import find_islands, slow_islands
+from modelkit.quantize.mixed import Bisection
 from modelkit.quantize.plan import WEIGHTED, Plan, make_plan
 from modelkit.quantize.ranges import RangeMethod, choose_range
 from modelkit.quantize.sensitivity import rank_layers
@@ -30,6 +32,8 @@ from modelkit.quantize.static import ActivationType, apply_static, quantize_weig
 from modelkit.quantize.through import move_integers
 from modelkit.train.qat import Trainer
 
+# Scales per channel came with 13, HardSwish with 14.
+_OPSET = 14
 Finish = Callable[[ir.Model, Progress], list[Decision]]
 
 
@@ -92,7 +96,11 @@ class StaticMode:
     trainer: Trainer | None = None
     _seen: dict[bool, _Seen] = field(default_factory=dict)
     _variants: dict[str, Variant] = field(default_factory=dict)
+    _others: list[Variant] = field(default_factory=list)
     _refined: bool = False
+    _base: Variant = field(default_factory=lambda: Variant("mse"))
+    _bisection: Bisection | None = None
+    _sensitivity: dict[str, float] = field(default_factory=dict)
     _thinned: bool = False
     _trained: bool = False
 
@@ -110,6 +118,11 @@ class StaticMode:
         variants = [Variant(method, equalized=self.config.equalize) for method in methods]
         if len(all_nodes) > len(layer_nodes):
             variants.append(Variant(methods[-1], arithmetic=False, equalized=self.config.equalize))
+        if self.config.mode == "static" and self.trainer is None:
+            # Who names the mode wants it done: least squares is the best guess, the others follow if it fails.
+            first = next(variant for variant in variants if variant.method == methods[-1])
+            self._others = [variant for variant in variants if variant is not first]
+            variants = [first]
         return [self.candidate(variant) for variant in variants]
 
     def refine(self, trials: Sequence[Trial], progress: Progress = silent) -> list[Candidate]:
@@ -131,24 +144,47 @@ class StaticMode:
                 return thinner
         if self.trainer is not None and not self._trained:
             self._trained = True
-            best = _fastest(timed) if timed else _closest(tried)
-            return [self.candidate(replace(self._variants[best.name], trained=True))]
-        if timed or self._refined:
+            shown = _fastest(timed) if timed else _closest(tried)
+            return [self.candidate(replace(self._variants[shown.name], trained=True))]
+        if self._bisection is not None:
+            return self._bisect(tried)
+        if timed:
             return []
-        self._refined = True
-        return self._careful(self._variants[_closest(tried).name], progress)
+        best = self._variants[_closest(tried).name]
+        if not self._refined:
+            self._refined = True
+            found = self._careful(best)
+            if found:
+                return found
+        self._start(best, progress)
+        return self._bisect(tried)
 
-    def _careful(self, best: Variant, progress: Progress) -> list[Candidate]:
-        """The variant with channel ranges evened out, and with ever more of its most sensitive layers in float."""
-        ranked = self._ranked(progress)
-        found = []
+    def _careful(self, best: Variant) -> list[Candidate]:
+        """Variants that keep every layer in integers: what was put off, and channel ranges evened out."""
+        found = list(self._others)
         if not best.equalized:
             found.append(replace(best, equalized=True))
-        count = 1
-        while count <= max(1, len(ranked) // 2) and count < len(ranked):
-            found.append(replace(best, keep_float=frozenset(ranked[:count])))
-            count *= 2
         return [self.candidate(replace(variant, trained=False)) for variant in found]
+
+    def _start(self, best: Variant, progress: Progress) -> None:
+        """Rank the layers; ever more of the most sensitive will be left in float."""
+        self._sensitivity = self._ranked(progress)
+        self._base = replace(best, keep_float=frozenset(), trained=False)
+        self._bisection = Bisection(len(self._sensitivity) - 1)
+
+    def _bisect(self, tried: Sequence[Trial]) -> list[Candidate]:
+        """The next number of layers in float, given what came of the last."""
+        search = self._bisection
+        assert search is not None
+        for trial in tried:
+            left = len(self._variants[trial.name].keep_float)
+            if left:
+                search.told(left, trial.missed != "quality")
+        count = search.next()
+        if count is None:
+            return []
+        keep = frozenset(list(self._sensitivity)[:count])
+        return [self.candidate(replace(self._base, keep_float=keep))]
 
     def _without_slow(self, variant: Variant, progress: Progress) -> list[Candidate]:
         """The variant with the islands in float that cost more than they gain, if there are any."""
@@ -173,9 +209,23 @@ class StaticMode:
         self._variants[variant.name] = variant
 
         def apply(model: ir.Model, progress: Progress) -> list[Decision]:
-            return self.apply(model, variant, progress) + self.finish(model, progress)
+            return self.apply(model, variant, progress) + self.finish(model, progress) + self._measured(variant)
 
         return Candidate(variant.name, apply)
+
+    def _measured(self, variant: Variant) -> list[Decision]:
+        """How sensitive each layer was found to be, where that decided."""
+        if not variant.keep_float:
+            return []
+        return [
+            Decision(
+                name,
+                "ranked",
+                f"sensitivity {rank} of {len(self._sensitivity)}: outputs at {decibels:.1f} dB with it in integers",
+                {"rank": rank, "sqnr_db": decibels},
+            )
+            for rank, (name, decibels) in enumerate(self._sensitivity.items(), start=1)
+        ]
 
     def plan(self, model: ir.Model, variant: Variant) -> Plan:
         """Decide which nodes of a model compute with integers."""
@@ -194,9 +244,7 @@ class StaticMode:
         plan = self.plan(model, variant)
         seen = self._observed(variant, plan, progress)
         ranges = {
-            str(value.name): choose_range(
-                seen.histograms[str(value.name)], variant.method, percentile=self.config.activations.percentile
-            )
+            str(value.name): self._range(value, seen.histograms[str(value.name)], variant.method)
             for value in plan.activations
         }
         if self.config.correct_bias:
@@ -212,6 +260,14 @@ class StaticMode:
         packed = pack_four_bits(model) if four else []
         return changes + plan.decisions + trained + tuned + packed
 
+    def _range(self, value: ir.Value, histogram: Histogram, method: RangeMethod) -> tuple[float, float]:
+        """The range of an activation: known where an operator gives it, else cut from what was seen."""
+        maker = value.producer()
+        if maker is not None and not maker.domain and maker.op_type in ("Sigmoid", "Softmax"):
+            return 0.0, 1.0
+        percentile = self.config.activations.percentile
+        return choose_range(histogram, method, percentile=percentile, within=useful_range(value))
+
     @property
     def weights(self) -> WeightOptions:
         """How weights become integers: with few bits their scales are searched, where nobody said how."""
@@ -222,7 +278,7 @@ class StaticMode:
     def _ready(self, model: ir.Model, variant: Variant) -> list[Decision]:
         """Bring a model to the form that is calibrated and quantized; outputs stay the same."""
         four = self.kind.weight_bits <= 4 and self.config.packing == "off"
-        raised = ensure_opset(model, FOUR_BITS if four else 13)
+        raised = ensure_opset(model, FOUR_BITS if four else _OPSET)
         changes = [] if raised is None else [raised]
         changes += canonicalise(model)
         return changes + (equalize(model) if variant.equalized else [])
@@ -260,8 +316,8 @@ class StaticMode:
             seen = self._seen[variant.equalized] = _Seen(histograms, means)
         return seen
 
-    def _ranked(self, progress: Progress) -> list[str]:
-        """Layers, the most sensitive first."""
+    def _ranked(self, progress: Progress) -> dict[str, float]:
+        """Layers, the most sensitive first, with the signal to noise of the outputs where they alone are integers."""
         plain = Variant("mse")
         model = self.model.clone()
         self._ready(model, plain)

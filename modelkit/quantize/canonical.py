@@ -2,7 +2,7 @@
 
 A mean over space becomes GlobalAveragePool, zero padding a part of its convolution, a sum of two Add, a MatMul with
 a constant row added Gemm, a normalisation in front of a convolution a 1x1 convolution. Without them onnxruntime
-leaves the int8 chain and comes back.
+leaves the int8 chain and comes back. HardSwish and HardSigmoid that are written in pieces become one operator.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import onnx_ir as ir
 from modelkit.decision import Decision
 from modelkit.graph.edit import Namer, add_initializer, drop_unused_initializers, make_node
 from modelkit.graph.tensors import attribute_float, attribute_int, constant_of
+from modelkit.quantize.hard import join_hard
 
 
 def canonicalise(model: ir.Model) -> list[Decision]:
@@ -24,7 +25,7 @@ def canonicalise(model: ir.Model) -> list[Decision]:
         A decision for each node that was rewritten.
     """
     namer = Namer(model)
-    decisions = []
+    decisions = join_hard(model)
     for node in list(model.graph):
         if node.domain or node.graph is None:
             continue

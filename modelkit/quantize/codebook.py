@@ -103,8 +103,11 @@ def _table(numbers: np.ndarray, values: int, weights: np.ndarray | None) -> np.n
     zero = numbers == 0
     if not zero.sum() * values > numbers.size:
         return np.unique(kmeans(numbers, values, weights).astype(np.float32))
-    others = kmeans(numbers[~zero], values - 1, None if weights is None else weights[~zero]) if not zero.all() else []
-    return np.unique(np.concatenate([np.zeros(1, np.float32), np.asarray(others, np.float32)]))
+    found = np.zeros(1, np.float32)
+    if not zero.all():
+        others = kmeans(numbers[~zero], values - 1, None if weights is None else weights[~zero])
+        found = np.concatenate([found, others.astype(np.float32)])
+    return np.unique(found)
 
 
 def share_values(
@@ -160,7 +163,10 @@ def halve_biases(model: ir.Model, include: Sequence[str], exclude: Sequence[str]
         fits = tensor.size >= _LEAST_BIAS and not use.value.is_graph_output()
         if fits and not chosen(names_of(use), include, exclude) and np.isfinite(tensor.numpy()).all():
             change = encode.write_half(use.value, ir.DataType.FLOAT16, namer)
-            numbers = {"bytes_before": tensor.nbytes, "max_change": float(f"{change:.3g}")}
+            numbers: dict[str, float | int | str] = {
+                "bytes_before": tensor.nbytes,
+                "max_change": float(f"{change:.3g}"),
+            }
             found[name] = Decision(name, "halved", "a bias in 16 bits", numbers)
     return list(found.values())
 

@@ -24,11 +24,14 @@ class WeightOptions(Block):
     center: Literal["zero", "range", "mean"] = Field(
         "zero", description="zero is symmetric; range centres on (min+max)/2; mean centres on the mean"
     )
-    scale: Literal["minmax", "mse"] = Field(
-        "minmax", description="scale from the largest value, or searched for the least squared error"
+    scale: Literal["minmax", "mse", "hqq"] = Field(
+        "minmax",
+        description="scale from the largest value, searched for the least squared error, or by half-quadratic steps",
     )
-    rounding: Literal["nearest", "floor"] = Field(
-        "nearest", description="nearest, or floor(x*S + B) as in the classic description"
+    rounding: Literal["nearest", "floor", "gptq"] = Field(
+        "nearest",
+        description="nearest; floor(x*S + B) as in the classic description; or gptq: each weight makes up for the "
+        "rounding of those before it, by calibration data (mode weights)",
     )
 
     @field_validator("block_size")
@@ -37,6 +40,11 @@ class WeightOptions(Block):
         if value not in (16, 32, 64, 128, 256):
             raise ValueError(f"must be 16, 32, 64, 128 or 256, not {value}")
         return value
+
+
+def plain_rounding(options: WeightOptions) -> Literal["nearest", "floor"]:
+    """How weights are rounded where no data is looked at."""
+    return "floor" if options.rounding == "floor" else "nearest"
 
 
 class ActivationOptions(Block):
@@ -143,6 +151,8 @@ class QuantizeConfig(PackableConfig):
         if self.qat.enabled and (self.mode not in ("auto", "static") or self.bits == 16):
             chosen = f"mode {self.mode}" if self.mode not in ("auto", "static") else "bits 16"
             raise ValueError(f"quantization-aware training needs mode static or auto and 2 to 8 bits, not {chosen}")
+        if self.weights.rounding == "gptq" and self.mode not in ("auto", "weights"):
+            raise ValueError(f"weights.rounding gptq needs mode weights or auto, not {self.mode}")
         if self.mode in ("float16", "bfloat16") and "bits" in self.model_fields_set and self.bits != 16:
             raise ValueError(f"mode {self.mode} means bits 16, not {self.bits}")
         if self.mode == "weights" and self.bits == 16:

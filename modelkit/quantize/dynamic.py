@@ -17,7 +17,7 @@ from modelkit.graph.edit import Namer, add_initializer, drop_unused_initializers
 from modelkit.graph.patterns import check_patterns, chosen
 from modelkit.progress import Progress, silent
 from modelkit.quantize.affine import Quantized, dequantize, quantize_array, sqnr_db
-from modelkit.quantize.config import WeightOptions
+from modelkit.quantize.config import WeightOptions, plain_rounding
 from modelkit.quantize.gemm import gemms_to_matmul
 
 MICROSOFT = "com.microsoft"
@@ -209,7 +209,7 @@ class _Rewriter:
                 bits=self._bits,
                 reduce_axes=(1,),
                 search=self._options.scale,
-                rounding=self._options.rounding,
+                rounding=plain_rounding(self._options),
             )
             self._recurrent[id(weight)] = self._written(weight, array, quantized, quantized.scale.squeeze(1))
         return self._recurrent[id(weight)]
@@ -239,7 +239,7 @@ class _Rewriter:
                 bits=self._bits,
                 reduce_axes=axes,
                 search=self._options.scale,
-                rounding=self._options.rounding,
+                rounding=plain_rounding(self._options),
             )
             scale = quantized.scale.reshape(-1) if axes else quantized.scale.reshape(())
             self._weights[id(weight)] = self._written(weight, array, quantized, scale)

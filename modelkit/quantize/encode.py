@@ -160,7 +160,7 @@ def write_palette(
         )
         nodes.append(at)
     del graph.initializers[name]
-    attributes = {"axis": 0}
+    attributes: dict[str, object] = {"axis": 0}
     nodes.append(
         make_node(
             "Gather", [table, nodes[-1].outputs[0]], [name], name=namer(f"{name}.look_up"), attributes=attributes

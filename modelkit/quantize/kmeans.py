@@ -31,7 +31,7 @@ def kmeans(numbers: np.ndarray, count: int, weights: np.ndarray | None = None) -
         mass = counts.astype(np.float64)
     else:
         points, inverse = np.unique(flat, return_inverse=True)
-        mass = np.bincount(inverse.reshape(-1), weights=given, minlength=len(points))
+        mass = np.bincount(inverse.reshape(-1), weights=given, minlength=len(points)).astype(np.float64)
         # What counts for nothing still has to be rounded to something near.
         mass = np.maximum(mass, mass.mean() * 1e-6)
     if len(points) <= count:

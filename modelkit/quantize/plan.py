@@ -16,6 +16,7 @@ import onnx_ir as ir
 from modelkit.decision import Decision
 from modelkit.graph.patterns import chosen
 from modelkit.quantize.affine import dequantize, quantize_array
+from modelkit.quantize.hard import HARD, slope_and_shift
 
 # Nodes that multiply by a constant weight.
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
@@ -39,7 +40,7 @@ MOVING = {
     "Identity",
 }
 # Nodes that onnxruntime has integer kernels for.
-ARITHMETIC = {"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "LeakyRelu", "Sigmoid"}
+ARITHMETIC = {"Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "LeakyRelu", "Sigmoid", *HARD}
 # Activations that disappear into the range of the tensor they write.
 ABSORBED = {"Relu", "Clip"}
 # Relative error that nine tenths of the factors in a constant must keep to.
@@ -110,6 +111,7 @@ def make_plan(
                 arithmetic
                 and node.op_type in ARITHMETIC
                 and "dilations" not in node.attributes  # QLinearAveragePool knows none
+                and (node.op_type not in HARD or slope_and_shift(node) is not None)
                 and any(value in quantized for value in reads)
                 and all(_keeps_in_8_bits(node, value) for value in _constants(node))
             )

@@ -11,7 +11,13 @@ from modelkit.quantize.calibrate import BINS, Histogram
 RangeMethod = Literal["minmax", "percentile", "entropy", "mse"]
 
 
-def choose_range(histogram: Histogram, method: RangeMethod, *, percentile: float = 99.99) -> tuple[float, float]:
+def choose_range(
+    histogram: Histogram,
+    method: RangeMethod,
+    *,
+    percentile: float = 99.99,
+    within: tuple[float, float] = (-np.inf, np.inf),
+) -> tuple[float, float]:
     """Return (low, high), low <= 0 <= high, that 8-bit integers should span.
 
     Args:
@@ -20,17 +26,19 @@ def choose_range(histogram: Histogram, method: RangeMethod, *, percentile: float
             both ends; ``entropy`` minimises the KL divergence between the histogram and its quantized form
             (Migacz, "8-bit Inference with TensorRT", 2017); ``mse`` the expected squared error.
         percentile: Share kept by ``percentile``, in percent.
+        within: Ends that contain zero; what lies beyond makes no difference and gets no integers.
     """
     if histogram.reach == 0.0:
         return 0.0, 0.0
     low, high = min(histogram.low, 0.0), max(histogram.high, 0.0)
+    low, high = max(low, within[0]), min(high, within[1])
     if method == "percentile":
         low, high = _percentile(histogram, percentile, low, high)
     elif method == "entropy":
         threshold = _entropy_threshold(histogram, low, high)
         low, high = max(low, -threshold), min(high, threshold)
     elif method == "mse":
-        low, high = _least_squares(histogram, low, high)
+        low, high = _least_squares(histogram, low, high, within)
     return low, high
 
 
@@ -49,9 +57,9 @@ def _percentile(histogram: Histogram, percentile: float, low: float, high: float
     return low, high
 
 
-def _least_squares(histogram: Histogram, low: float, high: float) -> tuple[float, float]:
+def _least_squares(histogram: Histogram, low: float, high: float, within: tuple[float, float]) -> tuple[float, float]:
     centers, counts = histogram.centers(), histogram.counts.astype(np.float64)
-    filled = counts > 0
+    filled = (counts > 0) & (centers >= within[0]) & (centers <= within[1])
     centers, counts = centers[filled], counts[filled]
     best, chosen = np.inf, (low, high)
     for shrink in np.linspace(1.0, 0.2, 81):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -23,7 +24,7 @@ def rank_layers(
     data: Dataset,
     *,
     progress: Progress = silent,
-) -> list[str]:
+) -> dict[str, float]:
     """Order layers from the most to the least sensitive.
 
     Args:
@@ -34,7 +35,8 @@ def rank_layers(
         progress: Called after each layer.
 
     Returns:
-        All names; ties keep graph order.
+        All names, ties in graph order, each with the signal to noise in decibels of the outputs (at most 200) where
+        only its group of layers computes with integers.
     """
     size = max(1, -(-len(layers) // GROUPS))
     groups = [list(layers[start : start + size]) for start in range(0, len(layers), size)]
@@ -55,4 +57,6 @@ def rank_layers(
         noise.append(error)
     progress("ranking layers by sensitivity", len(groups), len(groups))
     order = sorted(range(len(groups)), key=lambda index: (-noise[index], index))
-    return [name for index in order for name in groups[index]]
+    signal = sum(float(np.square(each[np.isfinite(each)], dtype=np.float64).sum()) for each in reference)
+    decibels = [min(10 * math.log10(max(signal, 1e-300) / max(error, 1e-300)), 200.0) for error in noise]
+    return {name: round(decibels[index], 2) for index in order for name in groups[index]}

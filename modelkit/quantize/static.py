@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from modelkit.graph.edit import Namer, add_initializer, drop_unused_initializers, make_node, owner_of
 from modelkit.quantize.affine import Quantized, quantize_array
-from modelkit.quantize.config import WeightOptions
+from modelkit.quantize.config import WeightOptions, plain_rounding
+from modelkit.quantize.hard import HARD, expand_hard
 from modelkit.quantize.plan import Plan, absorbed_into, channel_axis
 
 _ZERO_SCALE = 1e-6
@@ -61,6 +62,9 @@ def apply_static(
     """
     namer = Namer(model)
     sources = {str(value.name): _source(str(value.name), plan) for value in plan.activations}
+    # The clip of a HardSigmoid comes from its range, which is therefore no matter of what was seen.
+    gates = {str(node.outputs[0].name): (0.0, 1.0) for node in plan.nodes if node.op_type == "HardSigmoid"}
+    ranges = {**ranges, **gates}
     parameters = {name: _scale_and_zero(*ranges[source], kind) for name, source in sources.items()}
     # Weights first: a bias needs the scale of the activation that its layer reads.
     layers = [node for node in plan.nodes if node.op_type in ("Conv", "Gemm", "MatMul")]
@@ -78,6 +82,9 @@ def apply_static(
         if sources[name] not in grids:
             grids[sources[name]] = _grid(model.graph, name, *parameters[name], kind, namer)
         _insert_pair(model.graph, value, grids[sources[name]], kind, namer, absorbed)
+    for node in plan.nodes:
+        if node.op_type in HARD:
+            expand_hard(node, kind.signed, namer)
     drop_unused_initializers(model)
     scales = {name: scale for name, (scale, _) in parameters.items()}
     return Applied(scales, {form.stored: each.array for each in shared.values() for form in each.forms})
@@ -242,7 +249,7 @@ def quantize_weight(node: ir.Node, array: np.ndarray, kind: ActivationType, opti
         bits=kind.weight_bits,
         reduce_axes=tuple(i for i in range(array.ndim) if i != axis) if per_channel else None,
         search=options.scale,
-        rounding=options.rounding,
+        rounding=plain_rounding(options),
     )
 
 

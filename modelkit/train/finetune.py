@@ -38,6 +38,7 @@ def finetune(
     progress: Progress = silent,
     seed: int = 0,
     folder: Path | None = None,
+    until: int | None = None,
     action: str = "fine-tuned",
 ) -> tuple[list[Decision], History]:
     """Train a model's weights in place.
@@ -55,6 +56,7 @@ def finetune(
         progress: Told after each step.
         seed: Seed of everything random.
         folder: Where to keep a checkpoint, and to go on from the one of the same run.
+        until: The last epoch for now; see `modelkit.train.loop.fit`.
         action: What the decisions call it.
 
     Returns:
@@ -95,6 +97,7 @@ def finetune(
         progress=progress,
         seed=seed,
         folder=folder,
+        until=until,
     )
     changed = write_back(module.graph if isinstance(module, Hinted) else module, model)
     after = named_weights(module)

@@ -48,6 +48,7 @@ def fit(
     progress: Progress = silent,
     seed: int = 0,
     folder: Path | None = None,
+    until: int | None = None,
 ) -> History:
     """Train a module in place and leave it with the best weights that were seen.
 
@@ -69,6 +70,7 @@ def fit(
         progress: Told after each step, in steps.
         seed: Seed of the split, the order and all variation, at least 0.
         folder: Where to keep a checkpoint, and to go on from the one of the same run that is there.
+        until: The last epoch for now; with a folder, a later call goes on from there. None for all.
 
     Returns:
         What happened, epoch by epoch.
@@ -88,7 +90,7 @@ def fit(
             zeros = Masks(module, masks)
             key = "" if folder is None else _key(module, parts, options, teacher, follow, zeros, seed)
             run = _prepare(module, held, options, teacher, follow, zeros, seed, device, progress)
-            run.on_step, run.by_loss, run.folder, run.key = on_step, by_loss, folder, key
+            run.on_step, run.by_loss, run.folder, run.key, run.until = on_step, by_loss, folder, key, until
             return run.go(notes)
         finally:
             module.to("cpu").eval()

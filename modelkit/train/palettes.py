@@ -100,5 +100,6 @@ def _decision(name: str, old: np.ndarray, new: np.ndarray, shared: bool) -> Deci
     if not shared:
         return Decision(name, "trained", "together with the shared values")
     ranks = [np.unique(array, return_inverse=True)[1].reshape(-1) for array in (old, new)]
-    numbers = {"values": len(np.unique(new)), "moved": round(float((ranks[0] != ranks[1]).mean()), 4)}
+    moved = round(float((ranks[0] != ranks[1]).mean()), 4)
+    numbers: dict[str, float | int | str] = {"values": len(np.unique(new)), "moved": moved}
     return Decision(name, "trained", "its shared values, and which weights take which", numbers)

@@ -42,6 +42,7 @@ class Run:
         folder: Where checkpoints go; None for none.
         key: Tells this run's checkpoints from those of others.
         by_loss: Whether the loss alone decides which epoch is best.
+        until: The last epoch for now; a later call goes on from the checkpoint as if nothing had been. None for all.
         state: How far it is.
         best: The best weights so far, in main memory.
         saved: When the last checkpoint was written, or the run began.
@@ -60,6 +61,7 @@ class Run:
     folder: Path | None = None
     key: str = ""
     by_loss: bool = False
+    until: int | None = None
     state: State = field(default_factory=State)
     best: dict[str, Tensor] = field(default_factory=dict)
     saved: float = field(default=0.0, init=False)
@@ -73,11 +75,13 @@ class Run:
         self.saved = time.monotonic()
         if not self._resume(notes):
             self._begin(notes)
-        while not self.state.stopped:
+        while not self.state.stopped and (self.until is None or self.state.epoch <= self.until):
             try:
                 self._epoch()
             except DivergedError as error:
                 self._diverged(f"{error} in epoch {self.state.epoch}")
+        if not self.state.stopped and self.folder is not None:
+            save_state(self.folder, self.key, self.state, self.stepper.module, self.stepper.optimizer, self.best)
         self.stepper.restore(self.best)
         return self._history()
 

@@ -71,6 +71,7 @@ class SparseModule(GraphModule):
         together: bool,
     ) -> None:
         super().__init__(program, parameters, statistics)
+        self.thresholds: Tensor
         self._pruned, self._together = list(pruned), together
         self.register_buffer("thresholds", torch.full((len(self._pruned),), -1.0))
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 
 _LARGE_BYTES = 1 << 29
+# Share of the time for timing that is enough where nothing is chosen by it.
+_INFORMING = 0.25
 
 
 class Bench:
@@ -250,10 +252,15 @@ class Bench:
             return
         # All sessions of a comparison are loaded at once: large models are compared one by one.
         large = int(self._size["file_bytes"]) > _LARGE_BYTES
+        # Where there is nothing to choose by the clock it only has to inform.
+        budget = self._options.budget
+        only = len(trials) == 1 and not self._job.safe and self._latency is None
+        informs = only and budget.min_speedup is None and budget.max_latency is None
+        seconds = self._options.measure.seconds * (_INFORMING if informs else 1)
         if large:
             self._held = None
         for together in [[trial] for trial in trials] if large else [trials]:
-            self._apply(together, self._compare(together, self._options.measure.seconds))
+            self._apply(together, self._compare(together, seconds))
         doubtful = [
             trial
             for trial in trials
@@ -261,7 +268,7 @@ class Bench:
             and trial.latency["speedup"]["high"] < 1
             and trial.latency["speedup"]["value"] > 0.85
         ]
-        if doubtful and not large:
+        if doubtful and not large and not informs:
             self._apply(doubtful, self._compare(doubtful, 3 * self._options.measure.seconds))
 
     def _compare(self, trials: list[Trial], seconds: float) -> Latency:

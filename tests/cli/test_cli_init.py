@@ -12,8 +12,9 @@ from cli_models import QUICK, cli, listing, mlp, quantize, samples
 
 Capsys = pytest.CaptureFixture[str]
 CONFIGS = Path(__file__).parents[2] / "configs"
-# Rules files are documents of their own, no configs of a command, and automl takes a table: their tests run those.
-OTHERS = ("automl", "rules")
+# Rules files are documents of their own, no configs of a command, automl takes a table and nas samples: their tests
+# run those.
+OTHERS = ("automl", "nas", "rules")
 TEMPLATES = sorted((p.parent.name, p.stem) for p in CONFIGS.glob("*/*.yaml") if p.parent.name not in OTHERS)
 
 
@@ -81,12 +82,12 @@ def test_list(capsys: Capsys) -> None:
         (
             ["init", "prune\x1b[1m"],
             "'prune\\x1b[1m' has no config",
-            "commands with one: quantize, prune, distill, compress, pack, run, automl, evaluate, compare, rules",
+            "commands with one: quantize, prune, distill, compress, pack, run, automl, nas, evaluate, compare, rules",
         ),
         (
             ["schema", "inspect"],
             "'inspect' has no config",
-            "commands with one: quantize, prune, distill, compress, pack, run, automl, evaluate, compare, rules",
+            "commands with one: quantize, prune, distill, compress, pack, run, automl, nas, evaluate, compare, rules",
         ),
     ],
 )

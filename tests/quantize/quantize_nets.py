@@ -14,6 +14,7 @@ from modelkit.graph.normalise import normalise
 from modelkit.graph.opset import ensure_opset
 from modelkit.graph.run import session_of
 from modelkit.graph.save import save
+from modelkit.measure.machine import int8_kind
 from modelkit.quantize.affine import sqnr_db
 from modelkit.quantize.calibrate import observe
 from modelkit.quantize.canonical import canonicalise
@@ -22,6 +23,9 @@ from modelkit.quantize.plan import Plan, make_plan
 from modelkit.quantize.ranges import choose_range
 from modelkit.quantize.static import ActivationType, apply_static
 from modelkit.runtime import make_session
+
+# As the command does: without VNNI sums of 8-bit products saturate.
+WEIGHT_BITS = 7 if int8_kind() == "avx2" else 8
 
 FLOAT, INT64, INT32 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32
 
@@ -130,7 +134,9 @@ def batches(*feeds: Mapping[str, np.ndarray], valid: int | None = None):
     return lambda: iter([Batch(dict(feed), None, valid or len(next(iter(feed.values())))) for feed in feeds])
 
 
-def static(model: ir.Model, *feeds: Mapping[str, np.ndarray], method="minmax", signed=False, bits=8, **how) -> Plan:
+def static(
+    model: ir.Model, *feeds: Mapping[str, np.ndarray], method="minmax", signed=False, bits=WEIGHT_BITS, **how
+) -> Plan:
     """Static int8 as the command does it; ``how`` holds options of the plan and of weights."""
     ensure_opset(model, 13)
     canonicalise(model)

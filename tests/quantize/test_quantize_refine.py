@@ -1,7 +1,11 @@
 """What auto tries when static loses too much: layers ranked by measured sensitivity stay float."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from quantize_nets import Net, closeness, run
 
 from modelkit.algorithm.candidate import Trial
@@ -13,6 +17,7 @@ from modelkit.progress import silent
 from modelkit.quantize.auto import Quantizer
 from modelkit.quantize.calibrated import StaticMode, Variant
 from modelkit.quantize.config import QuantizeConfig
+from modelkit.quantize.mixed import Bisection
 from modelkit.quantize.static import ActivationType
 from modelkit.runtime import TensorSpec
 
@@ -45,7 +50,7 @@ def mode(data, **options) -> StaticMode:
 
 
 def rejected(name: str, sqnr: float) -> Trial:
-    return Trial(name, status="rejected", fidelity={"sqnr_db": sqnr})
+    return Trial(name, status="rejected", missed="quality", fidelity={"sqnr_db": sqnr})
 
 
 def test_ranking_finds_the_fragile_layer_and_the_variants_without_it_are_better(data) -> None:
@@ -53,11 +58,17 @@ def test_ranking_finds_the_fragile_layer_and_the_variants_without_it_are_better(
     first = [candidate.name for candidate in static.candidates()]
     assert first[:2] == ["static minmax", "static mse"]
     stages: list[str] = []
-    made = static.refine([rejected(name, 5.0) for name in first], lambda stage, done, total: stages.append(stage))
-    names = [candidate.name for candidate in made]
+    trials = [rejected(name, 5.0) for name in first]
+    (evened,) = static.refine(trials)
+    assert evened.name.endswith("equalised")
+    trials.append(rejected(evened.name, 5.0))
+    (made,) = static.refine(trials, lambda stage, done, total: stages.append(stage))
     assert "ranking layers by sensitivity" in stages
-    assert names[0].endswith("equalised") and any(name.endswith("1 layer float") for name in names)
-    chosen = static._variants[next(name for name in names if name.endswith("1 layer float"))]
+    assert made.name.endswith("1 layer float")
+    chosen = static._variants[made.name]
+    ranked = [d for d in made.apply(static.model.clone(), silent) if d.action == "ranked"]
+    assert ranked[0].target == "fragile" and [d.numbers["rank"] for d in ranked] == list(range(1, len(ranked) + 1))
+    assert all(a.numbers["sqnr_db"] <= b.numbers["sqnr_db"] for a, b in pairwise(ranked))
     assert chosen.keep_float == {"fragile"}
     feeds = next(iter(data.batches(8))).inputs
     expected = run(static.model, feeds)
@@ -77,8 +88,35 @@ def test_refining_happens_once_and_only_when_nothing_was_good_enough(data) -> No
     timed.latency = {"median_ms": 1.0, "speedup": {"value": 2.0, "low": 1.9, "high": 2.1}}
     assert static.refine([timed]) == []
     assert static.refine([rejected("weights", 30.0)]) == []
-    assert static.refine([rejected(name, 3.0) for name in names])
-    assert static.refine([rejected(name, 3.0) for name in names]) == []
+    trials = [rejected(name, 3.0) for name in names]
+    while made := static.refine(trials):
+        trials += [rejected(candidate.name, 3.0) for candidate in made]
+    tried = [trial.name for trial in trials]
+    assert len(tried) == len(set(tried)) and static.refine(trials) == []
+
+
+def test_a_named_mode_tries_one_way_and_the_others_when_that_fails(data) -> None:
+    static = mode(data, mode="static")
+    (first,) = static.candidates()
+    assert first.name == "static mse"
+    names = [candidate.name for candidate in static.refine([rejected(first.name, 3.0)])]
+    assert names == ["static minmax", "static mse, equalised"]
+
+
+@given(st.integers(1, 200), st.data())
+def test_bisection_finds_the_least_number_in_few_steps(most, data) -> None:
+    needed = data.draw(st.integers(1, most + 1))
+    search, steps = Bisection(most), 0
+    while (number := search.next()) is not None:
+        assert 1 <= number <= most
+        search.told(number, number >= needed)
+        steps += 1
+    assert search.good == (needed if needed <= most else None)
+    assert steps <= 2 * most.bit_length() + 1
+
+
+def test_bisection_without_layers_to_spare_tries_nothing() -> None:
+    assert Bisection(0).next() is None
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from modelkit.report import comparison, inspection, leaderboard, state
-from modelkit.report.html import comparing, inspecting, runtime, searching, summing, transforming
+from modelkit.report import comparison, inspection, leaderboard, searched, state
+from modelkit.report.html import comparing, frontier, inspecting, runtime, searching, summing, transforming
 from modelkit.report.html.parts import Block, Cell, Chart, Column, Facts, Page, Table
 from modelkit.report.report import Report, finite
 from modelkit.report.summary import Summary
@@ -31,6 +31,7 @@ _MAKERS = {
     state.SCHEMA: inspecting.state_page,
     comparison.SCHEMA: comparing.page,
     leaderboard.SCHEMA: searching.page,
+    searched.SCHEMA: frontier.page,
 }
 
 

@@ -1,0 +1,1 @@
+"""Who suggests what is tried next: one strategy a file; this is the list of them."""

@@ -1,0 +1,244 @@
+"""Whole searches: what is written, going on after an end, failures of trials, shared studies, bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from nas_inline import MLP, Inline, blobs, search
+
+from modelkit.architectures.build import cost, parse
+from modelkit.architectures.signature import Signature
+from modelkit.cli.app import run as cli
+from modelkit.config.resolve import resolve
+from modelkit.data.npz import open_npz
+from modelkit.errors import BudgetError, ConfigError, DataError, ModelError, ResourceError, UsageError
+from modelkit.jobs.protocol import Finished, Status, Task
+from modelkit.measure.evaluate import run_quality
+from modelkit.nas.config import NasConfig
+from modelkit.nas.session import pareto_folder
+from modelkit.runtime import input_specs, make_session
+
+SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
+
+
+def gist(report: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """What must be the same of two studies."""
+    return [(t["trial"], t["source"], t["status"], t["epochs"], t["quality"], t["macs"]) for t in report["trials"]]
+
+
+def test_a_search_writes_the_best_and_the_pareto_set(tmp_path: Path) -> None:
+    held = blobs(tmp_path / "held.npz", 90)
+    report = search(tmp_path, test=held, html=True)
+    found = sorted(path.name for path in pareto_folder(tmp_path / "best.onnx").iterdir())
+    assert found == sorted(
+        f"{n:02d}.{kind}" for n in range(1, len(report["pareto"]) + 1) for kind in ("onnx", "yaml")
+    )
+    assert {p.name for p in tmp_path.glob("best.*")} == {
+        *("best.onnx", "best.pareto", "best.report.json", "best.report.md", "best.report.html")
+    }
+    session = make_session(tmp_path / "best.onnx")
+    data = open_npz(held, input_specs(session), need_labels=True, classes=None)
+    assert run_quality(session, data.batches(64)) == pytest.approx(report["best"]["test"])
+    costs = [(each["macs"], each["quality"]) for each in report["pareto"]]
+    assert costs == sorted(costs) and len({q for _, q in costs}) == len(costs)
+    for each in report["pareto"]:
+        document = yaml.safe_load((tmp_path / "best.pareto" / each["file"].replace("onnx", "yaml")).read_text())
+        signature = Signature((5,), 3, "x", mean=(0.0,) * 5, scale=(1.0,) * 5)
+        assert cost(parse(document, "x"), signature).macs == each["macs"]
+    assert report["baseline"]["trials"] == 2 and report["samples"] == {"training": 128, "validation": 32, "test": 90}
+    assert json.loads((tmp_path / "best.report.json").read_text())["status"] == "done"
+
+
+def test_ending_at_any_moment_and_going_on_ends_with_the_same_study(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = search(tmp_path / "whole", fidelity__method="asha", training__epochs=3, trials=4)
+    for moment in (0, 1, 3, 5):
+        folder = tmp_path / str(moment)
+        folder.mkdir()
+        left = [moment]
+
+        def stop(task: Task, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            search(folder, runner=Inline(stop), fidelity__method="asha", training__epochs=3, trials=4)
+        # Ctrl-C writes what was found.
+        assert (folder / "best.onnx").exists() == (moment > 0)
+        runner = Inline()
+        if not moment:
+            continue
+        again = search(folder, resume=True, runner=runner, fidelity__method="asha", training__epochs=3, trials=4)
+        assert gist(again) == gist(whole)
+        assert again["pareto"][0]["document"] == whole["pareto"][0]["document"]
+        assert not (folder / "best.nas").exists()
+
+
+def test_a_torn_line_of_the_journal_is_dropped(tmp_path: Path) -> None:
+    whole = search(tmp_path)
+
+    def stop(task: Task) -> None:
+        if task.name.startswith("trial 4"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, force=True, runner=Inline(stop))
+    journal = tmp_path / "best.nas" / "study.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-9])
+    assert gist(search(tmp_path, resume=True)) == gist(whole)
+
+
+def test_trials_that_die_are_recorded(tmp_path: Path) -> None:
+    def trouble(task: Task) -> Finished | None:
+        found = {"trial 1": Status.CRASHED, "trial 2": Status.TIMED_OUT, "trial 4": Status.OUT_OF_MEMORY}
+        status = found.get(task.name.partition(",")[0])
+        return None if status is None else Finished(task, status, reason="it was killed")
+
+    report = search(tmp_path, runner=Inline(trouble))
+    assert [t["status"] for t in report["trials"]] == [
+        *("done", "crashed", "timed out", "done", "out of memory", "done")
+    ]
+    assert report["notes"] == ["3 trials failed; the first: it was killed"]
+
+
+def test_a_training_that_diverges_is_no_result(tmp_path: Path) -> None:
+    data = tmp_path / "data.npz"
+    np.savez(data, x=np.full((80, 2), 3e38, np.float32), labels=np.arange(80) % 2)
+    with pytest.raises(ModelError, match=r"the first 5 candidates all failed; the first one: .*"):
+        search(
+            tmp_path, data, space={"family": "mlp", "batchnorm": False, "layers": [{"width": {"from": 4, "to": 30}}]}
+        )
+    assert not (tmp_path / "best.onnx").exists()
+
+
+def test_limits_that_nothing_keeps(tmp_path: Path) -> None:
+    with pytest.raises(
+        BudgetError, match=r"none of the 6 candidates keeps the limits; the nearest one: \d+ bytes of 10"
+    ):
+        search(tmp_path, limits__max_size="10")
+    report = search(tmp_path, force=True, limits__max_size="100kB", baseline="full")
+    assert report["baseline"]["kind"] == "full" and report["baseline"]["trials"] == 6
+
+
+def test_time_too_short_for_one_trial(tmp_path: Path) -> None:
+    with pytest.raises(
+        BudgetError, match=r"the time is too short for one trial: one takes 0\.1 s here, and --time is"
+    ):
+        search(tmp_path, time="0.05s", trials=None)
+
+
+def test_another_space_or_data_is_not_gone_on_with(tmp_path: Path) -> None:
+    def stop(task: Task) -> None:
+        if task.name.startswith("trial 2"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, runner=Inline(stop))
+    with pytest.raises(
+        UsageError, match=r"the study in '.*' belongs to another space: its hash is \w+, that of this one"
+    ):
+        search(tmp_path, resume=True, space={**MLP, "activation": ["relu", "elu"]})
+    with pytest.raises(UsageError, match="was another one: seed changed since"):
+        search(tmp_path, resume=True, seed=2)
+    with pytest.raises(UsageError, match="holds no study to go on with"):
+        (tmp_path / "b").mkdir()
+        search(tmp_path / "b", resume=True)
+
+
+def test_a_shared_study(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        blobs(tmp_path / name / "data.npz")
+    search(tmp_path / "a", storage=url, trials=3)
+    report = search(tmp_path / "b", storage=url, trials=3, seed=2, warmup=1)
+    assert report["notes"] == ["3 trials of other machines guided the search; their files are there"]
+    with pytest.raises(UsageError, match=r"the study 'nas' in 'sqlite:///.*' belongs to another space"):
+        search(tmp_path / "a", force=True, storage=url, space={**MLP, "batchnorm": [True, False]})
+    with pytest.raises(ResourceError, match=r"the storage 'sqlite:////no/such/folder/x.db' cannot be reached"):
+        search(tmp_path / "a", force=True, storage="sqlite:////no/such/folder/x.db")
+    with pytest.raises(UsageError, match=r"'study.db' is no URL of a database"):
+        search(tmp_path / "a", force=True, storage="study.db")
+    with pytest.raises(UsageError, match=r"the storage 'nosuch://me@host/x' is no URL that can be used"):
+        search(tmp_path / "a", force=True, storage="nosuch://me:secret@host/x")
+
+
+def test_samples_that_cannot_be_used(tmp_path: Path) -> None:
+    few = blobs(tmp_path / "few.npz", 20)
+    with pytest.raises(
+        DataError, match=r"'few.npz' has 20 samples, too few to divide: \w+ would have 4 of them, and"
+    ):
+        search(tmp_path, few)
+    np.savez(tmp_path / "none.npz", x=np.zeros((90, 2), np.float32))
+    with pytest.raises(DataError, match=r"none.npz has no array 'labels'"):
+        search(tmp_path, tmp_path / "none.npz")
+    with pytest.raises(DataError, match=r"two.npz has 2 arrays besides 'labels' \(x, y\)"):
+        search(tmp_path, blobs(tmp_path / "two.npz", y=np.zeros(160)))
+
+
+def test_options_that_do_not_go_together(tmp_path: Path) -> None:
+    for setting, message in (
+        ({"objectives": ["macs"]}, "objectives must name quality"),
+        ({"validation": 0.6, "test": 0.5}, "validation and test leave no samples to train on"),
+        ({"derived.bits": [5]}, "bits may be 32, 8 or 4, not 5"),
+        (
+            {"fidelity.method": "asha", "fidelity.min_epochs": 10},
+            "fidelity.min_epochs 10 must be below training.epochs 10",
+        ),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            resolve(NasConfig, flags={name: (value, name) for name, value in setting.items()})
+        assert any(message in line for line in caught.value.problems), caught.value.problems
+    with pytest.raises(UsageError, match="there is nothing to search: neither a space nor a model"):
+        search(tmp_path, space=None)
+    with pytest.raises(UsageError, match="a space and a model are given"):
+        search(tmp_path, model=SAMPLES / "digits_mlp.onnx", space=MLP)
+
+
+def test_around_a_saved_model(tmp_path: Path) -> None:
+    data = SAMPLES / "fashion_cnn.calib.npz"
+    report = search(
+        tmp_path,
+        data,
+        model=SAMPLES / "fashion_cnn.onnx",
+        trials=4,
+        training__epochs=1,
+        derived__widths=[0.25, 1.0],
+        derived__bits=[8, 32],
+        warmup=1,
+    )
+    whole, quarter = report["trials"][0], report["trials"][1]
+    assert whole["source"] == quarter["source"] == "given" and quarter["macs"] < 0.2 * whole["macs"]
+    assert whole["quality"] > 0.8
+    names = [name for name, _ in report["space"]["variables"]]
+    assert sum(name.startswith("drop.") for name in names) == 1 and any(name.startswith("bits.") for name in names)
+    sizes = {each["bytes"] / max(each["parameters"], 1) for each in report["trials"]}
+    assert min(sizes) < 3.9
+    assert make_session(tmp_path / "best.onnx").get_inputs()[0].name == "image"
+
+
+def test_the_command_line_with_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "nas.yaml"
+    config.write_text(yaml.safe_dump({"space": MLP, "training": {"epochs": 1}, "timing": {"seconds": 0.001}}))
+    argv = [
+        "nas",
+        "--config",
+        str(config),
+        "--data",
+        str(blobs(tmp_path / "d.npz")),
+        "-o",
+        str(tmp_path / "best.onnx"),
+    ]
+    assert cli([*argv, "--trials", "3", "--workers", "2", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["counts"] == {"done": 3}
+    assert cli(argv) == 2
+    assert "exists" in capsys.readouterr().err
+    assert cli(["nas", "--config", str(config)]) == 2
+    assert "a search needs samples to learn from" in capsys.readouterr().err
