@@ -195,7 +195,7 @@ def lenet(net: str, title: str, config: dict[str, Any], ratio: float, error: flo
     options = ", ".join(f"{key} {value}" for key, value in config.items())
     told = (
         f"`modelkit compress` with {options}; the teacher is the dense LeNet-5. Settings were chosen by "
-        "images of the training set that took no part in it; the test images were looked at once."
+        "training images that took no part in compressing (the dense nets had seen them); test images chose nothing."
     )
     body = f"{bars}\n\n{told}\n\n{table(['model', 'file', 'smaller by', 'test error'], rows)}\n\n{fixed(report)}"
     write_section(f"packing-{net.replace('_', '-')}", title, f"MNIST=folder {command(net.replace('_', '-'))}", body)

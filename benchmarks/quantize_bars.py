@@ -6,6 +6,7 @@ Run: make bench-setup && python benchmarks/quantize_bars.py [NET ...]
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -143,7 +144,8 @@ def main() -> None:
     head = ["model", "tool", "size", "latency", "speed-up [95 %]", "SQNR", "accuracy", "tool time (CPU), peak"]
     body = (
         "Networks with random weights serve for speed and noise. 16 calibration samples; each tool in a process of "
-        "its own, start-up included; bars on tool time count processor time.\n\n"
+        "its own, start-up included; bars on tool time count processor time. Load average at the end "
+        f"{os.getloadavg()[1]:.0f}: on a machine that others use, ratios count and milliseconds do not.\n\n"
         + "\n".join(lines)
         + "\n\n"
         + table(head, [row for each in known.values() for row in each["rows"]])

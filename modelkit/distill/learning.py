@@ -154,8 +154,12 @@ class Learning:
             return self.data, None
         if not share or self.data.count < SPLIT_FROM:
             return Joined([self.data, more]), self.data if share else None
-        parts = split(self.data, parts={"training": 1 - share, "validation": share}, seed=self.config.seed)
-        return Joined([parts["training"], more]), parts["validation"]
+        sizes = {"training": 1 - share, "validation": share}
+        parts = split(self.data, parts=sizes, seed=self.config.seed)
+        if more.count < SPLIT_FROM:
+            return Joined([parts["training"], more]), parts["validation"]
+        rest = split(more, parts=sizes, seed=self.config.seed)
+        return tuple(Joined([parts[name], rest[name]]) for name in sizes)
 
     def _follow(self, student: ir.Model) -> tuple[Follow, list[Decision]]:
         config = self.config

@@ -15,7 +15,8 @@ from modelkit.decision import Decision
 from modelkit.errors import ModelError
 from modelkit.pack.config import PackConfig
 from modelkit.pack.proven import check_packable, pack_model
-from modelkit.progress import Progress
+from modelkit.pack.store import anything_smaller
+from modelkit.progress import Progress, silent
 
 
 @dataclass
@@ -35,9 +36,12 @@ class Packer:
 
         Raises:
             UsageError: A pattern matches nothing.
-            ModelError: The model is too large.
+            ModelError: The model is too large, or nothing in it can be packed.
         """
-        check_packable(self.model, self.config.include, self.config.exclude)
+        config = self.config
+        check_packable(self.model, config.include, config.exclude)
+        if not anything_smaller(self.model, config.include, config.exclude):
+            self._pack(self.model.clone(), silent)  # which says why, for each weight
         return [Candidate("packed", self._pack)]
 
     def _pack(self, model: ir.Model, progress: Progress) -> list[Decision]:

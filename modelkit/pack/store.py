@@ -98,6 +98,17 @@ def names_of_large(
     return names
 
 
+def anything_smaller(model: ir.Model, include: list[str] | None, exclude: list[str] | None) -> bool:
+    """Whether any weight takes fewer bytes in some encoding, which is soon known where there are such weights."""
+    for name, known in names_of_large(model, include, exclude).items():
+        value = model.graph.initializers[name]
+        if chosen(known, include or [], exclude or []) is not None or _must_stay(value) is not None:
+            continue
+        if any(size < _size(value) for _, size in offers(_words(value), prefix=False)):
+            return True
+    return False
+
+
 def _size(value: ir.Value) -> int:
     return 0 if value.const_value is None else nbytes(value.const_value)
 

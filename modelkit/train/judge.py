@@ -22,7 +22,8 @@ class Verdict:
     Attributes:
         loss: Mean loss of the samples.
         quality: The metric; None where only the loss says anything.
-        score: For comparing, lower is better: the metric first, then the loss; without labels the loss alone.
+        score: For comparing, lower is better: the metric first, then the loss; the loss alone where not all samples
+            have labels.
     """
 
     loss: float
@@ -43,7 +44,7 @@ def judge(module: nn.Module, feed: Feed, objective: Objective) -> Verdict:
     hard, followed = objective.hard, _followed(objective)
     quality = QualityMeter(objective.task) if hard is not None else None
     fidelity = FidelityMeter([followed[0].output], axis=followed[0].axis) if followed is not None else None
-    total, rows = 0.0, 0
+    total, rows, partly = 0.0, 0, False
     was_training = module.training
     module.eval()
     try:
@@ -52,7 +53,10 @@ def judge(module: nn.Module, feed: Feed, objective: Objective) -> Verdict:
             total += loss.item() * fed.valid
             rows += fed.valid
             if quality is not None and hard is not None and batch.labels is not None:
-                quality.update([_array(outputs[hard.output])], batch.labels, fed.valid)
+                known = objective.labelled(torch.as_tensor(batch.labels)).numpy()
+                partly = partly or not known.all()
+                if known.any():
+                    quality.update([_array(outputs[hard.output])[known]], batch.labels[known], int(known.sum()))
             elif fidelity is not None and followed is not None:
                 head, theirs = followed
                 fidelity.update([_array(fed.wanted[theirs])], [_array(outputs[head.output])], fed.valid)
@@ -64,6 +68,8 @@ def judge(module: nn.Module, feed: Feed, objective: Objective) -> Verdict:
     if quality is not None:
         name, higher_is_better = primary(objective.task)
         found = quality.result()[name]
+        if partly:  # a metric of a few would choose by luck
+            return Verdict(loss_mean, found, [loss_mean])
         return Verdict(loss_mean, found, [-found if higher_is_better else found, loss_mean])
     return Verdict(loss_mean, None if fidelity is None else fidelity.result().get("top1_agreement"), [loss_mean])
 

@@ -95,16 +95,29 @@ class Objective:
             A scalar.
         """
         parts = []
+        alpha: float | Tensor = self.alpha
         if self.hard is not None:
             assert labels is not None
-            parts.append((self.alpha, self._hard(outputs[self.hard.output], labels, self.hard)))
+            if self.soft and self.hard.marked:
+                # All samples count the same: one without a label is the teacher's alone.
+                alpha = alpha * self.labelled(labels).float().mean()
+            parts.append((alpha, self._hard(outputs[self.hard.output], labels, self.hard)))
         if self.soft:
             each = [self._soft(outputs[head.output], wanted[name], head, labels) for head, name in self.soft]
-            parts.append((1 - self.alpha, torch.stack(each).mean()))
+            parts.append((1 - alpha, torch.stack(each).mean()))
         if self.hints:
             each = [_hint(outputs[head.output], wanted[name], head) for head, name in self.hints]
             parts.append((self.follow.hint_weight, torch.stack(each).mean()))
         return sum((share * loss for share, loss in parts[1:]), start=parts[0][0] * parts[0][1])
+
+    def labelled(self, labels: Tensor) -> Tensor:
+        """Which samples of a batch have a label: bool ``[rows]``."""
+        flat = labels.reshape(len(labels), -1)
+        if flat.is_floating_point():
+            return ~flat.isnan().all(dim=1)
+        if self.hard is None or not self.hard.marked:
+            return torch.ones(len(flat), dtype=torch.bool, device=flat.device)
+        return ~(flat == losses.IGNORED).all(dim=1)
 
     def _hard(self, output: Tensor, labels: Tensor, head: Head) -> Tensor:
         if self.loss == "cross_entropy":

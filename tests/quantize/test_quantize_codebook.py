@@ -185,15 +185,16 @@ def test_trained_values_stay_few_and_zeros_stay(tmp_path: Path) -> None:
         ({"codebook.values": 16, "mode": "static"}, "mode must be auto or weights, not static"),
         ({"codebook.values": 16, "bits": 4}, "codebook.values and bits both say"),
         ({"codebook.values": 16, "weights.scale": "mse"}, "weights says how integers are made"),
-        ({"codebook.values": 1}, "greater than or equal to 2"),
-        ({"codebook.values": 257}, "less than or equal to 256"),
+        ({"codebook.values": 1}, "1 is not between 2 and 256"),
+        ({"codebook.values": 257}, "257 is not between 2 and 256"),
         ({"codebook.group": 8}, "codebook is about shared values"),
         ({"codebook.values": 16, "codebook.group": 8, "qat.enabled": True}, "leave out codebook.group"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(config: dict[str, object], message: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError) as refused:
         api.quantize(MLP, output=tmp_path / "q.onnx", config=config)
+    assert message in "\n".join(refused.value.problems)
 
 
 def test_training_values_needs_data(tmp_path: Path) -> None:

@@ -185,3 +185,17 @@ def test_static_without_data_and_models_without_weights_are_refused() -> None:
     net.add("Relu", "x", out="y")
     with pytest.raises(ModelError, match="nothing to quantize"):
         quantizer(net).candidates()
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
+@pytest.mark.parametrize(("count", "number"), [(1, None), (3, 0.0), (3, 1.5), (3, -2.0)])
+def test_one_sample_or_constant_samples_are_enough_to_calibrate(method, count, number) -> None:
+    x = np.random.default_rng(8).standard_normal((count, 4, 8, 8)).astype(np.float32)
+    if number is not None:
+        x[:] = number
+    data = from_arrays({"x": x}, [TensorSpec("x", np.dtype(np.float32), ("n", 4, 8, 8))])
+    static = mode(data, mode="static", **{"activations.range": method})
+    (candidate,) = static.candidates()
+    model = static.model.clone()
+    candidate.apply(model, silent)
+    assert np.isfinite(run(model, {"x": x})[0]).all()

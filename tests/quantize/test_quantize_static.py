@@ -4,7 +4,20 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from quantize_nets import FLOAT, INT64, Net, batches, closeness, conversions, kernels, ops, optimised, run, static
+from quantize_nets import (
+    FLOAT,
+    INT64,
+    WEIGHT_BITS,
+    Net,
+    batches,
+    closeness,
+    conversions,
+    kernels,
+    ops,
+    optimised,
+    run,
+    static,
+)
 
 from modelkit.graph.save import save
 from modelkit.quantize.audit import audit
@@ -69,7 +82,9 @@ def test_other_integer_types(signed, bits):
     model, x = make(residual_net), images(8)
     before = run(model, {"x": x})
     static(model, {"x": x}, signed=signed, bits=bits)
-    assert closeness(before, run(model, {"x": x})) > (25 if bits == 8 else 22)
+    least = 22 if bits < 8 else 25
+    # Without VNNI sums of 8-bit products saturate: the command takes 7 bits there.
+    assert closeness(before, run(model, {"x": x})) > (15 if bits > WEIGHT_BITS else least)
     kinds = {v.const_value.dtype for name, v in model.graph.initializers.items() if name.endswith(".zero")}
     assert (ir.DataType.UINT8 in kinds) != signed
     most = max(
@@ -401,7 +416,7 @@ def test_a_gate_from_a_float_operator_joins_the_product(tmp_path):
     def build(net):
         x = net.add("HardSwish", net.conv("x", 3, 8))
         x = net.conv(x, 8, 8)
-        gate = net.add("HardSigmoid", net.conv(net.add("GlobalAveragePool", x), 8, 8, kernel=1))
+        gate = net.add("Softsign", net.conv(net.add("GlobalAveragePool", x), 8, 8, kernel=1))
         net.add("Flatten", net.conv(net.add("Mul", x, gate), 8, 4), out="y")
 
     model, x = make(build, 17, out=("n", None)), images()
@@ -410,7 +425,7 @@ def test_a_gate_from_a_float_operator_joins_the_product(tmp_path):
     assert "Mul" in {node.op_type for node in plan.nodes}
     assert closeness(before, run(model, {"x": x})) > 25
     found = kernels(optimised(model, tmp_path))
-    assert found["QLinearMul"] == 1 and found["Mul"] <= 1 and found["Conv"] == 0
+    assert found["QLinearMul"] == 2 and found["Mul"] == 0 and found["Conv"] == 0
 
 
 @pytest.mark.parametrize("op", ["Add", "Mul"])
@@ -503,7 +518,7 @@ def test_zero_is_exact_in_every_range(low, high, signed):
     model, _ = layer_pair([0.0])
     plan = make_plan(model, include=[], exclude=[])
     ranges = {str(value.name): (low, high) for value in plan.activations}
-    apply_static(model, plan, ranges, ActivationType(signed, 8), WeightOptions())
+    apply_static(model, plan, ranges, ActivationType(signed, WEIGHT_BITS), WeightOptions())
     zero = model.graph.initializers["x.zero"].const_value.numpy()
     scale = model.graph.initializers["x.scale"].const_value.numpy()
     assert (-128 if signed else 0) <= zero <= (127 if signed else 255)

@@ -60,7 +60,8 @@ def test_forward_is_onnxruntime(path: Path, clean: bool) -> None:
             to_torch(model)
         return
     module = to_torch(model).eval()
-    session = make_session(path)
+    # As the file says, in floats: integer kernels saturate in processors that have AVX2 only.
+    session = make_session(path, optimize="qdq" not in path.stem)
     batches = (1,) if path.stem.endswith("batch1") else (1, 5)
     for batch in batches:
         inputs = samples(path, batch)
