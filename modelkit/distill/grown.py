@@ -124,5 +124,5 @@ def _sizes(value: ir.Value) -> tuple[int, ...] | None:
     """Fixed sizes behind the batch; None where one is not fixed."""
     if value.shape is None or not len(value.shape):
         return None
-    sizes = list(value.shape)[1:]
-    return tuple(int(size) for size in sizes) if all(isinstance(size, int) for size in sizes) else None
+    sizes = [size for size in list(value.shape)[1:] if isinstance(size, int)]
+    return tuple(sizes) if len(sizes) == len(value.shape) - 1 else None

@@ -131,9 +131,7 @@ def measure(path: Path, samples: Dataset, timing: Mapping[str, Any], reference: 
         metric, higher = ("agreement", True) if agreement is not None else ("sqnr_db", True)
         quality = agreement if agreement is not None else (found.fidelity or {}).get("sqnr_db")  # type: ignore[assignment]
         scores = {name: value for name, value in (found.fidelity or {}).items() if value is not None}
-    # Class scores that are no numbers still have a largest one: the other metrics tell.
-    figures = [quality, *scores.values()]
-    if quality is None or not all(value is None or math.isfinite(value) for value in figures):
+    if quality is None or not math.isfinite(quality) or not _gives_numbers(session, samples):
         raise ModelError(
             f"the candidate's {metric} is no number: its training diverged", "lower training.learning_rate"
         )
@@ -151,6 +149,13 @@ def measure(path: Path, samples: Dataset, timing: Mapping[str, Any], reference: 
         "macs": facts.macs or 0,
         "parameters": facts.parameters,
     }
+
+
+def _gives_numbers(session: ort.InferenceSession, samples: Dataset) -> bool:
+    """Whether all outputs are finite: class scores that are no numbers still have a largest one."""
+    batch = next(iter(samples.batches(256)))
+    outputs = session.run(None, batch.inputs)
+    return all(np.isfinite(array).all() for array in outputs if array.dtype.kind == "f")
 
 
 def latency(session: ort.InferenceSession, samples: Dataset, timing: Mapping[str, Any]) -> float:
