@@ -228,10 +228,13 @@ def main() -> None:
         if job.result.exists():
             found.setdefault(job.name, {}).setdefault(job.system, []).append(json.loads(job.result.read_text()))
     body = section(found, {job.name: job.is_classes for job in jobs}, FOLDS, options.seconds)
+    left_out = sorted(path.stem for path in sets.glob("*.csv") if path.stem not in found)
+    if left_out:
+        body += f"\n\nSets of the benchmark that were left out of this run: {', '.join(left_out)}.\n"
     if options.write:
         times = first_artifact(options.cores[0])
         body += (
-            f"\n- First valid artifact of iris from a cold start within 5 s: {np.median(times):.1f} s "
+            f"\nFirst valid artifact of iris from a cold start within 5 s: {np.median(times):.1f} s "
             f"({min(times):.1f} to {max(times):.1f}), {verdict(max(times) <= 5)}."
         )
     print(body)
