@@ -159,7 +159,8 @@ class Learning:
         if more.count < SPLIT_FROM:
             return Joined([parts["training"], more]), parts["validation"]
         rest = split(more, parts=sizes, seed=self.config.seed)
-        return tuple(Joined([parts[name], rest[name]]) for name in sizes)
+        training, validation = (Joined([parts[name], rest[name]]) for name in sizes)
+        return training, validation
 
     def _follow(self, student: ir.Model) -> tuple[Follow, list[Decision]]:
         config = self.config
