@@ -148,8 +148,8 @@ class QuantizeConfig(PackableConfig):
             raise ValueError("codebook is about shared values: say how many with codebook.values")
         if self.bits == 1 and self.weights != WeightOptions(granularity=self.weights.granularity):
             raise ValueError("1 bit is the sign of a weight: weights takes a granularity and nothing else")
-        if self.qat.enabled and (self.mode not in ("auto", "static") or self.bits == 16):
-            chosen = f"mode {self.mode}" if self.mode not in ("auto", "static") else "bits 16"
+        if self.qat.enabled and (self.mode not in ("auto", "static") or self.bits in (1, 16)):
+            chosen = f"mode {self.mode}" if self.mode not in ("auto", "static") else f"bits {self.bits}"
             raise ValueError(f"quantization-aware training needs mode static or auto and 2 to 8 bits, not {chosen}")
         if self.weights.rounding == "gptq" and self.mode not in ("auto", "weights"):
             raise ValueError(f"weights.rounding gptq needs mode weights or auto, not {self.mode}")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from quantize_nets import FLOAT, INT32, Net, closeness, kernels, ops, optimised, run
+from quantize_nets import FLOAT, INT32, WEIGHT_BITS, Net, closeness, kernels, ops, optimised, run
 
 from modelkit.errors import UsageError
 from modelkit.graph.save import save
@@ -14,7 +14,7 @@ from modelkit.quantize.dynamic import quantize_dynamic
 RNG = np.random.default_rng(11)
 
 
-def quantize(model, bits=8, include=(), exclude=(), **options):
+def quantize(model, bits=WEIGHT_BITS, include=(), exclude=(), **options):
     return quantize_dynamic(
         model, weight_bits=bits, options=WeightOptions(**options), include=list(include), exclude=list(exclude)
     )
@@ -41,7 +41,8 @@ def test_matmul(shape, bits, granularity, tmp_path):
     before = run(model, {"x": x})
     decisions = quantize(model, bits, granularity=granularity)
     assert [decision.action for decision in decisions] == ["int8"]
-    assert closeness(before, run(model, {"x": x})) > 33
+    # Above what the processor's kernels take, sums saturate.
+    assert closeness(before, run(model, {"x": x})) > (33 if bits <= WEIGHT_BITS else 20)
     counts = audited(model, decisions, tmp_path)
     assert (counts["integer"], counts["float"]) == (1, 0)
 

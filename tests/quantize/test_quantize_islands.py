@@ -41,7 +41,7 @@ def plan(model, **more):
         ((), [1]),
         ((None, "Relu"), [3]),  # integers are handed on
         (("Tanh",), [1, 1]),  # float between them
-        (("Relu", "HardSwish", "Sigmoid"), [2, 2]),
+        (("Relu", "Softsign", "Sigmoid"), [2, 2]),
     ],
 )
 def test_layers_that_hand_integers_to_each_other_are_one_island(between, sizes):
