@@ -46,6 +46,8 @@ def two_nodes() -> Iterator[RayCluster]:
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # sockets want short paths
+    # Ray notes the running cluster there, but makes the folder only for clusters that live in it.
+    Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)
     import ray
     from ray.cluster_utils import Cluster
 
