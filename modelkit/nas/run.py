@@ -219,8 +219,8 @@ class Run:
         trials = self.search.trials
         if len(trials) >= _ALIKE and all(t.status == "failed" for t in trials):
             raise ModelError(f"the first {_ALIKE} candidates all failed; the first one: {trials[0].reason}")
-        first = len(self.search.done()) == 1 and trial.is_done and self.config.time is not None
-        if first and self.config.time is not None and event.seconds > self.config.time:
+        first, limit = len(self.search.done()) == 1 and trial.is_done, self.config.time
+        if first and limit is not None and event.seconds > limit:
             raise _too_short(event.seconds, self.config)
         self._tell()
 

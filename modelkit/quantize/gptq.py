@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from modelkit.linear.factor import inverse_factor
 from modelkit.linear.grams import LayerGram
 from modelkit.linear.matrix import Layer
 from modelkit.quantize.affine import Quantized
@@ -80,9 +81,9 @@ def _spread(numbers: np.ndarray, quantized: Quantized) -> np.ndarray:
 
 def _upper(moments: np.ndarray) -> np.ndarray:
     """Upper Cholesky factor of the inverse of the damped H, ``[inputs, inputs]``."""
-    damped = moments + np.eye(len(moments)) * (_DAMPING * float(np.trace(moments)) / len(moments) + 1e-12)
-    inverse = np.linalg.inv(damped)
-    return np.linalg.cholesky((inverse + inverse.T) / 2).T
+    return inverse_factor(
+        moments + np.eye(len(moments)) * (_DAMPING * float(np.trace(moments)) / len(moments) + 1e-12)
+    )
 
 
 def _sweep(

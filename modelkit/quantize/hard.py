@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from modelkit.decision import Decision
 from modelkit.graph.edit import Namer, add_initializer, make_node
+from modelkit.graph.normalise import remove_unused
 from modelkit.graph.tensors import attribute_float, constant_of, opset_of
 
 HARD = {"HardSwish", "HardSigmoid"}
@@ -139,7 +140,7 @@ def join_hard(model: ir.Model) -> list[Decision]:
         ir.convenience.replace_nodes_and_values(node.graph, node, [node], [fresh], [output], [fresh.outputs[0]])
         decisions.append(Decision(label, "rewritten", f"it computes {op}, which integers can"))
     if decisions:
-        _drop_unread(model)
+        remove_unused(model)
     return decisions
 
 
@@ -199,11 +200,3 @@ def _swish(node: ir.Node) -> tuple[str, ir.Value, dict[str, object]] | None:
             if source is not None and source is maker.inputs[1 - index]:
                 return "HardSwish", source, {}
     return None
-
-
-def _drop_unread(model: ir.Model) -> None:
-    for node in reversed(list(model.graph)):
-        if node.op_type in ("Add", "Clip", "Mul", "HardSigmoid") and not any(
-            value.uses() or value.is_graph_output() for value in node.outputs
-        ):
-            model.graph.remove(node, safe=True)

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from modelkit.algorithm.candidate import Trial
 from modelkit.checkpoint.artifact import write_beside
@@ -25,9 +25,6 @@ from modelkit.report.write import write_report
 from modelkit.transform import gates
 from modelkit.transform.bench import Bench, packing_of
 from modelkit.transform.job import Job, Maker, only_failed, opened, prepare
-
-if TYPE_CHECKING:
-    pass
 
 
 def transform(job: Job, make: Maker, progress: Progress = silent) -> Report:

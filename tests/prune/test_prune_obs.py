@@ -5,6 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from modelkit.linear import factor
 from modelkit.prune.weights import masks, obs, wanda
 
 rng = np.random.default_rng(0)
@@ -114,7 +115,7 @@ def test_error_is_that_of_the_outputs():
 
 
 def test_large_matrices_go_by_float32(monkeypatch):
-    monkeypatch.setattr(obs, "_SINGLE_FROM", 32)
+    monkeypatch.setattr(factor, "_SINGLE_FROM", 32)
     monkeypatch.setattr(obs, "STRIPE", 16)
     x, weights, hessian, right = problem(4, 64, rows=300)
     assert hessian.upper.dtype == np.float32

@@ -15,14 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from modelkit.linear.factor import inverse_factor
+
 BLOCK = 128
 # Large matrices are worked on in parts of this many columns, so that no second one of their size is needed.
 STRIPE = 1024
-# Above this many inputs what follows the factorisation is done in float32.
-_SINGLE_FROM = 2048
 # Exact solutions cost the cube of the weights kept, for each row.
 _REFIT_COST = 1e11
-_SMALL = 128
 
 Keep = Callable[[np.ndarray, int, int], np.ndarray]
 
@@ -80,31 +79,6 @@ class Hessian:
             product = left @ self.matrix[:, part].astype(left.dtype)
             total += float(np.einsum("oi,oi->", product, left[:, part], dtype=np.float64))
         return total
-
-
-def inverse_factor(matrix: np.ndarray) -> np.ndarray:
-    """Return the upper triangular U with H⁻¹ = Uᵀ U, in float32 where it is large.
-
-    One Cholesky factor of H read backwards: H = R Rᵀ with R upper triangular, and U = R⁻¹.
-    """
-    lower = np.linalg.cholesky(matrix[::-1, ::-1])
-    kind = np.float32 if len(matrix) > _SINGLE_FROM else np.float64
-    upper = np.ascontiguousarray(lower[::-1, ::-1], dtype=kind)
-    del lower  # before the inverse takes its room
-    return _inverse_of_upper(upper)
-
-
-def _inverse_of_upper(matrix: np.ndarray) -> np.ndarray:
-    """Invert an upper triangular matrix by halves: mostly matrix products, which are fast."""
-    size = len(matrix)
-    if size <= _SMALL:
-        return np.triu(np.linalg.inv(matrix))
-    half = size // 2
-    inverse = np.zeros_like(matrix)
-    first = inverse[:half, :half] = _inverse_of_upper(matrix[:half, :half])
-    last = inverse[half:, half:] = _inverse_of_upper(matrix[half:, half:])
-    inverse[:half, half:] = -(first @ matrix[:half, half:]) @ last
-    return inverse
 
 
 def sweep(weights: np.ndarray, upper: np.ndarray, ends: Sequence[int], keep: Keep) -> tuple[np.ndarray, np.ndarray]:
