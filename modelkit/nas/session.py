@@ -30,6 +30,7 @@ from modelkit.nas.search import search_of
 from modelkit.nas.space import Genome
 from modelkit.nas.storage import Shared
 from modelkit.nas.study import Study, folder_of
+from modelkit.nas.written import is_around
 from modelkit.progress import Progress, silent
 from modelkit.report import searched
 from modelkit.version import VERSION
@@ -141,8 +142,16 @@ def _check(
             "there is nothing to search: neither a space nor a model",
             "give a space with --config (modelkit init nas writes one), or a saved model to search around",
         )
-    if model is not None and config.space is not None:
-        raise UsageError("a space and a model are given: one of them is searched", "leave space out of the config")
+    if model is not None and config.space is not None and not is_around(config.space):
+        raise UsageError(
+            "a space and a model are given: one of them is searched",
+            "leave space out of the config; only one of family derived is one around a model",
+        )
+    if model is None and is_around(config.space):
+        raise UsageError(
+            "a space of family derived is one around a saved model, and none is given",
+            "give the model that it was derived from: modelkit nas MODEL --space FILE --data DATA",
+        )
     for path in (data, test, model):
         if path is not None and not path.is_dir():
             require_file(path)
