@@ -156,10 +156,10 @@ def _environment() -> dict[str, str]:
 def _told(found: Killed, trials: int) -> str:
     good = max(found.lost, default=0) <= 1 and not found.again and all(found.same)
     return (
-        f"One worker, {trials} full trainings' worth of epochs, ASHA. {found.kills} kills within {LATEST:g} s of a "
-        f"start, {found.inside} of them while a trial ran; at most {max(found.lost, default=0)} trial lost at a kill, "
-        f"{found.again} trainings done twice, {sum(found.same)} of {len(found.same)} studies ended as the undisturbed "
-        f"one, to the bytes of the Pareto set: {verdict(good)}."
+        f"One worker, {trials} full trainings' worth of epochs, ASHA. {found.kills} kills within {LATEST:g} s of "
+        f"a start, {found.inside} of them while a trial ran; at most {max(found.lost, default=0)} trial lost at a "
+        f"kill, {found.again} trainings done twice; {sum(found.same)} of {len(found.same)} studies ended as the "
+        f"undisturbed one, to the bytes of the Pareto set: {verdict(good)}."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a worker does in place of a trial: some end their process, hang, eat memory, or learn so fast that it explodes."""
+"""What a worker does in place of a trial: some end their process, hang, eat memory, or learn until it explodes."""
 
 from __future__ import annotations
 
