@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,5 +90,15 @@ def test_a_storage_that_cannot_be_reached(nas: Nas) -> None:
     assert code == 5
     assert "the storage 'sqlite:////no/such/folder/study.db' cannot be reached" in said
     assert "hint: is the server running, does the folder exist, and may this user write there?" in said
+    code, said = nas("--storage", "mysql+nosuchdriver://me:secret@host/x")
+    assert code == 2 and "secret" not in said
     code, said = nas("--storage", "study.db")
     assert code == 2 and "'study.db' is no URL of a database" in said
+
+
+@pytest.mark.skipif(importlib.util.find_spec("psycopg") is not None, reason="the driver is installed here")
+def test_a_storage_whose_driver_is_not_installed(nas: Nas) -> None:
+    code, said = nas("--storage", "postgresql+psycopg://me:secret@host/x")
+    assert code == 2
+    assert "the storage 'postgresql+psycopg://me@host/x' needs the package psycopg, which is not installed" in said
+    assert "hint: pip install 'psycopg[binary]'" in said

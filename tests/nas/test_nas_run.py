@@ -11,6 +11,7 @@ import pytest
 import yaml
 from nas_inline import MLP, Inline, blobs, search
 
+from modelkit import api
 from modelkit.architectures.build import build, cost, parse
 from modelkit.architectures.signature import Signature
 from modelkit.cli.app import run as cli
@@ -190,6 +191,31 @@ def test_a_shared_study(tmp_path: Path) -> None:
         search(tmp_path / "a", force=True, storage="study.db")
     with pytest.raises(UsageError, match=r"the storage 'nosuch://me@host/x' is no URL that can be used"):
         search(tmp_path / "a", force=True, storage="nosuch://me:secret@host/x")
+
+
+def test_two_machines_that_make_the_tables_at_the_same_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import optuna
+
+    create, calls = optuna.create_study, []
+
+    def late(**given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 1:
+            raise RuntimeError("duplicate key value violates unique constraint: it already exists")
+        return create(**given)
+
+    monkeypatch.setattr(optuna, "create_study", late)
+    report = search(tmp_path, storage=f"sqlite:///{tmp_path}/study.db", trials=2)
+    assert len(calls) == 2 and report["counts"] == {"done": 2}
+
+
+def test_the_function_of_the_library_takes_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelkit.nas.session.LocalRunner", lambda *_, **__: Inline())
+    options = {"space": MLP, "trials": 2, "training.epochs": 1, "timing.seconds": 0.001}
+    report = api.nas(blobs(tmp_path / "d.npz"), output=tmp_path / "found.onnx", config=options)
+    assert report["counts"] == {"done": 2} and (tmp_path / "found.onnx").exists()
 
 
 def test_samples_that_cannot_be_used(tmp_path: Path) -> None:
