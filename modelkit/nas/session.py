@@ -50,7 +50,7 @@ class _Setting:
     problem: Problem
     parts: Parts
     payload: dict[str, Any]
-    first: tuple[Genome, ...] = ()
+    first: tuple[tuple[str, Genome], ...] = ()
 
 
 def nas(
@@ -187,11 +187,14 @@ def _setting(
         payload |= {"signature": work.signature_facts(signature), "specs": spec_facts(parts.specs)}
         return _Setting(Architectures(space, signature, config.constraints), parts, payload)
     from modelkit.nas.derived import around
+    from modelkit.nas.planned import planned
 
     problem, specs, more = around(model, config, scratch, store, progress)
     parts = open_for(data, test, specs, config)
     payload |= {**more, "specs": spec_facts(specs)}
-    return _Setting(problem, parts, payload, problem.first())
+    first = [("given", genome) for genome in problem.first()]
+    first += [("planned", genome) for genome in planned(problem, parts.training, progress)]
+    return _Setting(problem, parts, payload, tuple(first))
 
 
 def _facts(config: NasConfig, setting: _Setting, data: Path, model: Path | None) -> dict[str, Any]:

@@ -33,11 +33,14 @@ from modelkit.graph.run import session_of
 from modelkit.graph.save import save
 from modelkit.jobs.protocol import Finished, Status, Task
 from modelkit.measure.evaluate import run_quality
-from modelkit.nas.config import NasConfig
+from modelkit.nas.config import Constraints, Derived, NasConfig
+from modelkit.nas.derived import Around, start
+from modelkit.nas.planned import planned
 from modelkit.nas.residual import blocks, without
 from modelkit.nas.session import pareto_folder
 from modelkit.nas.trial import measure
 from modelkit.runtime import input_specs, make_session
+from modelkit.train.config import TrainOptions
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 
@@ -270,6 +273,35 @@ def test_around_a_saved_model(tmp_path: Path) -> None:
     sizes = {each["bytes"] / max(each["parameters"], 1) for each in report["trials"]}
     assert min(sizes) < 3.9
     assert make_session(tmp_path / "best.onnx").get_inputs()[0].name == "image"
+
+
+def test_planned_candidates_cost_no_more_than_uniform_ones_and_do_less_harm() -> None:
+    model = load(SAMPLES / "fashion_cnn.onnx").model
+    normalise(model)
+    specs = input_specs(session_of(model))
+    data = open_npz(SAMPLES / "fashion_cnn.calib.npz", specs, need_labels=True, classes=None)
+    problem = Around(model, "x", Derived(widths=[0.25, 0.5, 0.75, 1.0]), Constraints())
+    uniform, found = problem.first(), planned(problem, data)
+    assert len(found) == len(set(found)) >= 2 and not set(found) & set(uniform)
+    macs = sorted(problem.look(genome).macs for genome in uniform)
+    for genome in found:
+        document = problem.look(genome).document
+        assert not any(document["drop"].values()) and problem.look(genome).macs <= macs[-1]
+    half = problem.look(uniform[2]).macs
+    best = max((g for g in found if problem.look(g).macs <= half), key=lambda g: problem.look(g).macs)
+    scores = []
+    for genome in (uniform[2], best):
+        payload = {
+            "reference": SAMPLES / "fashion_cnn.onnx",
+            "derived": problem.options.model_dump(),
+            "document": problem.look(genome).document,
+            "options": TrainOptions().model_dump(),
+        }
+        cut, _ = start(payload, data, lambda *_: None)
+        held = open_npz(SAMPLES / "fashion_cnn.eval.npz", specs, need_labels=True, classes=None)
+        scores.append(run_quality(session_of(cut), held.batches(256))["log_loss"])
+    assert scores[1] < scores[0]
+    assert planned(Around(model, "x", Derived(planned=False), Constraints()), data) == ()
 
 
 def test_a_model_without_its_blocks_runs() -> None:
