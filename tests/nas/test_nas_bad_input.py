@@ -36,9 +36,9 @@ def nas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_a_space_that_a_constraint_empties(nas: Nas) -> None:
     code, said = nas("--max-parameters", "20")
     assert code == 2
-    assert "error: the space is empty: no architecture keeps the constraints" in said
     assert (
-        "constraints.max_parameters rules out 10 of all 10 architectures; the nearest one: 39 are more than" in said
+        "error: constraints.max_parameters rules out 10 of all 10 architectures; the nearest one: 65 are more than"
+        in said
     )
     assert "hint: widen the space or the constraints" in said
 
