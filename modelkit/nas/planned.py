@@ -27,7 +27,8 @@ def planned(problem: Around, training: Dataset, progress: Progress = silent) -> 
         One for each uniformly scaled model but the whole one, the widest first, without repetitions.
     """
     values = {str(v.path[1]): v.values for v in problem.space.variables if v.path[0] == "widths"}
-    if not values or not problem.options.planned:
+    uniform = problem.first()
+    if not values or not uniform or not problem.options.planned:
         return ()
     survey = Survey(problem.model.clone(), cut_options(problem.options), training)
     survey.widths = [
@@ -37,7 +38,6 @@ def planned(problem: Around, training: Dataset, progress: Progress = silent) -> 
     repaired = problem.options.repair == "least_squares"
     errors = survey.errors("reconstruction", repaired=repaired, progress=progress)
     costs = Costs(survey.model, survey.groups, "macs")
-    uniform = problem.first()
     found: list[Genome] = []
     for genome in uniform:
         limit = problem.look(genome).macs

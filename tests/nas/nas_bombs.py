@@ -1,4 +1,4 @@
-"""What a worker does in place of a trial: some end their process, hang, eat memory, or learn until it explodes."""
+"""What a worker does in place of a trial: some end their process, hang, eat memory, or learn weights of NaN."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import os
 import time
 from collections.abc import Mapping
 from typing import Any
+from unittest import mock
+
+import numpy as np
+import onnx_ir as ir
 
 from modelkit.nas import trial
 from modelkit.progress import Progress
@@ -22,6 +26,13 @@ def perform(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
             hoard = [bytearray(os.urandom(1 << 20) * 64) for _ in range(64)]  # 4 GiB
             time.sleep(len(hoard))
         case 4:
-            payload = {**payload, "options": {**payload["options"], "learning_rate": 100.0, "clip": 0.0}}
-            payload["options"]["weight_decay"] = 10.0
+            with mock.patch("modelkit.train.finetune.finetune", _explode):
+                return trial.perform(payload, progress)
     return trial.perform(payload, progress)
+
+
+def _explode(model: ir.Model, *_: Any, **__: Any) -> None:
+    """In place of a training: the weights are no numbers afterwards."""
+    for value in model.graph.initializers.values():
+        if value.const_value is not None and value.const_value.dtype == ir.DataType.FLOAT:
+            value.const_value = ir.tensor(np.full(value.const_value.shape.numpy(), np.nan, np.float32))
