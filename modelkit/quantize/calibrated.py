@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
+from modelkit.algorithm.activations import fitting_rows
 from modelkit.algorithm.candidate import Candidate, Trial
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
@@ -305,10 +306,11 @@ class StaticMode:
             model = self.model.clone()
             self._ready(model, variant)
             means = ChannelMeans(plan)
+            rows = fitting_rows(model, names, self.data, most=8)
             histograms = observe(
                 model,
                 names,
-                lambda: self.data.batches(8),
+                lambda: self.data.batches(rows),
                 count=self.data.count,
                 also=means.add,
                 progress=progress,
