@@ -12,7 +12,7 @@ from modelkit.packing.restore import restore
 
 _CHUNK = 1 << 18
 # Deflating is slow: of more than this, one piece in so many is deflated and stands for the others.
-_WHOLE = 1 << 22
+_WHOLE = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class SizeStats:
 
     Attributes:
         file_bytes: The file and its external data files together.
-        deflated_bytes: The same after zlib level 6, as a download or an archive would hold it; beyond 4 MiB
+        deflated_bytes: The same after zlib level 6, as a download or an archive would hold it; beyond 8 MiB
             extrapolated from pieces of 256 KiB, spread evenly.
         parameters: Weights, by the rule of `modelkit.measure.weights`.
         nonzero_parameters: Those that are not zero.

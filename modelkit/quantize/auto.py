@@ -24,7 +24,7 @@ from modelkit.progress import Progress, silent
 from modelkit.quantize import dynamic, float16, weights
 from modelkit.quantize.audit import audit
 from modelkit.quantize.calibrated import StaticMode, Variant
-from modelkit.quantize.config import QuantizeConfig, WeightOptions
+from modelkit.quantize.config import QuantizeConfig, WeightOptions, data_rounding
 from modelkit.quantize.palettes import palette_candidates
 from modelkit.quantize.qat import nothing_to_train, some, trainer_for
 from modelkit.quantize.ranges import RangeMethod
@@ -81,9 +81,9 @@ class Quantizer:
                 "static quantization needs calibration data",
                 "give some with --data, or use --mode dynamic or --mode weights",
             )
-        if config.weights.rounding == "gptq" and self.calibration is None:
+        if data_rounding(config.weights) and self.calibration is None:
             raise UsageError(
-                "rounding by gptq needs calibration data",
+                f"rounding by {config.weights.rounding} needs calibration data",
                 "give some with --data, or use weights.rounding nearest with weights.scale mse or hqq",
             )
         if config.bits == 16 or config.mode in ("float16", "bfloat16"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -12,14 +12,16 @@ from modelkit.algorithm.candidate import Candidate, Trial
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.graph.edit import Namer
+from modelkit.graph.layers import weight_uses
 from modelkit.graph.opset import ensure_opset
 from modelkit.progress import Progress, silent
-from modelkit.quantize.affine import dequantize
+from modelkit.quantize.affine import Quantized, dequantize
 from modelkit.quantize.align import align_channels
 from modelkit.quantize.bias import ChannelMeans, shift_of, subtract_from_bias
+from modelkit.quantize.by_data import observe_layers, round_layer
 from modelkit.quantize.calibrate import Histogram, observe
 from modelkit.quantize.canonical import canonicalise
-from modelkit.quantize.config import QuantizeConfig, WeightOptions
+from modelkit.quantize.config import DataRounding, QuantizeConfig, WeightOptions
 from modelkit.quantize.equalize import equalize
 from modelkit.quantize.four_bits import OPSET as FOUR_BITS
 from modelkit.quantize.four_bits import pack_four_bits
@@ -35,6 +37,7 @@ from modelkit.train.qat import Trainer
 
 # Scales per channel came with 13, HardSwish with 14.
 _OPSET = 14
+_LAYERS = ("Conv", "Gemm", "MatMul")
 Finish = Callable[[ir.Model, Progress], list[Decision]]
 
 
@@ -49,6 +52,7 @@ class Variant:
         keep_float: Names of layers that stay float because they are sensitive.
         slow: Names of layers that stay float because they are faster so.
         trained: Whether it is trained with the rounding in it.
+        rounding: How weights are rounded by data; None for without.
     """
 
     method: RangeMethod
@@ -57,6 +61,7 @@ class Variant:
     keep_float: frozenset[str] = frozenset()
     slow: frozenset[str] = frozenset()
     trained: bool = False
+    rounding: DataRounding | None = None
 
     @property
     def name(self) -> str:
@@ -71,6 +76,8 @@ class Variant:
             parts.append(f"{count} layer{'s' if count > 1 else ''} float")
         if self.slow:
             parts.append(f"without {len(self.slow)} that cost")
+        if self.rounding:
+            parts.append(self.rounding)
         if self.trained:
             parts.append("trained")
         return ", ".join(parts)
@@ -248,9 +255,10 @@ class StaticMode:
             str(value.name): self._range(value, seen.histograms[str(value.name)], variant.method)
             for value in plan.activations
         }
+        rounded = self._rounded(model, plan, variant.rounding, progress)
         if self.config.correct_bias:
-            self._correct_biases(model, plan, seen.means)
-        applied = apply_static(model, plan, ranges, self.kind, self.weights)
+            self._correct_biases(model, plan, seen.means, rounded)
+        applied = apply_static(model, plan, ranges, self.kind, self.weights, rounded)
         trained = []
         if variant.trained and self.trainer is not None:
             trained = self.trainer(model, applied.weights, self.kind.weight_bits, progress)
@@ -284,7 +292,30 @@ class StaticMode:
         changes += canonicalise(model)
         return changes + (equalize(model) if variant.equalized else [])
 
-    def _correct_biases(self, model: ir.Model, plan: Plan, means: ChannelMeans) -> None:
+    def _rounded(
+        self, model: ir.Model, plan: Plan, rounding: DataRounding | None, progress: Progress
+    ) -> dict[str, Quantized]:
+        """The layers' weights as integers, by name; by data where that is wanted and the layer can be observed."""
+        layers = {str(node.inputs[1].name): node for node in plan.nodes if node.op_type in _LAYERS}  # type: ignore[union-attr]
+        found = {
+            name: quantize_weight(node, node.inputs[1].const_value.numpy(), self.kind, self.weights)  # type: ignore[union-attr]
+            for name, node in layers.items()
+        }
+        if rounding is None:
+            return found
+        uses = [use for use in weight_uses(model) if str(use.value.name) in layers]
+        nearest = self.weights.model_copy(update={"rounding": "nearest"})
+        for layer, gram in observe_layers(model, uses, self.data, progress):
+            node, array = layers[layer.name], layer.array()
+            plain = quantize_weight(node, array, self.kind, nearest)
+            # Where a bias makes up for the mean of the error, only what varies counts.
+            centered = self.config.correct_bias and node.op_type != "MatMul"
+            found[layer.name] = round_layer(rounding, plain, layer, gram, centered=centered)
+        return found
+
+    def _correct_biases(
+        self, model: ir.Model, plan: Plan, means: ChannelMeans, rounded: Mapping[str, Quantized]
+    ) -> None:
         namer = Namer(model)
         for node in plan.nodes:
             if node.op_type not in ("Conv", "Gemm"):
@@ -293,7 +324,7 @@ class StaticMode:
             weight = node.inputs[1].const_value.numpy()  # type: ignore[union-attr]
             if mean is None:
                 continue
-            error = dequantize(quantize_weight(node, weight, self.kind, self.weights)) - weight
+            error = dequantize(rounded[str(node.inputs[1].name)]) - weight  # type: ignore[union-attr]
             shift = shift_of(node, error, mean)
             if shift is not None:
                 subtract_from_bias(node, shift, namer)
