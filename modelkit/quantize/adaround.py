@@ -23,8 +23,8 @@ from modelkit.quantize.spread import limits_of, spread
 _GPTQ_FROM = 512
 # Numbers that may be looked at in one layer (some seconds): moves times outputs times inputs.
 _MOST_WORK = 2e9
-# A move must lower the error by more than this part of what the step alone would cost: sums are rounded too.
-_LEAST_GAIN = 1e-9
+# A move must lower the error by more than this part of what a step alone costs in the mean of the row.
+_LEAST_GAIN = 1e-4
 
 
 def round_by_outputs(array: np.ndarray, quantized: Quantized, layer: Layer, moments: np.ndarray) -> Quantized:
@@ -62,6 +62,8 @@ def descend(
 ) -> np.ndarray:
     """Move integers by one step, one of each row at a time, as long as the rows' errors fall.
 
+    No weight is moved to more than a step from what it stands for: it is rounded up or down.
+
     Args:
         weights: Float weights, ``[outputs, inputs]``.
         integers: Where to start; changed in place.
@@ -75,21 +77,25 @@ def descend(
         ``integers``. Weights that are zero stay zero.
     """
     fixed, steps, h = weights == 0, scales, moments
-    error = weights - (integers - zeros) * scales
+    left = weights - (integers - zeros) * scales
     # Half of the gradient of each row's error by its weights; what a step alone costs.
-    slope = error @ h
+    slope = left @ h
     cost = np.square(scales) * np.diag(h)
+    # An input that hardly varies would let its weight drift: what is gained must count in the row.
+    least = _LEAST_GAIN * cost.mean(axis=1)
     rows, now = np.arange(len(weights)), integers.copy()
     for _ in range(max(1, int(_MOST_WORK // max(weights.size, 1)))):
         sign = np.sign(slope)
         moved = now + sign
         gain = 2 * steps * np.abs(slope) - cost
-        gain[fixed | (moved > highest) | (moved < lowest)] = 0
+        after = np.abs(left - sign * steps)
+        gain[fixed | (moved > highest) | (moved < lowest) | ((after >= steps) & (after >= np.abs(left)))] = 0
         each, place = np.arange(len(rows)), gain.argmax(axis=1)
-        falls = gain[each, place] > _LEAST_GAIN * cost[each, place]
+        falls = gain[each, place] > least
         each, place = each[falls], place[falls]
         step = sign[each, place]
         now[each, place] += step
+        left[each, place] -= step * steps[each, place]
         # What a step adds to a weight goes off its error.
         slope[each] -= (step * steps[each, place])[:, None] * h[place]
         if 2 * each.size <= len(rows):
@@ -98,6 +104,8 @@ def descend(
                 break
             # Rows that have come to rest are left behind.
             rows = rows[each]
-            now, slope, cost, steps, fixed = (part[each] for part in (now, slope, cost, steps, fixed))
+            now, left, slope, cost, least, steps, fixed = (
+                part[each] for part in (now, left, slope, cost, least, steps, fixed)
+            )
     integers[rows] = now
     return integers

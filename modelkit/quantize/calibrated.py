@@ -18,6 +18,7 @@ from modelkit.progress import Progress, silent
 from modelkit.quantize.affine import Quantized, dequantize
 from modelkit.quantize.align import align_channels
 from modelkit.quantize.bias import ChannelMeans, shift_of, subtract_from_bias
+from modelkit.quantize.bias_full import correct_biases
 from modelkit.quantize.by_data import observe_layers, round_layer
 from modelkit.quantize.calibrate import Histogram, observe
 from modelkit.quantize.canonical import canonicalise
@@ -255,13 +256,16 @@ class StaticMode:
             str(value.name): self._range(value, seen.histograms[str(value.name)], variant.method)
             for value in plan.activations
         }
+        original = model.clone() if self.config.correct_bias == "full" else None
         rounded = self._rounded(model, plan, variant.rounding, progress)
         if self.config.correct_bias:
             self._correct_biases(model, plan, seen.means, rounded)
         applied = apply_static(model, plan, ranges, self.kind, self.weights, rounded)
         trained = []
+        if original is not None:
+            trained += correct_biases(model, original, plan.nodes, self.data, progress)
         if variant.trained and self.trainer is not None:
-            trained = self.trainer(model, applied.weights, self.kind.weight_bits, progress)
+            trained += self.trainer(model, applied.weights, self.kind.weight_bits, progress)
         # Measured for unsigned activations on x64; ARM has other kernels, and x64 takes signed ones apart again.
         tuned = [] if self.kind.signed else [*move_integers(plan), *align_channels(model, plan)]
         # What packs the weights anyhow finds their few values by itself.

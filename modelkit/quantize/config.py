@@ -125,7 +125,11 @@ class QuantizeConfig(PackableConfig):
     weights: WeightOptions = Field(default_factory=WeightOptions)
     activations: ActivationOptions = Field(default_factory=ActivationOptions)
     float16: Float16Options = Field(default_factory=Float16Options)
-    correct_bias: bool = Field(True, description="static: shift biases so that the mean of each channel survives")
+    correct_bias: bool | Literal["full"] = Field(
+        True,
+        description="static: shift biases so that the mean of each channel survives the rounding of weights; full: "
+        "layer by layer on the quantized model, so that it survives all rounding",
+    )
     equalize: bool = Field(False, description="static: even out channel ranges across consecutive layers first")
     qat: Qat = Field(default_factory=Qat)
 
