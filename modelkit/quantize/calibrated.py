@@ -32,56 +32,16 @@ from modelkit.quantize.mixed import Bisection
 from modelkit.quantize.plan import WEIGHTED, Plan, make_plan
 from modelkit.quantize.ranges import RangeMethod, choose_range
 from modelkit.quantize.sensitivity import rank_layers
+from modelkit.quantize.smooth import can_smooth, smooth
 from modelkit.quantize.static import ActivationType, apply_static, quantize_weight
 from modelkit.quantize.through import move_integers
+from modelkit.quantize.variant import Form, Variant
 from modelkit.train.qat import Trainer
 
 # Scales per channel came with 13, HardSwish with 14.
 _OPSET = 14
 _LAYERS = ("Conv", "Gemm", "MatMul")
 Finish = Callable[[ir.Model, Progress], list[Decision]]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way of static quantization.
-
-    Attributes:
-        method: How ranges are cut.
-        arithmetic: Whether sums, products and pools compute with integers too.
-        equalized: Whether channel ranges are evened out first.
-        keep_float: Names of layers that stay float because they are sensitive.
-        slow: Names of layers that stay float because they are faster so.
-        trained: Whether it is trained with the rounding in it.
-        rounding: How weights are rounded by data; None for without.
-    """
-
-    method: RangeMethod
-    arithmetic: bool = True
-    equalized: bool = False
-    keep_float: frozenset[str] = frozenset()
-    slow: frozenset[str] = frozenset()
-    trained: bool = False
-    rounding: DataRounding | None = None
-
-    @property
-    def name(self) -> str:
-        """The variant in a table."""
-        parts = [f"static {self.method}"]
-        if not self.arithmetic:
-            parts.append("layers")
-        if self.equalized:
-            parts.append("equalised")
-        if self.keep_float:
-            count = len(self.keep_float)
-            parts.append(f"{count} layer{'s' if count > 1 else ''} float")
-        if self.slow:
-            parts.append(f"without {len(self.slow)} that cost")
-        if self.rounding:
-            parts.append(self.rounding)
-        if self.trained:
-            parts.append("trained")
-        return ", ".join(parts)
 
 
 @dataclass
@@ -103,7 +63,7 @@ class StaticMode:
     kind: ActivationType
     finish: Finish
     trainer: Trainer | None = None
-    _seen: dict[bool, _Seen] = field(default_factory=dict)
+    _seen: dict[Form, _Seen] = field(default_factory=dict)
     _variants: dict[str, Variant] = field(default_factory=dict)
     _others: list[Variant] = field(default_factory=list)
     _refined: bool = False
@@ -124,9 +84,10 @@ class StaticMode:
         all_nodes, layer_nodes = self.plan(model, whole).nodes, self.plan(model, layers).nodes
         if not layer_nodes:
             return []
-        variants = [Variant(method, equalized=self.config.equalize) for method in methods]
+        form = {"equalized": self.config.equalize, "smoothed": self.config.smooth}
+        variants = [Variant(method, **form) for method in methods]
         if len(all_nodes) > len(layer_nodes):
-            variants.append(Variant(methods[-1], arithmetic=False, equalized=self.config.equalize))
+            variants.append(Variant(methods[-1], arithmetic=False, **form))
         if self.config.mode == "static" and self.trainer is None:
             # Who names the mode wants it done: least squares is the best guess, the others follow if it fails.
             first = next(variant for variant in variants if variant.method == methods[-1])
@@ -173,6 +134,10 @@ class StaticMode:
         found = list(self._others)
         if not best.equalized:
             found.append(replace(best, equalized=True))
+        if not best.smoothed and can_smooth(self.model):
+            found.append(replace(best, smoothed=True))
+        if best.rounding is None:
+            found.append(replace(best, rounding="adaround"))
         return [self.candidate(replace(variant, trained=False)) for variant in found]
 
     def _start(self, best: Variant, progress: Progress) -> None:
@@ -294,7 +259,11 @@ class StaticMode:
         raised = ensure_opset(model, FOUR_BITS if four else _OPSET)
         changes = [] if raised is None else [raised]
         changes += canonicalise(model)
-        return changes + (equalize(model) if variant.equalized else [])
+        if variant.equalized:
+            changes += equalize(model)
+        if variant.smoothed:
+            changes += smooth(model, self.data, self.kind.weight_bits)
+        return changes
 
     def _rounded(
         self, model: ir.Model, plan: Plan, rounding: DataRounding | None, progress: Progress
@@ -336,7 +305,7 @@ class StaticMode:
     def _observed(self, variant: Variant, plan: Plan, progress: Progress) -> _Seen:
         """Calibrate, unless an earlier variant saw the same tensors."""
         names = [str(value.name) for value in plan.activations]
-        seen = self._seen.get(variant.equalized)
+        seen = self._seen.get(variant.form)
         if seen is None or any(name not in seen.histograms for name in names):
             model = self.model.clone()
             self._ready(model, variant)
@@ -350,7 +319,7 @@ class StaticMode:
                 also=means.add,
                 progress=progress,
             )
-            seen = self._seen[variant.equalized] = _Seen(histograms, means)
+            seen = self._seen[variant.form] = _Seen(histograms, means)
         return seen
 
     def _ranked(self, progress: Progress) -> dict[str, float]:

@@ -131,6 +131,10 @@ class QuantizeConfig(PackableConfig):
         "layer by layer on the quantized model, so that it survives all rounding",
     )
     equalize: bool = Field(False, description="static: even out channel ranges across consecutive layers first")
+    smooth: bool = Field(
+        False,
+        description="static, dynamic with data: move outliers of activations into the weights that read them first",
+    )
     qat: Qat = Field(default_factory=Qat)
 
     @property

@@ -24,7 +24,7 @@ from modelkit.graph.normalise import normalise
 from modelkit.graph.run import session_of
 from modelkit.progress import Progress, silent
 from modelkit.quantize.auto import Quantizer
-from modelkit.quantize.calibrated import Variant
+from modelkit.quantize.variant import Variant
 from modelkit.quantize.config import QuantizeConfig
 from modelkit.runtime import input_specs, make_session
 from modelkit.train.fakequant import fake_quantized

@@ -15,7 +15,8 @@ from modelkit.decision import Decision
 from modelkit.errors import ModelError, UsageError
 from modelkit.progress import silent
 from modelkit.quantize.auto import Quantizer
-from modelkit.quantize.calibrated import StaticMode, Variant
+from modelkit.quantize.calibrated import StaticMode
+from modelkit.quantize.variant import Variant
 from modelkit.quantize.config import QuantizeConfig
 from modelkit.quantize.mixed import Bisection
 from modelkit.quantize.static import ActivationType
