@@ -8,7 +8,7 @@ arXiv:1906.04721, section 4.2 and appendix D, "empirical"; NNCF's slow bias corr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -24,14 +24,15 @@ _INT32 = 2**31 - 1
 
 
 def correct_biases(
-    model: ir.Model, original: ir.Model, layers: Sequence[ir.Node], data: Dataset, progress: Progress = silent
+    model: ir.Model, original: ir.Model, layers: Mapping[ir.Node, str], data: Dataset, progress: Progress = silent
 ) -> list[Decision]:
     """Shift the integer biases of a static model so that mean outputs are the original's, in place.
 
     Args:
         model: What ``apply_static`` made.
-        original: The float model that it was made of; values have the same names.
-        layers: Its Conv and Gemm nodes in the order in which they run; those without an integer bias are left out.
+        original: The float model that it was made of.
+        layers: Its Conv and Gemm nodes in the order in which they run, with the names that their outputs have in
+            ``original``; those without an integer bias are left out.
         data: Calibration data; the first 128 samples are used, of more than 16 layers in a row fewer.
         progress: Told how far it is.
 
@@ -41,17 +42,15 @@ def correct_biases(
     open_layers = [node for node in layers if _stored(node) is not None]
     steps = _by_depth(open_layers)
     limit = min(_SAMPLES, max(_ENOUGH, _RUNS // max(len(steps), 1)))
-    wanted = _means(original, open_layers, data, limit, progress)
+    wanted = _means(original, {layers[node]: node for node in open_layers}, data, limit, progress)
     largest = 0.0
     for step in steps:
-        found = _means(model, step, data, limit, progress)
+        found = _means(model, {str(node.outputs[0].name): node for node in step}, data, limit, progress)
         for node in step:
-            name = str(node.outputs[0].name)
-            if name not in wanted or name not in found:
-                continue
-            (mean, spread), (now, _) = wanted[name], found[name]
-            _shift(node, now - mean)
-            largest = max(largest, float(np.abs(now - mean).max()) / max(spread, 1e-12))
+            if node in wanted and node in found:
+                (mean, spread), (now, _) = wanted[node], found[node]
+                _shift(node, now - mean)
+                largest = max(largest, float(np.abs(now - mean).max()) / max(spread, 1e-12))
     if not open_layers:
         return []
     reason = f"mean outputs of {len(open_layers)} layers brought back to the original's on data"
@@ -74,11 +73,11 @@ def _by_depth(layers: Sequence[ir.Node]) -> list[list[ir.Node]]:
 
 
 def _means(
-    model: ir.Model, layers: Sequence[ir.Node], data: Dataset, limit: int, progress: Progress
-) -> dict[str, tuple[np.ndarray, float]]:
-    """Mean of each channel, float64, and the standard deviation of the whole, by the name of the output."""
-    names = [str(node.outputs[0].name) for node in layers]
-    axes = {name: 1 if node.op_type == "Conv" else -1 for node, name in zip(layers, names, strict=True)}
+    model: ir.Model, layers: Mapping[str, ir.Node], data: Dataset, limit: int, progress: Progress
+) -> dict[ir.Node, tuple[np.ndarray, float]]:
+    """Mean of each channel, float64, and the standard deviation of the whole, of layers by the names of outputs."""
+    names = list(layers)
+    axes = {name: 1 if node.op_type == "Conv" else -1 for name, node in layers.items()}
     sums: dict[str, np.ndarray] = {}
     squares: dict[str, float] = {}
     counts: dict[str, int] = {}
@@ -96,11 +95,11 @@ def _means(
         sums[seen.name] = sums.get(seen.name, 0) + values.sum(axis=others, dtype=np.float64)
         squares[seen.name] = squares.get(seen.name, 0.0) + float(np.square(values, dtype=np.float64).sum())
         counts[seen.name] = counts.get(seen.name, 0) + values.size // values.shape[axis]
-    found: dict[str, tuple[np.ndarray, float]] = {}
+    found: dict[ir.Node, tuple[np.ndarray, float]] = {}
     for name, total in sums.items():
         mean = total / counts[name]
         power = squares[name] / (counts[name] * mean.size)
-        found[name] = mean, float(np.sqrt(max(power - float(mean.mean()) ** 2, 0.0)))
+        found[layers[name]] = mean, float(np.sqrt(max(power - float(mean.mean()) ** 2, 0.0)))
     return found
 
 

@@ -11,6 +11,7 @@ from modelkit.algorithm.activations import fitting_rows
 from modelkit.algorithm.candidate import Candidate, Trial
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
+from modelkit.errors import DataError
 from modelkit.graph.edit import Namer
 from modelkit.graph.layers import weight_uses
 from modelkit.graph.opset import ensure_opset
@@ -34,6 +35,7 @@ from modelkit.quantize.ranges import RangeMethod, choose_range
 from modelkit.quantize.sensitivity import rank_layers
 from modelkit.quantize.smooth import can_smooth, smooth
 from modelkit.quantize.static import ActivationType, apply_static, quantize_weight
+from modelkit.quantize.suspect import Clipped, constant_warning, find_outliers, looks_far
 from modelkit.quantize.through import move_integers
 from modelkit.quantize.variant import Form, Variant
 from modelkit.train.qat import Trainer
@@ -71,6 +73,7 @@ class StaticMode:
     _bisection: Bisection | None = None
     _sensitivity: dict[str, float] = field(default_factory=dict)
     _thinned: bool = False
+    _warnings: list[Decision] = field(default_factory=list)
     _trained: bool = False
 
     def candidates(self) -> list[Candidate]:
@@ -221,14 +224,15 @@ class StaticMode:
             str(value.name): self._range(value, seen.histograms[str(value.name)], variant.method)
             for value in plan.activations
         }
-        original = model.clone() if self.config.correct_bias == "full" else None
+        full = self.config.correct_bias == "full"
+        original, names = (model.clone() if full else None), {each: str(each.outputs[0].name) for each in plan.nodes}
         rounded = self._rounded(model, plan, variant.rounding, progress)
         if self.config.correct_bias:
             self._correct_biases(model, plan, seen.means, rounded)
         applied = apply_static(model, plan, ranges, self.kind, self.weights, rounded)
         trained = []
         if original is not None:
-            trained += correct_biases(model, original, plan.nodes, self.data, progress)
+            trained += correct_biases(model, original, names, self.data, progress)
         if variant.trained and self.trainer is not None:
             trained += self.trainer(model, applied.weights, self.kind.weight_bits, progress)
         # Measured for unsigned activations on x64; ARM has other kernels, and x64 takes signed ones apart again.
@@ -236,7 +240,7 @@ class StaticMode:
         # What packs the weights anyhow finds their few values by itself.
         four = self.kind.weight_bits <= 4 and self.config.packing == "off"
         packed = pack_four_bits(model) if four else []
-        return changes + plan.decisions + trained + tuned + packed
+        return self._warnings + changes + plan.decisions + trained + tuned + packed
 
     def _range(self, value: ir.Value, histogram: Histogram, method: RangeMethod) -> tuple[float, float]:
         """The range of an activation: known where an operator gives it, else cut from what was seen."""
@@ -307,20 +311,48 @@ class StaticMode:
         names = [str(value.name) for value in plan.activations]
         seen = self._seen.get(variant.form)
         if seen is None or any(name not in seen.histograms for name in names):
-            model = self.model.clone()
-            self._ready(model, variant)
-            means = ChannelMeans(plan)
-            rows = fitting_rows(model, names, self.data, most=8)
-            histograms = observe(
-                model,
-                names,
-                lambda: self.data.batches(rows),
-                count=self.data.count,
-                also=means.add,
-                progress=progress,
-            )
+            histograms, means = self._trusted(variant, plan, names, progress)
             seen = self._seen[variant.form] = _Seen(histograms, means)
         return seen
+
+    def _trusted(
+        self, variant: Variant, plan: Plan, names: list[str], progress: Progress
+    ) -> tuple[dict[str, Histogram], ChannelMeans]:
+        """Calibrate; where single numbers of an input lie far beyond all others, without them."""
+        model = self.model.clone()
+        self._ready(model, variant)
+        inputs = [str(value.name) for value in model.graph.inputs]
+        try:
+            found = self._observe(model, plan, names, progress)
+            far = any(looks_far(found[0][name]) for name in inputs if name in found[0])
+        except DataError:
+            reach, warnings = find_outliers(self.data)
+            if not reach:
+                raise
+            far = True
+        else:
+            reach, warnings = find_outliers(self.data) if far else ({}, [])
+        if reach:
+            self.data, self._warnings = Clipped(self.data, reach), warnings
+            found = self._observe(model, plan, names, progress)
+        if not self._warnings:
+            constant = [constant_warning(name, found[0][name]) for name in inputs if name in found[0]]
+            self._warnings = [warning for warning in constant if warning is not None]
+        return found
+
+    def _observe(
+        self, model: ir.Model, plan: Plan, names: list[str], progress: Progress
+    ) -> tuple[dict[str, Histogram], ChannelMeans]:
+        means, rows = ChannelMeans(plan), fitting_rows(model, names, self.data, most=8)
+        histograms = observe(
+            model,
+            names,
+            lambda: self.data.batches(rows),
+            count=self.data.count,
+            also=means.add,
+            progress=progress,
+        )
+        return histograms, means
 
     def _ranked(self, progress: Progress) -> dict[str, float]:
         """Layers, the most sensitive first, with the signal to noise of the outputs where they alone are integers."""

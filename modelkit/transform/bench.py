@@ -163,6 +163,7 @@ class Bench:
         unknown = finite_note(fidelity)
         source = self._job.source.notes if self._job.source else []
         notes = [*source, *self._roles.notes, *([unknown] if unknown else [])]
+        notes += [each.reason for each in trial.decisions if each.action == "warned"]
         if speedup and speedup["high"] < 1:
             notes.append("the artifact is slower than the original on this machine")
         latency = {k: v for k, v in (trial.latency or {}).items() if k != "speedup"} or None

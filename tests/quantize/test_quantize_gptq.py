@@ -128,7 +128,9 @@ def test_gptq_without_data_is_refused():
 
 @pytest.mark.parametrize("rounding", ["gptq", "adaround"])
 def test_rounding_by_data_is_nothing_for_integers_made_at_run_time(rounding):
-    with pytest.raises(ValueError, match=f"weights.rounding {rounding} needs mode weights, static or auto, not dynamic"):
+    with pytest.raises(
+        ValueError, match=f"weights.rounding {rounding} needs mode weights, static or auto, not dynamic"
+    ):
         QuantizeConfig.model_validate({"mode": "dynamic", "weights": {"rounding": rounding}})
 
 

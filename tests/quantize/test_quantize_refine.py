@@ -16,10 +16,10 @@ from modelkit.errors import ModelError, UsageError
 from modelkit.progress import silent
 from modelkit.quantize.auto import Quantizer
 from modelkit.quantize.calibrated import StaticMode
-from modelkit.quantize.variant import Variant
 from modelkit.quantize.config import QuantizeConfig
 from modelkit.quantize.mixed import Bisection
 from modelkit.quantize.static import ActivationType
+from modelkit.quantize.variant import Variant
 from modelkit.runtime import TensorSpec
 
 
@@ -60,9 +60,9 @@ def test_ranking_finds_the_fragile_layer_and_the_variants_without_it_are_better(
     assert first[:2] == ["static minmax", "static mse"]
     stages: list[str] = []
     trials = [rejected(name, 5.0) for name in first]
-    (evened,) = static.refine(trials)
-    assert evened.name.endswith("equalised")
-    trials.append(rejected(evened.name, 5.0))
+    careful = static.refine(trials)
+    assert [each.name.split(", ")[-1] for each in careful] == ["equalised", "adaround"]
+    trials += [rejected(each.name, 5.0) for each in careful]
     (made,) = static.refine(trials, lambda stage, done, total: stages.append(stage))
     assert "ranking layers by sensitivity" in stages
     assert made.name.endswith("1 layer float")
@@ -101,7 +101,7 @@ def test_a_named_mode_tries_one_way_and_the_others_when_that_fails(data) -> None
     (first,) = static.candidates()
     assert first.name == "static mse"
     names = [candidate.name for candidate in static.refine([rejected(first.name, 3.0)])]
-    assert names == ["static minmax", "static mse, equalised"]
+    assert names == ["static minmax", "static mse, equalised", "static mse, adaround"]
 
 
 @given(st.integers(1, 200), st.data())
