@@ -31,7 +31,7 @@ from modelkit.quantize.ranges import RangeMethod
 from modelkit.quantize.select import check_finite, float_weights
 from modelkit.quantize.smooth import can_smooth, smooth
 from modelkit.quantize.static import ActivationType
-from modelkit.quantize.variant import Variant
+from modelkit.quantize.variant import variant_of
 from modelkit.train.qat import Trainer
 
 Int8Kind = Literal["vnni", "avx2", "arm_dot", "other"]
@@ -117,8 +117,7 @@ class Quantizer:
         if self._static is None:
             raise UsageError("static quantization needs calibration data", "give some with --data")
         method: RangeMethod = "mse" if self.config.activations.range == "auto" else self.config.activations.range
-        form = {"equalized": self.config.equalize, "smoothed": self.config.smooth}
-        variant = Variant(method, **form, trained=True)
+        variant = variant_of(self.config, method, trained=True)
         made = replace(self._static, trainer=trainer).apply(model, variant, progress)
         return made + self._leftover(model, progress)
 

@@ -61,8 +61,8 @@ def _by_depth(layers: Sequence[ir.Node]) -> list[list[ir.Node]]:
     """Group layers so that none reads, however indirectly, what another of its group writes."""
     wanted, groups = set(layers), list[list[ir.Node]]()
     depths: dict[ir.Node, int] = {}
-    graph = layers[0].graph if layers else []
-    for node in graph or []:
+    graph = layers[0].graph if layers else None
+    for node in graph if graph is not None else ():
         before = [depths.get(maker, 0) for value in node.inputs if value is not None and (maker := value.producer())]
         depths[node] = max(before, default=0) + (node in wanted)
         if node in wanted:

@@ -37,7 +37,7 @@ from modelkit.quantize.smooth import can_smooth, smooth
 from modelkit.quantize.static import ActivationType, apply_static, quantize_weight
 from modelkit.quantize.suspect import Clipped, constant_warning, find_outliers, looks_far
 from modelkit.quantize.through import move_integers
-from modelkit.quantize.variant import Form, Variant
+from modelkit.quantize.variant import Form, Variant, variant_of
 from modelkit.train.qat import Trainer
 
 # Scales per channel came with 13, HardSwish with 14.
@@ -87,10 +87,9 @@ class StaticMode:
         all_nodes, layer_nodes = self.plan(model, whole).nodes, self.plan(model, layers).nodes
         if not layer_nodes:
             return []
-        form = {"equalized": self.config.equalize, "smoothed": self.config.smooth}
-        variants = [Variant(method, **form) for method in methods]
+        variants = [variant_of(self.config, method) for method in methods]
         if len(all_nodes) > len(layer_nodes):
-            variants.append(Variant(methods[-1], arithmetic=False, **form))
+            variants.append(variant_of(self.config, methods[-1], arithmetic=False))
         if self.config.mode == "static" and self.trainer is None:
             # Who names the mode wants it done: least squares is the best guess, the others follow if it fails.
             first = next(variant for variant in variants if variant.method == methods[-1])

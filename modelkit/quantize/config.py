@@ -46,12 +46,14 @@ class WeightOptions(Block):
 
 def plain_rounding(options: WeightOptions) -> Literal["squant", "nearest", "floor"]:
     """How weights are rounded before, or where, no data is looked at."""
-    return "nearest" if options.rounding in ("gptq", "adaround") else options.rounding
+    rounding = options.rounding
+    return "nearest" if rounding == "gptq" or rounding == "adaround" else rounding
 
 
 def data_rounding(options: WeightOptions) -> DataRounding | None:
     """How weights are rounded by data; None for without."""
-    return options.rounding if options.rounding in ("gptq", "adaround") else None
+    rounding = options.rounding
+    return rounding if rounding == "gptq" or rounding == "adaround" else None
 
 
 class ActivationOptions(Block):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from modelkit.quantize.config import DataRounding
+from modelkit.quantize.config import DataRounding, QuantizeConfig, data_rounding
 from modelkit.quantize.ranges import RangeMethod
 
 # What the model looks like that is calibrated: equalised, smoothed.
@@ -60,3 +60,24 @@ class Variant:
     def form(self) -> Form:
         """What calibration depends on."""
         return self.equalized, self.smoothed
+
+
+def variant_of(
+    config: QuantizeConfig, method: RangeMethod, *, arithmetic: bool = True, trained: bool = False
+) -> Variant:
+    """Return a variant as a config has it.
+
+    Args:
+        config: The options.
+        method: How ranges are cut.
+        arithmetic: Whether sums, products and pools compute with integers too.
+        trained: Whether it is trained with the rounding in it.
+    """
+    return Variant(
+        method,
+        arithmetic=arithmetic,
+        equalized=config.equalize,
+        smoothed=config.smooth,
+        trained=trained,
+        rounding=data_rounding(config.weights),
+    )

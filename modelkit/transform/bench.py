@@ -290,7 +290,12 @@ class Bench:
             name: partial(lambda each: ready_run(self._session(each), inputs, each.name), path)
             for name, path in paths.items()
         }
-        how = {"baseline": "original", "seconds": seconds, "seed": self._options.seed, "progress": self._progress}
+        how: dict[str, Any] = {
+            "baseline": "original",
+            "seconds": seconds,
+            "seed": self._options.seed,
+            "progress": self._progress,
+        }
         if informs and int(self._size["file_bytes"]) > _HELD_BYTES:
             return compare({name: make() for name, make in makers.items()}, min_runs=MIN_ROUNDS, **how)
         return compare_fresh(makers, **how)
