@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from quantize_nets import Net, closeness, run
 
 from modelkit.algorithm.candidate import Trial
+from modelkit.api import quantize
 from modelkit.config.resolve import resolve
 from modelkit.data.arrays import from_arrays
 from modelkit.decision import Decision
-from modelkit.errors import ModelError, UsageError
+from modelkit.errors import BudgetError, ModelError, UsageError
+from modelkit.graph.save import save
 from modelkit.progress import silent
 from modelkit.quantize.auto import Quantizer
 from modelkit.quantize.calibrated import StaticMode
@@ -200,3 +202,14 @@ def test_one_sample_or_constant_samples_are_enough_to_calibrate(method, count, n
     model = static.model.clone()
     candidate.apply(model, silent)
     assert np.isfinite(run(model, {"x": x})[0]).all()
+
+
+def test_a_budget_that_nothing_meets_names_the_layer_in_the_way(tmp_path) -> None:
+    save(fragile_net().build(), tmp_path / "m.onnx")
+    x = np.random.default_rng(5).standard_normal((24, 4, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=x)
+    config = {"mode": "static", "budget.max_drop": 0.0, "measure.seconds": 0.05, "bits": 2}
+    with pytest.raises(BudgetError, match="nothing that was tried is inside the budget") as caught:
+        quantize(tmp_path / "m.onnx", output=tmp_path / "q.onnx", data=tmp_path / "x.npz", config=config)
+    assert "what costs most is 'fragile'" in caught.value.hint
+    assert not (tmp_path / "q.onnx").exists() and (tmp_path / "q.report.json").exists()
