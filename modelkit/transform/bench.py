@@ -18,7 +18,7 @@ from modelkit.graph.facts import describe, layer_sizes
 from modelkit.graph.save import save
 from modelkit.graph.structure import structure_key
 from modelkit.measure.evaluate import Remembered, evaluate_sessions
-from modelkit.measure.latency import Latency, compare_fresh
+from modelkit.measure.latency import MIN_ROUNDS, Latency, compare, compare_fresh
 from modelkit.measure.machine import machine_facts
 from modelkit.measure.size import measure_size
 from modelkit.pack.proven import pack_model
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 
 _LARGE_BYTES = 1 << 29
+# An original beyond this is loaded again when it is needed rather than held while others are made.
+_HELD_BYTES = 1 << 24
 # Share of the time for timing that is enough where nothing is chosen by it.
 _INFORMING = 0.25
 
@@ -71,6 +73,7 @@ class Bench:
             remembered=self._remembered,
         )
         self._quality = found["original"].quality
+        self._let_go()
         self._limits = verdict.Limits(
             budget=self._options.budget,
             safe=job.safe,
@@ -160,6 +163,7 @@ class Bench:
         unknown = finite_note(fidelity)
         source = self._job.source.notes if self._job.source else []
         notes = [*source, *self._roles.notes, *([unknown] if unknown else [])]
+        notes += [each.reason for each in trial.decisions if each.action == "warned"]
         if speedup and speedup["high"] < 1:
             notes.append("the artifact is slower than the original on this machine")
         latency = {k: v for k, v in (trial.latency or {}).items() if k != "speedup"} or None
@@ -198,6 +202,11 @@ class Bench:
             self._held = self._session(self._job.model)
         return self._held
 
+    def _let_go(self) -> None:
+        """Give back the memory of a large original."""
+        if int(self._size["file_bytes"]) > _HELD_BYTES:
+            self._held = None
+
     def _session(self, path: Path) -> ort.InferenceSession:
         measure = self._options.measure
         return make_session(path, threads=measure.threads, providers=[measure.provider])
@@ -229,6 +238,7 @@ class Bench:
             # One way that does not fit this model must not hide the others that do.
             trial.status, trial.reason, trial.hint = "failed", error.message, error.hint or ""
             return trial
+        self._let_go()
         trial.path, trial.size = path, {**asdict(measure_size(path)), "macs": facts.macs}
         trial.layers = with_packed(layer_sizes(facts), trial.decisions)
         trial.history, trial.structure = history, structure
@@ -260,7 +270,7 @@ class Bench:
         if large:
             self._held = None
         for together in [[trial] for trial in trials] if large else [trials]:
-            self._apply(together, self._compare(together, seconds))
+            self._apply(together, self._compare(together, seconds, informs))
         doubtful = [
             trial
             for trial in trials
@@ -271,20 +281,24 @@ class Bench:
         if doubtful and not large and not informs:
             self._apply(doubtful, self._compare(doubtful, 3 * self._options.measure.seconds))
 
-    def _compare(self, trials: list[Trial], seconds: float) -> Latency:
+    def _compare(self, trials: list[Trial], seconds: float, informs: bool = False) -> Latency:
+        """Time trials against the original; one pair of sessions is enough of large models that are named a way."""
         inputs = next(iter(self._roles.selection.batches(self._options.measure.batch))).inputs
         paths = {"original": self._job.model, **{t.name: t.path for t in trials if t.path is not None}}
 
-        return compare_fresh(
-            {
-                name: partial(lambda each: ready_run(self._session(each), inputs, each.name), path)
-                for name, path in paths.items()
-            },
-            baseline="original",
-            seconds=seconds,
-            seed=self._options.seed,
-            progress=self._progress,
-        )
+        makers = {
+            name: partial(lambda each: ready_run(self._session(each), inputs, each.name), path)
+            for name, path in paths.items()
+        }
+        how: dict[str, Any] = {
+            "baseline": "original",
+            "seconds": seconds,
+            "seed": self._options.seed,
+            "progress": self._progress,
+        }
+        if informs and int(self._size["file_bytes"]) > _HELD_BYTES:
+            return compare({name: make() for name, make in makers.items()}, min_runs=MIN_ROUNDS, **how)
+        return compare_fresh(makers, **how)
 
     def _apply(self, trials: list[Trial], latency: Latency) -> None:
         self._latency = asdict(latency.stats["original"])
