@@ -53,9 +53,10 @@ def _nodes(name: str) -> int:
     """Nodes that the function of an encoding comes to, with those of what it calls."""
     encoding = by_name(name)
     assert encoding is not None
-    *called, own = functions(encoding, LEAST_OPSET)
-    inner = {each.name: len(each.node) for each in called}
-    return sum(inner.get(node.op_type, 1) for node in own.node)
+    inner: dict[str, int] = {}
+    for each in functions(encoding, LEAST_OPSET):
+        inner[each.name] = sum(inner.get(node.op_type, 1) for node in each.node)
+    return inner[name]
 
 
 @cache

@@ -14,7 +14,7 @@ from modelkit.graph.tensors import nbytes, opset_of
 from modelkit.pack.choose import Offer, choose, entropy_bytes, function_bytes
 from modelkit.packing.body import DOMAIN, LEAST_OPSET
 from modelkit.packing.catalog import offers
-from modelkit.packing.encoding import Words, functions
+from modelkit.packing.encoding import TABLE, Words, functions
 from modelkit.progress import Progress, silent
 
 SMALL_BYTES = 256
@@ -195,7 +195,7 @@ def _call(graph: ir.Graph, value: ir.Value, offer: Offer, namer: Namer) -> ir.No
     inputs = []
     for each in encoding.inputs:
         array = streams.arrays[each]
-        own = each == "table"
+        own = each == TABLE
         array = array.view(tensor.numpy().dtype) if own else array
         inputs.append(add_initializer(graph, namer(f"{value.name}.{each}"), array, dtype if own else None))
     attributes: dict[str, list[int]] = {"shape": list(tensor.shape.numpy())}

@@ -11,10 +11,12 @@ import numpy as np
 import onnx
 
 from modelkit.packing.body import Body
-from modelkit.packing.prefix import LEVEL, level
 
 MOST_VALUES = 256
 """A table has up to so many values; their codes are bytes."""
+
+TABLE = "t"
+"""The input that has the tensor's own type: values that codes stand for, or the numbers as they are."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,12 @@ class Encoding(Protocol):
         """Name of the function: ``Mask4``."""
 
     @property
+    def doc(self) -> str:
+        """What the function's inputs are, in a few words."""
+
+    @property
     def inputs(self) -> Sequence[str]:
-        """Names of the function's inputs, in order; the last one has the tensor's own type."""
+        """Names of the function's inputs, in order; the last one is `TABLE`."""
 
     @property
     def attributes(self) -> Sequence[str]:
@@ -127,10 +133,9 @@ class Encoding(Protocol):
 
 
 def functions(encoding: Encoding, opset: int) -> list[onnx.FunctionProto]:
-    """The ONNX function of an encoding, behind the one that it may call: the same for a name and an opset."""
+    """The ONNX function of an encoding, behind those that it calls: the same for a name and an opset."""
     body = Body(encoding.inputs)
     shape = body.attribute("shape")
     flat = encoding.emit(body, shape)
     weight = body.op("Reshape", flat, shape)
-    made = body.function(encoding.name, opset, [weight], ["shape", *encoding.attributes])
-    return [level(opset), made] if any(node.op_type == LEVEL for node in made.node) else [made]
+    return body.functions(encoding.name, opset, [weight], ["shape", *encoding.attributes], encoding.doc)

@@ -14,7 +14,6 @@ from modelkit.errors import ModelError
 from modelkit.packing.body import DOMAIN
 from modelkit.packing.catalog import by_name
 from modelkit.packing.encoding import Encoding, Streams, functions, words_of
-from modelkit.packing.prefix import LEVEL
 from modelkit.protos import nodes_in
 
 MAX_BYTES = 1 << 34
@@ -47,8 +46,9 @@ def restore(proto: onnx.ModelProto) -> list[str]:
     streams = {name for node in calls.values() for name in node.input} - read
     _drop(proto.graph.initializer, lambda tensor: tensor.name in streams)
     proto.graph.initializer.extend(weights)
+    ours = known.keys() | _called(proto, known)
     _drop(proto.functions, lambda each: each.domain == DOMAIN and each.name in known)
-    if all(each.name == LEVEL for each in proto.functions if each.domain == DOMAIN):
+    if all(each.name in ours for each in proto.functions if each.domain == DOMAIN):
         _drop(proto.functions, lambda each: each.domain == DOMAIN)
     if not any(each.domain == DOMAIN for each in proto.functions):
         _drop(proto.opset_import, lambda entry: entry.domain == DOMAIN)
@@ -62,6 +62,12 @@ def _known(proto: onnx.ModelProto) -> Iterator[tuple[str, Encoding]]:
         encoding = by_name(name)
         if encoding is not None and all(ours.get(each.name) == each for each in functions(encoding, opset)):
             yield name, encoding
+
+
+def _called(proto: onnx.ModelProto, known: dict[str, Encoding]) -> set[str]:
+    """Names of the functions that those of encodings call."""
+    opset = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    return {each.name for encoding in known.values() for each in functions(encoding, opset)}
 
 
 def _weight(node: onnx.NodeProto, encoding: Encoding, stored: dict[str, onnx.TensorProto]) -> onnx.TensorProto:
