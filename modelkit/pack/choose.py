@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,6 +12,7 @@ import numpy as np
 from modelkit.packing.body import LEAST_OPSET
 from modelkit.packing.catalog import by_name
 from modelkit.packing.encoding import Encoding, Words, functions
+from modelkit.packing.steps import STEPS, steps_function, steps_of
 
 # What a node and the heads of its initializers take in a file, without names and numbers.
 _NODE_BYTES, _STREAM_BYTES = 60, 16
@@ -30,6 +31,7 @@ class Offer:
         total: Bytes with the node and the names that it takes, without the function.
         seconds: What it adds to the time that loading takes, roughly.
         quick: Whether no bits are read one after another.
+        steps: Whether its table is stored as multiples of a number.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Offer:
     total: int
     seconds: float
     quick: bool
+    steps: bool = False
 
     @classmethod
     def of(cls, name: str, encoding: Encoding, streams: int, words: Words) -> Offer:
@@ -45,7 +48,20 @@ class Offer:
         names = sum(2 * (len(name) + 1 + len(each)) + _STREAM_BYTES for each in encoding.inputs)
         total, reads = streams + names + _NODE_BYTES + len(name), encoding.reads(words)
         seconds = _nodes(encoding.name) * _NODE_SECONDS + reads * _READ_SECONDS
-        return cls(name, encoding, streams, total, seconds, reads == 0)
+        saved = _steps_save(encoding, words)
+        # Another node, another name, and one more initializer.
+        more = _NODE_BYTES + 2 * _STREAM_BYTES + 4 * (len(name) + 3)
+        if saved <= more:
+            return cls(name, encoding, streams, total, seconds, reads == 0)
+        return cls(name, encoding, streams - saved, total - saved + more, seconds, reads == 0, steps=True)
+
+
+def _steps_save(encoding: Encoding, words: Words) -> int:
+    """Bytes by which a table is smaller as multiples of a number; 0 where it is none."""
+    table = encoding.table(words)
+    if table is None or words.kind is None or steps_of(table.view(words.kind)) is None:
+        return 0
+    return table.nbytes - len(table) - table.itemsize
 
 
 @cache
@@ -64,6 +80,9 @@ def function_bytes(names: frozenset[str]) -> int:
     """Bytes of the functions of these encodings, and of what they call."""
     needed = {}
     for name in names:
+        if name == STEPS.name:
+            needed[name] = steps_function(LEAST_OPSET).ByteSize() + 4
+            continue
         encoding = by_name(name)
         assert encoding is not None
         needed.update({each.name: each.ByteSize() + 4 for each in functions(encoding, LEAST_OPSET)})
@@ -146,7 +165,13 @@ def _assign(
             continue
         best[name] = found
         total += found.total
-    return best, total + function_bytes(frozenset(offer.encoding.name for offer in best.values()))
+    return best, total + function_bytes(functions_of(best.values()))
+
+
+def functions_of(offers: Collection[Offer]) -> frozenset[str]:
+    """Names of the functions that offers need, without those that these call."""
+    found = {offer.encoding.name for offer in offers}
+    return frozenset(found | ({STEPS.name} if any(offer.steps for offer in offers) else set()))
 
 
 def entropy_bytes(words: Words) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import onnx
 import onnx_ir as ir
 
 from modelkit.decision import Decision
@@ -11,10 +13,11 @@ from modelkit.graph.edit import Namer, add_initializer, prepend
 from modelkit.graph.opset import ensure_opset
 from modelkit.graph.patterns import check_patterns, chosen
 from modelkit.graph.tensors import nbytes, opset_of
-from modelkit.pack.choose import Offer, choose, entropy_bytes, function_bytes
+from modelkit.pack.choose import Offer, choose, entropy_bytes, function_bytes, functions_of
 from modelkit.packing.body import DOMAIN, LEAST_OPSET
 from modelkit.packing.catalog import offers
 from modelkit.packing.encoding import TABLE, Words, functions
+from modelkit.packing.steps import STEPS, steps_function, steps_of
 from modelkit.progress import Progress, silent
 
 SMALL_BYTES = 256
@@ -142,7 +145,7 @@ def _store(model: ir.Model, best: dict[str, Offer], floor: dict[str, float], pro
         progress("packing weights", index, len(best))
         value = model.graph.initializers[name]
         before = _size(value)
-        calls.append(_call(model.graph, value, offer, namer))
+        calls += _calls(model.graph, value, offer, namer)
         decisions.append(
             Decision(
                 name,
@@ -161,17 +164,23 @@ def _store(model: ir.Model, best: dict[str, Offer], floor: dict[str, float], pro
     prepend(model.graph, calls)
     for encoding in {offer.encoding.name: offer.encoding for offer in best.values()}.values():
         for proto in functions(encoding, opset):
-            made = ir.serde.deserialize_function(proto)
-            model.functions[made.identifier()] = made
+            _add_function(model, proto)
+    if any(offer.steps for offer in best.values()):
+        _add_function(model, steps_function(opset))
     model.opset_imports[DOMAIN] = 1
     decisions.append(_fixed_costs(best))
     progress("packing weights", len(best), len(best))
     return decisions
 
 
+def _add_function(model: ir.Model, proto: onnx.FunctionProto) -> None:
+    made = ir.serde.deserialize_function(proto)
+    model.functions[made.identifier()] = made
+
+
 def _fixed_costs(best: dict[str, Offer]) -> Decision:
     """What there is once however large the weights are, and for each weight whatever its size."""
-    names = frozenset(offer.encoding.name for offer in best.values())
+    names = functions_of(best.values())
     calls = sum(offer.total - offer.streams for offer in best.values())
     return Decision(
         "functions",
@@ -186,18 +195,22 @@ def _count(value: ir.Value) -> int:
     return value.const_value.size
 
 
-def _call(graph: ir.Graph, value: ir.Value, offer: Offer, namer: Namer) -> ir.Node:
-    """Replace an initializer by a call that gives the same value under the same name."""
+def _calls(graph: ir.Graph, value: ir.Value, offer: Offer, namer: Namer) -> list[ir.Node]:
+    """Replace an initializer by calls, the last of which gives the same value under the same name."""
     tensor = value.const_value
     assert tensor is not None and value.name is not None
     encoding, dtype = offer.encoding, tensor.dtype
     streams = encoding.encode(_words(value))
-    inputs = []
+    inputs, before = [], list[ir.Node]()
     for each in encoding.inputs:
         array = streams.arrays[each]
         own = each == TABLE
         array = array.view(tensor.numpy().dtype) if own else array
-        inputs.append(add_initializer(graph, namer(f"{value.name}.{each}"), array, dtype if own else None))
+        if own and offer.steps:
+            before = [_table_call(graph, value, array, namer)]
+            inputs.append(before[0].outputs[0])
+        else:
+            inputs.append(add_initializer(graph, namer(f"{value.name}.{each}"), array, dtype if own else None))
     attributes: dict[str, list[int]] = {"shape": list(tensor.shape.numpy())}
     attributes |= {name: [count] for name, count in streams.attributes.items()}
     name = value.name
@@ -207,4 +220,12 @@ def _call(graph: ir.Graph, value: ir.Value, offer: Offer, namer: Namer) -> ir.No
     output.doc_string = value.doc_string
     call = ir.node(encoding.name, inputs, attributes, domain=DOMAIN, outputs=[output], name=namer(f"{name}.unpack"))
     value.replace_all_uses_with(output)
-    return call
+    return [*before, call]
+
+
+def _table_call(graph: ir.Graph, value: ir.Value, table: np.ndarray, namer: Namer) -> ir.Node:
+    """A call that gives a table of multiples of a number."""
+    found = steps_of(table)
+    assert found is not None
+    inputs = [add_initializer(graph, namer(f"{value.name}.{n}"), x) for n, x in zip("ks", found, strict=True)]
+    return ir.node(STEPS.name, inputs, domain=DOMAIN, outputs=[ir.Value(name=namer(f"{value.name}.{TABLE}"))])

@@ -51,6 +51,10 @@ class Block:
         """See `Encoding`."""
         return ["length", "inner", *(["entries"] if self.code else [])]
 
+    def table(self, words: Words) -> np.ndarray | None:
+        """See `Encoding`."""
+        return words.table if self.code else None
+
     def reads(self, words: Words) -> int:
         """See `Encoding`."""
         return self.code.depth * len(_stored(words, *_layout_of(words))[1]) if self.code else 0

@@ -33,6 +33,11 @@ class Helper:
     write: Callable[[], tuple[Body, Sequence[str], Sequence[str]]]
     doc: str
 
+    def functions(self, opset: int) -> list[onnx.FunctionProto]:
+        """The functions that it calls, and the function."""
+        body, outputs, attributes = self.write()
+        return body.functions(self.name, opset, outputs, attributes, self.doc)
+
 
 class Body:
     """Nodes of a function, one call for each. Names of values are short: they are part of every packed file.
@@ -112,8 +117,7 @@ class Body:
         """
         called: dict[str, onnx.FunctionProto] = {}
         for helper in self._helpers.values():
-            body, results, given = helper.write()
-            called |= {each.name: each for each in body.functions(helper.name, opset, results, given, helper.doc)}
+            called |= {each.name: each for each in helper.functions(opset)}
         imports = [helper_.make_opsetid("", opset), *([helper_.make_opsetid(DOMAIN, 1)] if called else [])]
         made = helper_.make_function(
             DOMAIN, name, self._inputs, list(outputs), self._nodes, imports, list(attributes), doc_string=doc

@@ -42,6 +42,10 @@ class Dense:
         """See `Encoding`."""
         return []
 
+    def table(self, words: Words) -> np.ndarray | None:
+        """See `Encoding`."""
+        return _table(words)
+
     def reads(self, words: Words) -> int:
         """See `Encoding`."""
         return self.code.depth * len(words.flat)

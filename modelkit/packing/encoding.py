@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -26,15 +26,17 @@ class Words:
     Attributes:
         flat: ``uint8``, ``uint16``, ``uint32`` or ``uint64``, ``[count]``.
         shape: The tensor's.
+        kind: Its type, where it is known.
     """
 
     flat: np.ndarray
     shape: tuple[int, ...] = ()
+    kind: np.dtype[Any] | None = None
 
     @classmethod
     def of(cls, array: np.ndarray) -> Words:
         """Look at the bits of an array of any numeric type of 1, 2, 4 or 8 bytes."""
-        return cls(words_of(array).reshape(-1), tuple(array.shape))
+        return cls(words_of(array).reshape(-1), tuple(array.shape), array.dtype)
 
     @cached_property
     def nonzero(self) -> np.ndarray:
@@ -114,6 +116,9 @@ class Encoding(Protocol):
     @property
     def attributes(self) -> Sequence[str]:
         """Names of the function's attributes besides `shape`."""
+
+    def table(self, words: Words) -> np.ndarray | None:
+        """The values that codes stand for, as bit patterns; None where numbers are stored as they are."""
 
     def reads(self, words: Words) -> int:
         """Bits that are read one after another while the tensor is rebuilt, which is what takes time."""

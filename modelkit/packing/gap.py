@@ -48,6 +48,10 @@ class Gap:
         """See `Encoding`."""
         return ["entries"]
 
+    def table(self, words: Words) -> np.ndarray | None:
+        """See `Encoding`."""
+        return words.table if self.code else None
+
     def reads(self, words: Words) -> int:
         """See `Encoding`."""
         return (self.gaps.depth + (self.code.depth if self.code else 0)) * len(words.nonzero)

@@ -45,6 +45,10 @@ class Mask:
         """See `Encoding`."""
         return ["entries"] if self.code else []
 
+    def table(self, words: Words) -> np.ndarray | None:
+        """See `Encoding`."""
+        return words.table if self.code else None
+
     def reads(self, words: Words) -> int:
         """See `Encoding`."""
         return self.code.depth * len(words.nonzero) if self.code else 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from modelkit.packing.body import Body
 from modelkit.packing.codes import Code
@@ -17,6 +18,9 @@ from modelkit.packing.gap import placed
 _BITS = (5, 6, 7, 8)
 # The most zeros that a code says, and how many codes there may be for zeros alone.
 _REACH, _FILLERS = 255, 4
+# Pairs are for few numbers: each has codes for several runs.
+_LEAST_RUNS = 4
+_NEVER = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,10 @@ class Pair:
     def attributes(self) -> list[str]:
         """See `Encoding`."""
         return ["entries"]
+
+    def table(self, words: Words) -> np.ndarray | None:
+        """See `Encoding`."""
+        return words.table
 
     def reads(self, words: Words) -> int:
         """See `Encoding`."""
@@ -114,39 +122,35 @@ class _Book:
         others = np.repeat(np.arange(len(self.reach)) + 1, self.reach)
         return np.concatenate([others, np.zeros(len(self.lengths))]).astype(np.uint8)
 
-    @property
-    def _fewest(self) -> tuple[np.ndarray, np.ndarray]:
-        """The fewest codes of zeros alone for so many zeros, and the last of them."""
-        return _fewest(self.lengths)
-
-    def _split(self, place: int, zeros: int) -> tuple[int, int, int]:
+    def _split(self, place: np.ndarray, zeros: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Longest runs, zeros in other codes of zeros alone, and zeros that are told with the number."""
         longest = self.lengths[-1]
-        whole = max(0, zeros // longest - 1) if zeros >= self.reach[place - 1] else 0
+        fewest, _ = _fewest(self.lengths)
+        whole = np.where(zeros < np.array(self.reach)[place - 1], 0, np.maximum(0, zeros // longest - 1))
         left = zeros - whole * longest
-        fewest, _ = self._fewest
-        lowest = max(0, left - self.reach[place - 1] + 1)
-        alone = lowest + int(np.argmin(fewest[lowest : left + 1]))
+        alone = np.empty_like(left)
+        for number, reach in enumerate(self.reach, 1):
+            # The number itself tells up to `reach` - 1 of them: the others are the cheapest of what is left then.
+            own = place == number
+            if own.any():
+                windows = sliding_window_view(np.pad(fewest, (reach - 1, 0), constant_values=_NEVER), reach)
+                alone[own] = (left - reach + 1 + windows.argmin(axis=1)[left])[own]
         return whole, alone, left - alone
 
     def entries(self, place: np.ndarray, zeros: np.ndarray, counts: np.ndarray) -> int:
         """How many codes numbers take that stand behind so many zeros."""
-        fewest, _ = self._fewest
-        total = 0
-        for p, z, count in zip(place.tolist(), zeros.tolist(), counts.tolist(), strict=True):
-            whole, alone, _ = self._split(p, z)
-            total += count * (whole + int(fewest[alone]) + 1)
-        return total
+        whole, alone, _ = self._split(place, zeros)
+        return int((counts * (whole + _fewest(self.lengths)[0][alone] + 1)).sum())
 
     def parse(self, place: np.ndarray, zeros: np.ndarray, which: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """The codes, ``uint8[entries]``: for each of `which` those of its place and zeros."""
         starts = np.concatenate([[0], np.cumsum(self.reach)]).tolist()
         fillers = {length: starts[-1] + number for number, length in enumerate(self.lengths)}
-        _, last = self._fewest
+        _, last = _fewest(self.lengths)
         pool: list[int] = []
         bounds = [0]
-        for p, z in zip(place.tolist(), zeros.tolist(), strict=True):
-            whole, alone, told = self._split(p, z)
+        split = [each.tolist() for each in self._split(place, zeros)]
+        for p, whole, alone, told in zip(place.tolist(), *split, strict=True):
             pool += [fillers[self.lengths[-1]]] * whole
             while alone:
                 pool.append(fillers[int(last[alone])])
@@ -163,7 +167,7 @@ class _Book:
 def _fewest(lengths: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """For 0, 1, ... zeros the fewest runs of these lengths that come to them, and the last of these."""
     most = 3 * _REACH + 1
-    fewest, last = np.full(most, 1 << 30), np.zeros(most, np.int64)
+    fewest, last = np.full(most, _NEVER), np.zeros(most, np.int64)
     fewest[0] = 0
     for zeros in range(1, most):
         options = [(fewest[zeros - length] + 1, length) for length in lengths if length <= zeros]
@@ -193,7 +197,7 @@ def _book(place: np.ndarray, zeros: np.ndarray, counts: np.ndarray, bits: int, f
     """Codes for the pairs that are the most likely if numbers stand anywhere, and so many for zeros alone."""
     shares = np.bincount(place, weights=counts)[1:] / counts.sum()
     room = (1 << bits) - fillers
-    if len(shares) > room:
+    if _LEAST_RUNS * len(shares) > room:
         return None
     # Runs of zeros are then geometric: each zero makes a run less likely by this factor, told as its logarithm.
     falls = np.log1p(1 / max(float((zeros * counts).sum() / counts.sum()), 1e-3))

@@ -164,7 +164,7 @@ def test_a_model_without_packed_weights_cannot_be_unpacked(tmp_path: Path) -> No
 def test_a_function_that_one_small_weight_needs_is_given_up() -> None:
     words = Words.of(np.zeros(300, np.float32))
     slow = Offer("w", Dense(Prefix(1, 12)), 100, 200, 1.0, quick=False)
-    fast = Offer("w", Dense(Fixed(1)), 120, 220, 0.01, quick=True)
+    fast = Offer("w", Dense(Fixed(1)), 110, 210, 0.01, quick=True)
     assert Offer.of("w", Dense(Fixed(1)), 38, words).quick
     assert choose({"w": [slow, fast]}, {"w": 300}) == {}
     many = {name: [replace(slow, name=name), replace(fast, name=name)] for name in (f"w{i}" for i in range(100))}
