@@ -215,7 +215,7 @@ def lenet_300_100() -> None:
 def lenet_5() -> None:
     """LeNet-5 as Caffe has it: 431,080 numbers."""
     config = {
-        **{"sparsity": 0.985, "values": 8, "pruning.epochs": 6, "sharing.epochs": 2},
+        **{"sparsity": 0.98, "values": 8, "pruning.epochs": 6, "sharing.epochs": 2},
         **{"pruning.batch": 128, "sharing.batch": 128},
         **{"pruning.learning_rate": 0.002, "sharing.learning_rate": 0.0005},
     }

@@ -126,46 +126,86 @@ def _saving(offer: Offer, others: Sequence[Offer], plain: Mapping[str, int]) -> 
 def _smallest(offers: Mapping[str, Sequence[Offer]], plain: Mapping[str, int]) -> dict[str, Offer]:
     """The offers that make the file smallest, functions included.
 
-    A function costs a kilobyte once, however many weights are rebuilt by it. So after each weight has its smallest
-    form, functions are given up one by one as long as that makes the whole smaller: once with all, and once without
-    those of prefix codes, since either way may end in a dead end.
+    A function costs a kilobyte once, however many weights are rebuilt by it. Functions are given up one by one as
+    long as that makes the whole smaller, and added one by one, beginning with none; once with all of them and once
+    without those of prefix codes, since each way may end in a dead end.
     """
-    every = {offer.encoding.name for each in offers.values() for offer in each}
-    quick = {offer.encoding.name for each in offers.values() for offer in each if offer.quick}
-    return min((_descend(offers, plain, allowed) for allowed in (every, quick)), key=lambda found: found[1])[0]
+    table = _Table(offers, plain)
+    quick = [number for number, name in enumerate(table.functions) if table.quick[name]]
+    every = list(range(len(table.functions)))
+    ways = [table.descend(every), table.descend(quick), table.ascend(every), table.ascend(quick)]
+    return table.offers_with(min(ways, key=table.size))
 
 
-def _descend(
-    offers: Mapping[str, Sequence[Offer]], plain: Mapping[str, int], allowed: set[str]
-) -> tuple[dict[str, Offer], int]:
-    """Give up functions one by one, and say which offers are left and how many bytes they take."""
-    best, size = _assign(offers, plain, allowed)
-    while True:
-        used = {offer.encoding.name for offer in best.values()}
-        trials = [(*_assign(offers, plain, used - {name}), name) for name in sorted(used)]
-        if not trials:
-            return best, size
-        fewer, less, _ = min(trials, key=lambda trial: (trial[1], trial[2]))
-        if less > size:
-            return best, size
-        best, size = fewer, less
+class _Table:
+    """What weights take with each function.
 
+    Args:
+        offers: What each weight may become.
+        plain: Bytes that each takes as it is.
+    """
 
-def _assign(
-    offers: Mapping[str, Sequence[Offer]], plain: Mapping[str, int], allowed: set[str]
-) -> tuple[dict[str, Offer], int]:
-    """The smallest form of each weight with these functions, and the bytes of all."""
-    best: dict[str, Offer] = {}
-    total = 0
-    for name, each in offers.items():
-        open_ = [offer for offer in each if offer.encoding.name in allowed]
-        found = min(open_, key=lambda offer: (offer.total, offer.encoding.name), default=None)
-        if found is None or found.total >= plain[name]:
-            total += plain[name]
-            continue
-        best[name] = found
-        total += found.total
-    return best, total + function_bytes(functions_of(best.values()))
+    def __init__(self, offers: Mapping[str, Sequence[Offer]], plain: Mapping[str, int]) -> None:
+        self._best: dict[tuple[str, str], Offer] = {}
+        for each in (offer for group in offers.values() for offer in group):
+            key = each.name, each.encoding.name
+            if key not in self._best or each.total < self._best[key].total:
+                self._best[key] = each
+        self.quick = {offer.encoding.name: offer.quick for offer in self._best.values()}
+        self.functions = sorted(self.quick)
+        self._names = list(offers)
+        self._plain = np.array([plain[name] for name in self._names], np.int64)
+        self._totals = np.full((len(self._names), len(self.functions)), np.iinfo(np.int64).max)
+        rows, columns = ({each: n for n, each in enumerate(names)} for names in (self._names, self.functions))
+        for (name, function), offer in self._best.items():
+            self._totals[rows[name], columns[function]] = offer.total
+
+    def size(self, allowed: Sequence[int]) -> int:
+        """Bytes of all weights, each in its smallest form with these functions, and of the functions."""
+        if not allowed or not self._names:
+            return int(self._plain.sum())
+        part = self._totals[:, allowed]
+        where = part.argmin(axis=1)
+        least = part[np.arange(len(part)), where]
+        used = sorted({allowed[number] for number in where[least < self._plain].tolist()})
+        names = {self.functions[number] for number in used}
+        return int(np.minimum(least, self._plain).sum()) + function_bytes(frozenset(names))
+
+    def descend(self, allowed: Sequence[int]) -> list[int]:
+        """Give up functions as long as that makes the whole smaller."""
+        left, size = list(allowed), self.size(allowed)
+        while True:
+            used = self._used(left)
+            trials = [[each for each in left if each != gone] for gone in used]
+            sizes = [self.size(trial) for trial in trials]
+            if not trials or min(sizes) > size:
+                return used
+            left, size = trials[sizes.index(min(sizes))], min(sizes)
+
+    def ascend(self, allowed: Sequence[int]) -> list[int]:
+        """Add functions as long as that makes the whole smaller."""
+        taken, size = list[int](), self.size([])
+        while True:
+            trials = [sorted([*taken, each]) for each in allowed if each not in taken]
+            sizes = [self.size(trial) for trial in trials]
+            if not trials or min(sizes) >= size:
+                return taken
+            taken, size = trials[sizes.index(min(sizes))], min(sizes)
+
+    def _used(self, allowed: Sequence[int]) -> list[int]:
+        names = {offer.encoding.name for offer in self.offers_with(allowed).values()}
+        return [each for each in allowed if self.functions[each] in names]
+
+    def offers_with(self, allowed: Sequence[int]) -> dict[str, Offer]:
+        """The smallest form of each weight with these functions; not of those that are smaller as they are."""
+        found: dict[str, Offer] = {}
+        if not allowed or not self._names:
+            return found
+        for row, column in enumerate(self._totals[:, allowed].argmin(axis=1).tolist()):
+            if self._totals[row, allowed[column]] < self._plain[row]:
+                name = self._names[row]
+                found[name] = self._best[name, self.functions[allowed[column]]]
+        return found
 
 
 def functions_of(offers: Collection[Offer]) -> frozenset[str]:

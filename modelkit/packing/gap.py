@@ -15,6 +15,7 @@ from modelkit.packing.fixed import Fixed
 from modelkit.packing.prefix import Prefix
 
 _REACHES = (32, 64, 128, 255)
+_SMALL = 10_000
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,10 @@ def offers(words: Words, *, prefix: bool) -> Iterator[tuple[Gap, int]]:
         8 * words.flat.dtype.itemsize,
         *([codes.bits_for(len(words.table))] if words.table is not None else []),
     }
-    for bits in sorted({min(entries, key=lambda b: entries[b] * (b + value)) for value in value_bits}):
+    best = {min(entries, key=lambda b: entries[b] * (b + value)) for value in value_bits}
+    # Small weights may be better off with the function of another one than with the fewest bits.
+    shared = {4, 5, 6, 7, 8} if stored < _SMALL else set()
+    for bits in sorted(best | shared):
         gaps = Fixed(bits)
         yield from _with_values(words, gaps, gaps.nbytes(np.array([entries[bits]])), entries[bits], prefix)
     if prefix:
