@@ -12,6 +12,7 @@ import numpy as np
 from modelkit.packing.body import LEAST_OPSET
 from modelkit.packing.catalog import by_name
 from modelkit.packing.encoding import Encoding, Words, functions
+from modelkit.packing.fours import KINDS, fours_function
 from modelkit.packing.steps import STEPS, steps_function, steps_of
 
 # What a node and the heads of its initializers take in a file, without names and numbers.
@@ -32,6 +33,7 @@ class Offer:
         seconds: What it adds to the time that loading takes, roughly.
         quick: Whether no bits are read one after another.
         steps: Whether its table is stored as multiples of a number.
+        fours: The function behind it, where the weight is of a 4-bit type.
     """
 
     name: str
@@ -41,18 +43,20 @@ class Offer:
     seconds: float
     quick: bool
     steps: bool = False
+    fours: str | None = None
 
     @classmethod
-    def of(cls, name: str, encoding: Encoding, streams: int, words: Words) -> Offer:
+    def of(cls, name: str, encoding: Encoding, streams: int, words: Words, fours: str | None = None) -> Offer:
         """Add what else the offer takes in a file to the bytes of its streams."""
         names = sum(2 * (len(name) + 1 + len(each)) + _STREAM_BYTES for each in encoding.inputs)
         total, reads = streams + names + _NODE_BYTES + len(name), encoding.reads(words)
+        total += _NODE_BYTES + 3 * len(name) if fours else 0
         seconds = _nodes(encoding.name) * _NODE_SECONDS + reads * _READ_SECONDS
         saved = _steps_save(encoding, words)
         # Another node, another name, and one more initializer.
         more = _NODE_BYTES + 2 * _STREAM_BYTES + 4 * (len(name) + 3)
         if saved <= more:
-            return cls(name, encoding, streams, total, seconds, reads == 0)
+            return cls(name, encoding, streams, total, seconds, reads == 0, fours=fours)
         return cls(name, encoding, streams - saved, total - saved + more, seconds, reads == 0, steps=True)
 
 
@@ -82,6 +86,9 @@ def function_bytes(names: frozenset[str]) -> int:
     for name in names:
         if name == STEPS.name:
             needed[name] = steps_function(LEAST_OPSET).ByteSize() + 4
+            continue
+        if name in KINDS:
+            needed[name] = fours_function(name, LEAST_OPSET).ByteSize() + 4
             continue
         encoding = by_name(name)
         assert encoding is not None
@@ -211,6 +218,7 @@ class _Table:
 def functions_of(offers: Collection[Offer]) -> frozenset[str]:
     """Names of the functions that offers need, without those that these call."""
     found = {offer.encoding.name for offer in offers}
+    found |= {offer.fours for offer in offers if offer.fours}
     return frozenset(found | ({STEPS.name} if any(offer.steps for offer in offers) else set()))
 
 

@@ -17,6 +17,7 @@ from modelkit.pack.choose import Offer, choose, entropy_bytes, function_bytes, f
 from modelkit.packing.body import DOMAIN, LEAST_OPSET
 from modelkit.packing.catalog import offers
 from modelkit.packing.encoding import TABLE, Words, functions
+from modelkit.packing.fours import fours_function, fours_name, widened
 from modelkit.packing.steps import STEPS, steps_function, steps_of
 from modelkit.progress import Progress, silent
 
@@ -26,6 +27,7 @@ SMALL_BYTES = 256
 _TYPES = {
     *(ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16),
     *(ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16),
+    *(ir.DataType.INT4, ir.DataType.UINT4),
     *(ir.DataType.INT32, ir.DataType.UINT32, ir.DataType.INT64, ir.DataType.UINT64),
 }
 
@@ -72,7 +74,10 @@ def pack_weights(
             kept[name] = reason
             continue
         words = _words(value)
-        found[name] = [Offer.of(name, encoding, size, words) for encoding, size in offers(words, prefix=prefix)]
+        fours = fours_name(_kind(value))
+        found[name] = [
+            Offer.of(name, encoding, size, words, fours) for encoding, size in offers(words, prefix=prefix)
+        ]
         floor[name] = entropy_bytes(words)
     progress("looking at weights", len(weights), len(weights))
     best = choose(found, {name: _size(weights[name]) for name in found}, seconds=seconds)
@@ -133,8 +138,19 @@ def _must_stay(value: ir.Value) -> str | None:
 
 
 def _words(value: ir.Value) -> Words:
+    return Words.of(_array(value))
+
+
+def _array(value: ir.Value) -> np.ndarray:
+    """The numbers of a weight; of a 4-bit type as bytes."""
     assert value.const_value is not None
-    return Words.of(value.const_value.numpy())
+    array = value.const_value.numpy()
+    return widened(array, _kind(value)) if fours_name(_kind(value)) else array
+
+
+def _kind(value: ir.Value) -> int:
+    assert value.const_value is not None
+    return int(value.const_value.dtype)
 
 
 def _store(model: ir.Model, best: dict[str, Offer], floor: dict[str, float], progress: Progress) -> list[Decision]:
@@ -167,6 +183,8 @@ def _store(model: ir.Model, best: dict[str, Offer], floor: dict[str, float], pro
             _add_function(model, proto)
     if any(offer.steps for offer in best.values()):
         _add_function(model, steps_function(opset))
+    for fours in sorted({offer.fours for offer in best.values() if offer.fours}):
+        _add_function(model, fours_function(fours, opset))
     model.opset_imports[DOMAIN] = 1
     decisions.append(_fixed_costs(best))
     progress("packing weights", len(best), len(best))
@@ -199,13 +217,14 @@ def _calls(graph: ir.Graph, value: ir.Value, offer: Offer, namer: Namer) -> list
     """Replace an initializer by calls, the last of which gives the same value under the same name."""
     tensor = value.const_value
     assert tensor is not None and value.name is not None
-    encoding, dtype = offer.encoding, tensor.dtype
-    streams = encoding.encode(_words(value))
+    encoding, numbers = offer.encoding, _array(value)
+    dtype = tensor.dtype if offer.fours is None else ir.DataType.from_numpy(numbers.dtype)
+    streams = encoding.encode(Words.of(numbers))
     inputs, before = [], list[ir.Node]()
     for each in encoding.inputs:
         array = streams.arrays[each]
         own = each == TABLE
-        array = array.view(tensor.numpy().dtype) if own else array
+        array = array.view(numbers.dtype) if own else array
         if own and offer.steps:
             before = [_table_call(graph, value, array, namer)]
             inputs.append(before[0].outputs[0])
@@ -215,12 +234,15 @@ def _calls(graph: ir.Graph, value: ir.Value, offer: Offer, namer: Namer) -> list
     attributes |= {name: [count] for name, count in streams.attributes.items()}
     name = value.name
     del graph.initializers[name]
-    output = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(tensor.shape.numpy()))
+    output = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()))
     output.metadata_props.update(value.metadata_props)
     output.doc_string = value.doc_string
-    call = ir.node(encoding.name, inputs, attributes, domain=DOMAIN, outputs=[output], name=namer(f"{name}.unpack"))
+    made = output if offer.fours is None else ir.Value(name=namer(f"{name}.x"))
+    call = ir.node(encoding.name, inputs, attributes, domain=DOMAIN, outputs=[made], name=namer(f"{name}.unpack"))
     value.replace_all_uses_with(output)
-    return [*before, call]
+    if offer.fours is None:
+        return [*before, call]
+    return [*before, call, ir.node(offer.fours, [made], domain=DOMAIN, outputs=[output])]
 
 
 def _table_call(graph: ir.Graph, value: ir.Value, table: np.ndarray, namer: Namer) -> ir.Node:
