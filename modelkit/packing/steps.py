@@ -44,8 +44,11 @@ def _steps(data: bytes, kind: str) -> tuple[np.ndarray, np.ndarray] | None:
             if step == 0:
                 continue
             numbers = np.rint(table / step)
-            if np.abs(numbers).max() <= _MOST and (numbers.astype(kind) * step).tobytes() == data:
-                return numbers.astype(np.int8), np.full(1, step)
+            if np.abs(numbers).max() > _MOST:
+                continue
+            found = numbers.astype(np.int8), np.full(1, step)
+            if multiples(*found).tobytes() == data:
+                return found
     return None
 
 
