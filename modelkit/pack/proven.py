@@ -59,6 +59,7 @@ def pack_model(
             exclude=[*(exclude or []), *stay],
             prefix=effort != "load",
             seconds=SECONDS[effort],
+            fours=effort == "size",
             progress=progress,
         )
         packed = [decision.target for decision in decisions if decision.action == "packed"]

@@ -39,6 +39,7 @@ def pack_weights(
     exclude: list[str] | None = None,
     prefix: bool = True,
     seconds: float = math.inf,
+    fours: bool = True,
     progress: Progress = silent,
 ) -> list[Decision]:
     """Store weights in fewer bytes, in place and without changing a bit of any.
@@ -53,6 +54,8 @@ def pack_weights(
         exclude: Name patterns of what stays as it is.
         prefix: Whether codes of several lengths are open, which take the fewest bytes and the longest to load.
         seconds: What may be added to the time that loading takes, roughly.
+        fours: Whether weights of 4-bit types are open, which onnxruntime makes out of bytes from 1.23 on; where it
+            has to do so in any case they always are.
         progress: Called once for each weight.
 
     Returns:
@@ -69,7 +72,7 @@ def pack_weights(
     floor: dict[str, float] = {}
     for index, (name, value) in enumerate(weights.items()):
         progress("looking at weights", index, len(weights))
-        reason = chosen(names[name], include or [], exclude or []) or _must_stay(value)
+        reason = chosen(names[name], include or [], exclude or []) or _must_stay(value, fours)
         if reason is not None:
             kept[name] = reason
             continue
@@ -106,11 +109,13 @@ def names_of_large(
     return names
 
 
-def anything_smaller(model: ir.Model, include: list[str] | None, exclude: list[str] | None) -> bool:
+def anything_smaller(
+    model: ir.Model, include: list[str] | None, exclude: list[str] | None, *, fours: bool = True
+) -> bool:
     """Whether any weight takes fewer bytes in some encoding, which is soon known where there are such weights."""
     for name, known in names_of_large(model, include, exclude).items():
         value = model.graph.initializers[name]
-        if chosen(known, include or [], exclude or []) is not None or _must_stay(value) is not None:
+        if chosen(known, include or [], exclude or []) is not None or _must_stay(value, fours) is not None:
             continue
         if any(size < _size(value) for _, size in offers(_words(value), prefix=False)):
             return True
@@ -121,7 +126,7 @@ def _size(value: ir.Value) -> int:
     return 0 if value.const_value is None else nbytes(value.const_value)
 
 
-def _must_stay(value: ir.Value) -> str | None:
+def _must_stay(value: ir.Value, fours: bool) -> str | None:
     """Why an initializer must stay one, or None."""
     if value.is_graph_input():
         return "it is an input that has a default"
@@ -134,6 +139,8 @@ def _must_stay(value: ir.Value) -> str | None:
         return f"{foreign[0]} may need it while the model is being loaded"
     if not value.uses():
         return "nothing reads it"
+    if fours_name(_kind(value)) and not fours and not any(use.node.op_type == "Cast" for use in value.uses()):
+        return "onnxruntime before 1.23 makes no numbers of 4 bits; effort size packs it for newer ones"
     return None
 
 

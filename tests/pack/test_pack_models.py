@@ -246,3 +246,18 @@ def test_weights_of_four_bits_that_would_not_shrink_stay(tmp_path: Path) -> None
     model = load(tmp_path / "m.onnx").model
     decision = next(each for each in pack_model(model, "size") if each.target == "w")
     assert decision.action == "kept" and decision.reason.startswith("no encoding takes less room")
+
+
+def test_weights_of_four_bits_stay_where_an_older_onnxruntime_could_not_make_them(tmp_path: Path) -> None:
+    four_bit_model(tmp_path / "m.onnx", onnx.TensorProto.INT4)
+    model = load(tmp_path / "m.onnx").model
+    kept = {each.target: each for each in pack_model(model, "auto")}
+    assert kept["w"].action == "kept" and "before 1.23" in kept["w"].reason
+    with pytest.raises(ModelError, match=r"nothing to pack: .*before 1\.23"):
+        api.pack(tmp_path / "m.onnx", output=tmp_path / "p.onnx")
+    cast = onnx.load(tmp_path / "m.onnx")
+    del cast.graph.node[0]
+    cast.graph.node.insert(0, onnx.helper.make_node("Cast", ["w"], ["d"], to=onnx.TensorProto.FLOAT))
+    onnx.save(cast, tmp_path / "cast.onnx")
+    packed = {each.target: each.action for each in pack_model(load(tmp_path / "cast.onnx").model, "auto")}
+    assert packed["w"] == "packed"
