@@ -77,9 +77,9 @@ def pack_weights(
             kept[name] = reason
             continue
         words = _words(value)
-        fours = fours_name(_kind(value))
+        behind = fours_name(_kind(value))
         found[name] = [
-            Offer.of(name, encoding, size, words, fours) for encoding, size in offers(words, prefix=prefix)
+            Offer.of(name, encoding, size, words, behind) for encoding, size in offers(words, prefix=prefix)
         ]
         floor[name] = entropy_bytes(words)
     progress("looking at weights", len(weights), len(weights))
@@ -190,8 +190,8 @@ def _store(model: ir.Model, best: dict[str, Offer], floor: dict[str, float], pro
             _add_function(model, proto)
     if any(offer.steps for offer in best.values()):
         _add_function(model, steps_function(opset))
-    for fours in sorted({offer.fours for offer in best.values() if offer.fours}):
-        _add_function(model, fours_function(fours, opset))
+    for behind in sorted({offer.fours for offer in best.values() if offer.fours}):
+        _add_function(model, fours_function(behind, opset))
     model.opset_imports[DOMAIN] = 1
     decisions.append(_fixed_costs(best))
     progress("packing weights", len(best), len(best))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -17,15 +18,15 @@ def _write(kind: int) -> tuple[Body, Sequence[str], Sequence[str]]:
     return body, [body.op("Cast", "x", to=kind)], []
 
 
-_FUNCTIONS = {
+_FUNCTIONS: dict[int, Helper] = {
     onnx.TensorProto.INT4: Helper("Int4", partial(_write, onnx.TensorProto.INT4), "bytes as numbers of 4 bits"),
     onnx.TensorProto.UINT4: Helper("Uint4", partial(_write, onnx.TensorProto.UINT4), "bytes as numbers of 4 bits"),
 }
 
-KINDS = {helper.name: kind for kind, helper in _FUNCTIONS.items()}
+KINDS: dict[str, int] = {helper.name: kind for kind, helper in _FUNCTIONS.items()}
 """Types by the names of the functions that give them."""
 
-_NUMPY = {
+_NUMPY: dict[int, tuple[np.dtype[Any], np.dtype[Any]]] = {
     onnx.TensorProto.INT4: (np.dtype(ml_dtypes.int4), np.dtype(np.int8)),
     onnx.TensorProto.UINT4: (np.dtype(ml_dtypes.uint4), np.dtype(np.uint8)),
 }
