@@ -292,7 +292,8 @@ def test_time_that_is_over_leaves_ways_out_and_says_what_one_costs(tmp_path, cap
     ran = quantize(capsys, str(tmp_path / "m.onnx"), *argv)
     report = json.loads(ran.out)
     assert ran.code == 0 and len(report["candidates"]) == 1
-    [note] = [each for each in report["notes"] if each.startswith("the time of 0.001 s was over when one way was tried")]
+    start = "the time of 0.001 s was over when one way was tried"
+    [note] = [each for each in report["notes"] if each.startswith(start)]
     assert note.endswith(" s") and float(note.split()[-2]) > 0.001
     for wrong in ("0s", "-1s", "soon"):
         assert quantize(capsys, str(tmp_path / "m.onnx"), "--time", wrong).code == 2
