@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from modelkit.algorithm.config import Effort, PackableConfig
 from modelkit.config.options import Block
-from modelkit.config.resolve import Percent
+from modelkit.config.resolve import Percent, Seconds
 from modelkit.train.config import QuantizationAware
 
 DataRounding = Literal["gptq", "adaround"]
@@ -124,6 +124,9 @@ class QuantizeConfig(PackableConfig):
         "the one that is loaded soonest, auto adds half a second at most to the time that loading takes; null is "
         "off, or auto with a codebook and where bits is 1, 2, 3, 5, 6 or 7, which no type of ONNX has",
     )
+    time: Seconds | None = Field(
+        None, gt=0, description="begin no other way after this long, such as 2min: the best so far is written"
+    )
     weights: WeightOptions = Field(default_factory=WeightOptions)
     activations: ActivationOptions = Field(default_factory=ActivationOptions)
     float16: Float16Options = Field(default_factory=Float16Options)
@@ -138,6 +141,11 @@ class QuantizeConfig(PackableConfig):
         description="static, dynamic with data: move outliers of activations into the weights that read them first",
     )
     qat: Qat = Field(default_factory=Qat)
+
+    @property
+    def trying_time(self) -> float | None:
+        """Seconds after which no other candidate is begun."""
+        return self.time
 
     @property
     def packing(self) -> Literal["off"] | Effort:

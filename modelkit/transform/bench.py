@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -45,6 +46,19 @@ _HELD_BYTES = 1 << 24
 _INFORMING = 0.25
 
 
+@dataclass(frozen=True)
+class _Ended:
+    """Where the time for trying was over: after how many ways, and how long they took."""
+
+    ways: int
+    seconds: float
+
+    def note(self, limit: float) -> str:
+        """What a reader should know."""
+        ways = "one way was" if self.ways == 1 else f"{self.ways} ways were"
+        return f"the time of {limit:g} s was over when {ways} tried, which took {self.seconds:.1f} s"
+
+
 class Bench:
     """Tries candidates one by one and measures them side by side.
 
@@ -60,6 +74,8 @@ class Bench:
         self._options: TransformConfig = job.options.value
         self._roles = prepared.roles
         self._held: ort.InferenceSession | None = None
+        self._began = time.monotonic()
+        self._ended: _Ended | None = None
         facts = describe(prepared.model)
         self._size = {**asdict(measure_size(job.model)), "macs": facts.macs}
         self._layers = layer_sizes(facts)
@@ -88,10 +104,17 @@ class Bench:
         trials: list[Trial] = []
         todo: Sequence[Candidate] = self._prepared.candidates
         while todo:
-            fresh = [self._try(candidate, len(trials) + i) for i, candidate in enumerate(todo)]
+            fresh: list[Trial] = []
+            for candidate in todo:
+                if self._is_over([*trials, *fresh]):
+                    break
+                fresh.append(self._try(candidate, len(trials) + len(fresh)))
             trials += fresh
             self._time([trial for trial in fresh if self._worth_timing(trial)])
             self.pick(trials)
+            if self._is_over(trials):
+                self._ended = _Ended(len(trials), time.monotonic() - self._began)
+                break
             todo = self._prepared.algorithm.refine(trials, self._progress)
         if all(trial.status in ("failed", "compared") for trial in trials):
             failed = "the only way did not work"
@@ -102,6 +125,12 @@ class Bench:
                 trials[0].hint or "modelkit inspect tells what stands in the way",
             )
         return trials
+
+    def _is_over(self, trials: Sequence[Trial]) -> bool:
+        """Whether the time for trying is over; one way that works is always tried to the end."""
+        limit = self._options.trying_time
+        worked = any(trial.status not in ("failed", "compared") for trial in trials)
+        return limit is not None and worked and time.monotonic() - self._began > limit
 
     def pick(self, trials: list[Trial]) -> Trial | None:
         """Mark every trial and return the best that is inside the budget, or None."""
@@ -163,6 +192,7 @@ class Bench:
         unknown = finite_note(fidelity)
         source = self._job.source.notes if self._job.source else []
         notes = [*source, *self._roles.notes, *([unknown] if unknown else [])]
+        notes += [] if self._ended is None else [self._ended.note(self._options.trying_time or 0.0)]
         notes += [each.reason for each in trial.decisions if each.action == "warned"]
         if speedup and speedup["high"] < 1:
             notes.append("the artifact is slower than the original on this machine")
