@@ -49,7 +49,7 @@ def nas(
     from modelkit.transform.bits import STORE
 
     if not isinstance(config, Resolved):
-        config = resolve(NasConfig, flags={key: (key, value) for key, value in (config or {}).items()})
+        config = resolve(NasConfig, flags={key: (value, key) for key, value in (config or {}).items()})
     given = None if model is None else Path(model)
     default = Path("best.onnx") if given is None else given.with_suffix(".nas.onnx")
     return search(

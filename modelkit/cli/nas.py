@@ -69,6 +69,14 @@ def command(
         list[str] | None,
         typer.Option("--bits", metavar="N", help="Around MODEL: bits that weights may have, 32, 8 or 4; repeatable."),
     ] = None,
+    space: Annotated[
+        Path | None,
+        typer.Option(
+            "--space",
+            metavar="FILE",
+            help="YAML of a space, or of one architecture such as best.pareto/03.yaml, which is then built again.",
+        ),
+    ] = None,
     workers: Annotated[str | None, typer.Option("--workers", metavar="N", help="Trials at a time (1).")] = None,
     storage: Annotated[
         str | None,
@@ -138,11 +146,14 @@ def command(
             "seed": ("--seed", seed),
         },
     )
+    from modelkit.nas.parse import with_space
     from modelkit.nas.session import nas
     from modelkit.report import searched
     from modelkit.transform.bits import STORE
 
     where = output if output is not None else Path("best.onnx") if model is None else model.with_suffix(".nas.onnx")
+    if space is not None:
+        options = with_space(options, space)
     with progress(quiet=quiet, verbose=verbose) as listener:
         report = nas(
             data,

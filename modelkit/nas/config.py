@@ -80,6 +80,9 @@ class Derived(Block):
     depth: bool = Field(True, description="whether repeated blocks with a plain shortcut may be left out")
     bits: list[int] = Field([32], min_length=1, description="bits that each layer's weights may have: 32, 8, 4")
     uniform: bool = Field(True, description="begin with the models whose groups all keep the same share")
+    planned: bool = Field(
+        True, description="then as many that cost the same, with channels taken where that does least harm"
+    )
     multiple_of: int = Field(4, ge=1, le=256, description="channels are kept at multiples of this")
     repair: Literal["least_squares", "none"] = Field(
         "least_squares", description="make up for what was cut, from data and without training, before it is trained"

@@ -17,6 +17,7 @@ from pydantic import Field
 from modelkit.channels.config import Calibration, Structure
 from modelkit.channels.costs import Costs
 from modelkit.channels.cutting import cut_to
+from modelkit.channels.search import widths_of
 from modelkit.channels.survey import Survey
 from modelkit.channels.targets import Way
 from modelkit.config.options import Block
@@ -34,6 +35,7 @@ from modelkit.nas.config import Constraints, Derived, NasConfig
 from modelkit.nas.feasible import Candidate, over
 from modelkit.nas.residual import blocks, without
 from modelkit.nas.space import Genome, Space, Variable
+from modelkit.nas.written import Parts, written_space
 from modelkit.progress import Progress
 from modelkit.runtime import TensorSpec, input_specs
 
@@ -73,6 +75,7 @@ class Around:
         identity: Tells it from others.
         options: What may differ.
         constraints: What a candidate may cost.
+        document: A space that is written out, instead of all that the options leave open.
         space: All candidates.
     """
 
@@ -80,6 +83,7 @@ class Around:
     identity: str
     options: Derived
     constraints: Constraints
+    document: Mapping[str, Any] | None = None
     space: Space = field(init=False)
     _variants: dict[frozenset[str], _Variant] = field(default_factory=dict, init=False)
 
@@ -88,7 +92,7 @@ class Around:
 
     def first(self) -> tuple[Genome, ...]:
         """The models whose groups all keep the same share, from the widest to the narrowest."""
-        if not self.options.uniform:
+        if not self.options.uniform or self.document is not None:
             return ()
         found = []
         for share in sorted(self.options.widths, reverse=True):
@@ -131,7 +135,7 @@ class Around:
     def _space(self) -> Space:
         variables: list[Variable] = []
         survey = Survey(self.model.clone(), cut_options(self.options), None)
-        droppable = list(blocks(self.model)) if self.options.depth else []
+        droppable = list(blocks(self.model)) if self.options.depth or self.document is not None else []
         inside: dict[str, set[str]] = {name: set() for name in droppable}
         weights = {str(use.value.name) for use in weight_uses(self.model) if use.role in _WEIGHTS}
         for name in droppable:
@@ -139,6 +143,9 @@ class Around:
             inside[name] = {group.name for group in survey.groups} - self._variant(frozenset([name])).names
             inside[name] |= weights - {str(use.value.name) for use in weight_uses(left)}
             variables.append(Variable(("drop", name), (False, True), False))
+        if self.document is not None:
+            groups = {group.name: widths_of(group, 1, 0.0).choices for group in survey.groups}
+            return written_space(self.document, Parts(self.identity, droppable, groups, sorted(weights), inside))
 
         def when(name: str) -> dict[str, tuple[Any, ...]]:
             return {f"drop.{block}": (False,) for block in droppable if name in inside[block]}
@@ -176,18 +183,35 @@ def around(
         UsageError: Bits are asked for where nothing stores them.
     """
     progress("looking at the model", 0, 1)
-    if config.derived.bits != [32] and not store:
+    if (config.derived.bits != [32] or (config.space or {}).get("bits")) and not store:
         raise UsageError("weights in fewer bits need a function that stores them", "use modelkit.api.nas")
     model = load(path).model
     normalise(model)
     from modelkit.train.module import to_torch
 
     to_torch(model)  # refuses what cannot be trained
-    problem = Around(model, sha256(path)[:16], config.derived, config.constraints)
+    options = config.derived
+    if config.space is not None:
+        options = _as_narrow(model, options, config.space)
+    problem = Around(model, sha256(path)[:16], options, config.constraints, config.space)
     base = scratch / "original.onnx"
     save(model, base)
-    more = {"reference": base, "derived": config.derived.model_dump(), "store": store}
+    more = {"reference": base, "derived": options.model_dump(), "store": store}
     return problem, input_specs(session_of(model)), more
+
+
+def _as_narrow(model: ir.Model, options: Derived, document: Mapping[str, Any]) -> Derived:
+    """Options under which channels are ranked down to the fewest that a space which is written out asks for."""
+    groups = {group.name: group.channels for group in Survey(model.clone(), cut_options(options), None).groups}
+    given = document.get("widths")
+    shares = [
+        count / groups[name]
+        for name, value in (given.items() if isinstance(given, Mapping) else ())
+        for count in (value if isinstance(value, list) else [value])
+        if name in groups and isinstance(count, int) and 0 < count <= groups[name]
+    ]
+    narrowest = min([*options.widths, *shares])
+    return options.model_copy(update={"widths": sorted({narrowest, *options.widths})})
 
 
 def cut_options(options: Derived) -> Cut:

@@ -96,7 +96,7 @@ def baseline_of(run: Run) -> dict[str, Any] | None:
         search = mine
     else:
         random = [t for t in mine if t.source == "random"]
-        search = [t for t in mine if t.source not in ("random", "given")][: len(random)]
+        search = [t for t in mine if t.source not in ("random", "given", "planned")][: len(random)]
     if not random:
         return None
     best = min(random, key=lambda t: (t.figures["error"], t.number))

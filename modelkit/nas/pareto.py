@@ -16,25 +16,41 @@ def unbeaten(points: np.ndarray) -> np.ndarray:
     Returns:
         Booleans [N].
     """
-    count = len(points)
-    found = np.ones(count, bool)
-    for number in range(count):
-        as_good = (points <= points[number]).all(axis=1)
-        better = (points < points[number]).any(axis=1)
-        earlier = (points == points[number]).all(axis=1) & (np.arange(count) < number)
-        found[number] = not ((as_good & better) | earlier).any()
-    return found
+    return ~_beats(points).any(axis=0)
 
 
-def fronts(points: np.ndarray) -> np.ndarray:
-    """The number of the front that each point is on: 0 for the unbeaten, 1 for those without these, and so on [N]."""
+def fronts(points: np.ndarray, most: int | None = None) -> np.ndarray:
+    """The number of the front that each point is on: 0 for the unbeaten, 1 for those without these, and so on.
+
+    Args:
+        points: [N, K].
+        most: Points after which the fronts are of no interest: the others all get the next number.
+
+    Returns:
+        Integers [N].
+    """
+    beats = _beats(points)
+    above = beats.sum(axis=0)
     ranks = np.full(len(points), -1)
-    rank = 0
-    while (ranks < 0).any():
-        left = np.flatnonzero(ranks < 0)
-        ranks[left[unbeaten(points[left])]] = rank
+    rank = done = 0
+    while done < min(len(points), len(points) if most is None else most):
+        front = (above == 0) & (ranks < 0)
+        ranks[front] = rank
+        above = above - beats[front].sum(axis=0)
+        done += int(front.sum())
         rank += 1
+    ranks[ranks < 0] = rank
     return ranks
+
+
+def _beats(points: np.ndarray) -> np.ndarray:
+    """Whether the point of each row dominates that of each column, or is equal to it and comes before it [N, N]."""
+    count = len(points)
+    as_good, equal = np.ones((count, count), bool), np.ones((count, count), bool)
+    for column in points.T:
+        as_good &= column[:, None] <= column[None]
+        equal &= column[:, None] == column[None]
+    return (as_good & ~equal) | np.triu(equal, 1)
 
 
 def crowding(points: np.ndarray) -> np.ndarray:

@@ -5,17 +5,43 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pydantic
 
 from modelkit.architectures.config import FAMILIES
+from modelkit.config.resolve import Resolved, resolve
 from modelkit.errors import ConfigError
-from modelkit.nas.space import Path, Space, Variable
+from modelkit.files import shown
+from modelkit.nas.config import NasConfig
+from modelkit.nas.space import Path as Place
+from modelkit.nas.space import Space, Variable
 
 _LITERAL = {"image"}  # keys whose value is a list and no choice
 _VALUES = 9  # values of a log range by default
 _MOST_VALUES = 1000
+
+
+def with_space(options: Resolved[NasConfig], path: Path) -> Resolved[NasConfig]:
+    """Search the space, or the architecture of one network, of a file of its own; not what the config has.
+
+    Raises:
+        UsageError: It is not there.
+        ConfigError: It is no YAML, or names no family.
+    """
+    found = resolve(_SpaceFile, yaml_path=path).value.root
+    if "family" not in found:
+        raise ConfigError(
+            f"'{shown(path)}' is no space", [f"family is missing: there are {', '.join([*FAMILIES, 'derived'])}"]
+        )
+    origins = {name: origin for name, origin in options.origins.items() if name.partition(".")[0] != "space"}
+    value = options.value.model_copy(update={"space": found})
+    return Resolved(value, {**origins, "space": f"--space {shown(path)}"})
+
+
+class _SpaceFile(pydantic.RootModel[dict[str, Any]]):
+    """Any mapping: what may stand in it is for ``parse_space`` and ``modelkit.nas.written`` to say."""
 
 
 def parse_space(document: Mapping[str, Any]) -> Space:
@@ -54,7 +80,7 @@ def _spelled_out(document: Mapping[str, Any], problems: list[str]) -> dict[str, 
     return found
 
 
-def _walk(value: Any, path: Path, variables: list[Variable], problems: list[str]) -> Any:
+def _walk(value: Any, path: Place, variables: list[Variable], problems: list[str]) -> Any:
     """The template of a part of the document; what varies is left out and noted."""
     if isinstance(value, Mapping):
         if path and ({"from", "to"} & value.keys() or "choices" in value):
@@ -75,7 +101,7 @@ def _walk(value: Any, path: Path, variables: list[Variable], problems: list[str]
 _VARIES = object()
 
 
-def _vary(spec: Mapping[str, Any], path: Path, variables: list[Variable], problems: list[str]) -> Any:
+def _vary(spec: Mapping[str, Any], path: Place, variables: list[Variable], problems: list[str]) -> Any:
     name = f"space.{'.'.join(map(str, path))}"
     known = {"choices", "when"} if "choices" in spec else {"from", "to", "step", "log", "values", "when"}
     unknown = [key for key in spec if key not in known]

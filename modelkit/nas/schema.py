@@ -24,7 +24,28 @@ _RANGE = {
 
 def space_schema() -> dict[str, Any]:
     """Return the schema of the key ``space``."""
-    return {"anyOf": [_family(name) for name in FAMILIES]}
+    return {"anyOf": [*(_family(name) for name in FAMILIES), _around()]}
+
+
+def _around() -> dict[str, Any]:
+    """The schema of a space around a saved model that is written out."""
+
+    def named(value: dict[str, Any]) -> dict[str, Any]:
+        listed = {"type": "array", "items": value, "minItems": 1}
+        return {"type": "object", "additionalProperties": {"anyOf": [value, listed]}}
+
+    return {
+        "type": "object",
+        "properties": {
+            "family": {"const": "derived"},
+            "model": {"type": "string"},
+            "drop": named({"type": "boolean"}),
+            "widths": named({"type": "integer", "minimum": 1}),
+            "bits": named({"enum": [4, 8, 32]}),
+        },
+        "required": ["family"],
+        "additionalProperties": False,
+    }
 
 
 def _family(name: str) -> dict[str, Any]:

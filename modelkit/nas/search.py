@@ -50,7 +50,7 @@ class Search:
         warmup: Random trials at the beginning.
         screen: Suggestions that the largest is taken of.
         seed: Seed of everything random.
-        first: Candidates that are tried before all others.
+        first: Candidates that are tried before all others, each with who suggests it.
         trials: All trials, in the order in which they began.
     """
 
@@ -62,7 +62,7 @@ class Search:
     warmup: int
     screen: int = 1
     seed: int = 0
-    first: Sequence[Genome] = ()
+    first: Sequence[tuple[str, Genome]] = ()
     trials: list[Trial] = field(default_factory=list)
     strangers: list[Trial] = field(default_factory=list)
     _ended: list[Trial] = field(default_factory=list, init=False)
@@ -117,7 +117,8 @@ class Search:
     def _suggest(self) -> Trial | None:
         number = len(self.trials)
         if number < len(self.first):
-            candidate = self._candidate(self.first[number], "given")
+            source, genome = self.first[number]
+            candidate = self._candidate(genome, source)
             if candidate is not None:
                 return candidate
         random = number - len(self.first) < self.warmup
@@ -173,14 +174,14 @@ class Search:
         return Found(self.problem.space, [t.genome for t in done], scores, points, frozenset(self._taken))
 
 
-def search_of(problem: Problem, config: NasConfig, budget: int, first: Sequence[Genome] = ()) -> Search:
+def search_of(problem: Problem, config: NasConfig, budget: int, first: Sequence[tuple[str, Genome]] = ()) -> Search:
     """Make the search that a config asks for.
 
     Args:
         problem: What is searched.
         config: Options.
         budget: Full trainings.
-        first: Candidates that are tried before all others.
+        first: Candidates that are tried before all others, each with who suggests it.
     """
     warmup = config.warmup if config.warmup is not None else max(_LEAST_WARMUP, budget // 5)
     by = strategy(config.strategy, config.sampler)

@@ -30,6 +30,7 @@ from modelkit.nas.search import search_of
 from modelkit.nas.space import Genome
 from modelkit.nas.storage import Shared
 from modelkit.nas.study import Study, folder_of
+from modelkit.nas.written import is_around
 from modelkit.progress import Progress, silent
 from modelkit.report import searched
 from modelkit.version import VERSION
@@ -49,7 +50,7 @@ class _Setting:
     problem: Problem
     parts: Parts
     payload: dict[str, Any]
-    first: tuple[Genome, ...] = ()
+    first: tuple[tuple[str, Genome], ...] = ()
 
 
 def nas(
@@ -141,8 +142,16 @@ def _check(
             "there is nothing to search: neither a space nor a model",
             "give a space with --config (modelkit init nas writes one), or a saved model to search around",
         )
-    if model is not None and config.space is not None:
-        raise UsageError("a space and a model are given: one of them is searched", "leave space out of the config")
+    if model is not None and config.space is not None and not is_around(config.space):
+        raise UsageError(
+            "a space and a model are given: one of them is searched",
+            "leave space out of the config; only one of family derived is one around a model",
+        )
+    if model is None and is_around(config.space):
+        raise UsageError(
+            "a space of family derived is one around a saved model, and none is given",
+            "give the model that it was derived from: modelkit nas MODEL --space FILE --data DATA",
+        )
     for path in (data, test, model):
         if path is not None and not path.is_dir():
             require_file(path)
@@ -178,11 +187,14 @@ def _setting(
         payload |= {"signature": work.signature_facts(signature), "specs": spec_facts(parts.specs)}
         return _Setting(Architectures(space, signature, config.constraints), parts, payload)
     from modelkit.nas.derived import around
+    from modelkit.nas.planned import planned
 
     problem, specs, more = around(model, config, scratch, store, progress)
     parts = open_for(data, test, specs, config)
     payload |= {**more, "specs": spec_facts(specs)}
-    return _Setting(problem, parts, payload, problem.first())
+    first = [("given", genome) for genome in problem.first()]
+    first += [("planned", genome) for genome in planned(problem, parts.training, progress)]
+    return _Setting(problem, parts, payload, tuple(first))
 
 
 def _facts(config: NasConfig, setting: _Setting, data: Path, model: Path | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,9 @@ from modelkit.nas.study import check_facts, record_of, trial_of
 from modelkit.nas.trials import Trial
 
 _RECORD, _FACTS, _MADE_BY = "modelkit.trial", "modelkit.facts", "modelkit.made_by"
+
+_ATTEMPTS = 5  # to open a study whose tables others make just now
+_PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 
 
 class Shared:
@@ -41,13 +45,15 @@ class Shared:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self._study = optuna.create_study(storage=url, study_name=study, load_if_exists=True)
+                self._study = _opened(url, study)
                 was = self._study.user_attrs.get(_FACTS)
                 if was is None:
                     self._study.set_user_attr(_FACTS, dict(facts))
         except ImportError as error:
+            driver = _missing(error)
             raise UsageError(
-                f"the storage '{_safe(url)}' needs the package {error.name or error}", f"pip install {error.name}"
+                f"the storage '{_safe(url)}' needs the package {driver}, which is not installed",
+                f"pip install {_PACKAGES.get(driver, driver)}",
             ) from error
         except Exception as error:  # SQLAlchemy's classes, and those of each driver
             raise _unreachable(url, error) from error
@@ -86,6 +92,30 @@ class Shared:
         fresh, self._seen = found[self._seen :], len(found)
         others = [t for t in fresh if _RECORD in t.user_attrs and t.user_attrs.get(_MADE_BY) != self._maker]
         return [trial_of(json.loads(t.user_attrs[_RECORD])) for t in others]
+
+
+def _opened(url: str, study: str) -> Any:
+    """The study; where two machines make the tables at the same moment, the slower one finds them at the next try."""
+    import optuna
+
+    for attempt in range(_ATTEMPTS):
+        try:
+            return optuna.create_study(storage=url, study_name=study, load_if_exists=True)
+        except Exception as error:
+            if attempt == _ATTEMPTS - 1 or "already exists" not in str(error):
+                raise
+            time.sleep(0.2 * (attempt + 1))
+    raise AssertionError("unreachable")
+
+
+def _missing(error: ImportError) -> str:
+    """The driver that could not be imported: Optuna's own error names none, the one that it came from does."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, ImportError) and found.name:
+            return found.name
+        found = found.__cause__ or found.__context__
+    return " ".join(str(error).split())
 
 
 def _unreachable(url: str, error: Exception) -> ResourceError | UsageError:

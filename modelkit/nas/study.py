@@ -107,7 +107,9 @@ class Study:
         self._lock.__exit__()
 
     def remove(self) -> None:
-        """Remove all of it: the run is done."""
+        """Remove all of it: the run is done. The journal first: what is half removed is no study to go on with."""
+        with suppress(OSError):
+            (self.folder / _JOURNAL).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def remove_if_empty(self) -> None:

@@ -21,7 +21,7 @@ class Trial:
         genome: Its place in the space.
         key: Tells it from others by what it is.
         document: What rebuilds it.
-        source: Who suggested it: "random", the name of a strategy, "given".
+        source: Who suggested it: "random", the name of a strategy, "given", "planned".
         parameters: Parameters, known before it is trained.
         macs: Multiply-accumulates, likewise.
         status: "new", "running", "done", or why it has no figures: "failed", "crashed", "timed out", "out of memory".

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from nas_inline import MLP, Inline, blobs, search
 
+from modelkit import api
 from modelkit.architectures.build import build, cost, parse
 from modelkit.architectures.signature import Signature
 from modelkit.cli.app import run as cli
@@ -32,11 +33,14 @@ from modelkit.graph.run import session_of
 from modelkit.graph.save import save
 from modelkit.jobs.protocol import Finished, Status, Task
 from modelkit.measure.evaluate import run_quality
-from modelkit.nas.config import NasConfig
+from modelkit.nas.config import Constraints, Derived, NasConfig
+from modelkit.nas.derived import Around, start
+from modelkit.nas.planned import planned
 from modelkit.nas.residual import blocks, without
 from modelkit.nas.session import pareto_folder
 from modelkit.nas.trial import measure
 from modelkit.runtime import input_specs, make_session
+from modelkit.train.config import TrainOptions
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 
@@ -192,6 +196,31 @@ def test_a_shared_study(tmp_path: Path) -> None:
         search(tmp_path / "a", force=True, storage="nosuch://me:secret@host/x")
 
 
+def test_two_machines_that_make_the_tables_at_the_same_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import optuna
+
+    create, calls = optuna.create_study, []
+
+    def late(**given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 1:
+            raise RuntimeError("duplicate key value violates unique constraint: it already exists")
+        return create(**given)
+
+    monkeypatch.setattr(optuna, "create_study", late)
+    report = search(tmp_path, storage=f"sqlite:///{tmp_path}/study.db", trials=2)
+    assert len(calls) == 2 and report["counts"] == {"done": 2}
+
+
+def test_the_function_of_the_library_takes_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelkit.nas.session.LocalRunner", lambda *_, **__: Inline())
+    options = {"space": MLP, "trials": 2, "training.epochs": 1, "timing.seconds": 0.001}
+    report = api.nas(blobs(tmp_path / "d.npz"), output=tmp_path / "found.onnx", config=options)
+    assert report["counts"] == {"done": 2} and (tmp_path / "found.onnx").exists()
+
+
 def test_samples_that_cannot_be_used(tmp_path: Path) -> None:
     few = blobs(tmp_path / "few.npz", 20)
     with pytest.raises(
@@ -234,6 +263,7 @@ def test_around_a_saved_model(tmp_path: Path) -> None:
         training__epochs=1,
         derived__widths=[0.25, 1.0],
         derived__bits=[8, 32],
+        derived__planned=False,
         warmup=1,
     )
     whole, quarter = report["trials"][0], report["trials"][1]
@@ -244,6 +274,37 @@ def test_around_a_saved_model(tmp_path: Path) -> None:
     sizes = {each["bytes"] / max(each["parameters"], 1) for each in report["trials"]}
     assert min(sizes) < 3.9
     assert make_session(tmp_path / "best.onnx").get_inputs()[0].name == "image"
+
+
+def test_planned_candidates_cost_no_more_than_uniform_ones_and_do_less_harm(tmp_path: Path) -> None:
+    model = load(SAMPLES / "fashion_cnn.onnx").model
+    normalise(model)
+    specs = input_specs(session_of(model))
+    with np.load(SAMPLES / "fashion_cnn.calib.npz") as stored:
+        np.savez(tmp_path / "few.npz", image=stored["image"][:128], labels=stored["labels"][:128])
+    data = open_npz(tmp_path / "few.npz", specs, need_labels=True, classes=None)
+    problem = Around(model, "x", Derived(widths=[0.25, 0.5, 0.75, 1.0]), Constraints())
+    uniform, found = problem.first(), planned(problem, data)
+    assert len(found) == len(set(found)) >= 2 and not set(found) & set(uniform)
+    macs = sorted(problem.look(genome).macs for genome in uniform)
+    for genome in found:
+        document = problem.look(genome).document
+        assert not any(document["drop"].values()) and problem.look(genome).macs <= macs[-1]
+    half = problem.look(uniform[2]).macs
+    best = max((g for g in found if problem.look(g).macs <= half), key=lambda g: problem.look(g).macs)
+    scores = []
+    for genome in (uniform[2], best):
+        payload = {
+            "reference": SAMPLES / "fashion_cnn.onnx",
+            "derived": problem.options.model_dump(),
+            "document": problem.look(genome).document,
+            "options": TrainOptions().model_dump(),
+        }
+        cut, _ = start(payload, data, lambda *_: None)
+        held = open_npz(SAMPLES / "fashion_cnn.eval.npz", specs, need_labels=True, classes=None)
+        scores.append(run_quality(session_of(cut), held.batches(256))["log_loss"])
+    assert scores[1] < scores[0]
+    assert planned(Around(model, "x", Derived(planned=False), Constraints()), data) == ()
 
 
 def test_a_model_without_its_blocks_runs() -> None:

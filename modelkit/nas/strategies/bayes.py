@@ -10,6 +10,9 @@ import numpy as np
 from modelkit.nas.space import Genome
 from modelkit.nas.strategies.base import Found
 
+_DRAWS = 6
+_STEPS = 20
+
 
 class Bayes:
     """See the top of this file.
@@ -49,8 +52,17 @@ class Bayes:
                     for genome, score in zip(found.genomes, found.scores, strict=True)
                 ]
             )
-            trial = study.ask(spans)
-        return found.space.settled([int(trial.params[v.name]) for v in variables])
+            # In a small space its favourites were tried already: other draws, then a walk away from them.
+            for _ in range(_DRAWS if self._sampler == "tpe" else 1):
+                trial = study.ask(spans)
+                genome = found.space.settled([int(trial.params[v.name]) for v in variables])
+                if genome not in found.taken:
+                    return genome
+        for _ in range(_STEPS):
+            genome = found.space.mutate(genome, rng)
+            if genome not in found.taken:
+                break
+        return genome
 
     def _made(self, seed: int) -> Any:
         import optuna

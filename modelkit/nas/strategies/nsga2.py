@@ -26,11 +26,12 @@ class Nsga2:
         """See `Strategy.ask`."""
         if not len(found.genomes):
             return found.space.sample(rng)
-        ranks = fronts(found.points)
+        ranks = fronts(found.points, self._population)
         lonely = np.zeros(len(ranks))
         for rank in range(int(ranks.max()) + 1):
             mine = np.flatnonzero(ranks == rank)
-            lonely[mine] = crowding(found.points[mine])
+            if (ranks < rank).sum() < self._population:
+                lonely[mine] = crowding(found.points[mine])
         order = np.lexsort((-lonely, ranks))[: self._population]
 
         def parent() -> Genome:
