@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _LARGE_BYTES = 1 << 29
 # An original beyond this is loaded again when it is needed rather than held while others are made.
 _HELD_BYTES = 1 << 24
+# Samples that are compared at a time, and bytes of inputs that they may take: activations take many times as much.
+_ROWS, _FED_BYTES = 32, 1 << 22
 # Share of the time for timing that is enough where nothing is chosen by it.
 _INFORMING = 0.25
 
@@ -242,7 +244,8 @@ class Bench:
         return make_session(path, threads=measure.threads, providers=[measure.provider])
 
     def _batches(self, dataset: Dataset) -> Any:
-        return dataset.batches(32)
+        one = sum(array.nbytes for array in next(iter(dataset.batches(1))).inputs.values())
+        return dataset.batches(max(1, min(_ROWS, _FED_BYTES // max(one, 1))))
 
     def _try(self, candidate: Candidate, number: int) -> Trial:
         trial = Trial(candidate.name, "compared" if candidate.only_compared else "tried")
