@@ -140,9 +140,9 @@ def samples() -> None:
         "4 bits": {"mode": "weights", "bits": 4},
         "4 bits, packed": {"mode": "weights", "bits": 4, "pack": "size"},
         "3 bits, packed": {"mode": "weights", "bits": 3, "pack": "size"},
-        "16 shared values": {"codebook.values": 16, "pack": "size"},
-        "12 shared values": {"codebook.values": 12, "pack": "size"},
-        "8 shared values": {"codebook.values": 8, "pack": "size"},
+        "16 shared values": {"mode": "weights", "codebook.values": 16, "pack": "size"},
+        "12 shared values": {"mode": "weights", "codebook.values": 12, "pack": "size"},
+        "8 shared values": {"mode": "weights", "codebook.values": 8, "pack": "size"},
         "int8 arithmetic": {"mode": "static"},
         "int8 arithmetic, packed": {"mode": "static", "pack": "size"},
         "4-bit weights, int8 arithmetic, packed": {"mode": "static", "bits": 4, "pack": "size"},
@@ -215,7 +215,7 @@ def lenet_300_100() -> None:
 def lenet_5() -> None:
     """LeNet-5 as Caffe has it: 431,080 numbers."""
     config = {
-        **{"sparsity": 0.985, "values": 8, "pruning.epochs": 6, "sharing.epochs": 2},
+        **{"sparsity": 0.98, "values": 8, "pruning.epochs": 6, "sharing.epochs": 2},
         **{"pruning.batch": 128, "sharing.batch": 128},
         **{"pruning.learning_rate": 0.002, "sharing.learning_rate": 0.0005},
     }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,20 +34,26 @@ class Run:
     error: str = ""
 
 
+# A process counts what its parent held when it began as its own peak: one that holds nothing stands between.
+_BETWEEN = """
+import json, os, subprocess, sys, time
+began = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+seconds = time.perf_counter() - began
+cpu, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+print(json.dumps([os.waitstatus_to_exitcode(status), seconds, cpu, peak]))
+"""
+
+
 def run(command: Sequence[str | Path], target: Path) -> Run:
     """Run a command that writes ``target``."""
-    began = time.perf_counter()
-    with subprocess.Popen(
-        [str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        errors = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    seconds, cpu = time.perf_counter() - began, usage.ru_utime + usage.ru_stime
-    if process.returncode or not target.exists():
-        return Run(None, seconds, cpu, usage.ru_maxrss * 1024, (errors.strip().splitlines() or ["?"])[-1][:200])
-    return Run(target, seconds, cpu, usage.ru_maxrss * 1024)
+    between = [sys.executable, "-S", "-c", _BETWEEN, *(str(part) for part in command)]
+    done = subprocess.run(between, capture_output=True, text=True, check=True)
+    code, seconds, cpu, peak = json.loads(done.stdout)
+    if code or not target.exists():
+        return Run(None, seconds, cpu, peak, (done.stderr.strip().splitlines() or ["?"])[-1][:200])
+    return Run(target, seconds, cpu, peak)
 
 
 def peer(way: str, model: Path, data: Path, target: Path) -> Run:

@@ -55,12 +55,13 @@ def fit(
         decay: Weight decay of AdamW.
         smoothing: Label smoothing, 0..1.
         augment: Changes an input batch at random.
-        half: Compute in bfloat16 (weights stay float32), images with channels last.
+        half: Compute in bfloat16 (weights stay float32) where the processor does, images with channels last.
         log: Takes one line an epoch.
     """
     first = epoch_data(0)
     steps = len(first.y) // batch
-    if half:
+    last, half = half, half and has_bfloat16()
+    if last:
         net.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(2, steps * epochs))
@@ -73,7 +74,7 @@ def fit(
         total = 0.0
         for rows in torch.randperm(len(y), generator=generator)[: steps * batch].view(steps, batch):
             inputs = x[rows] if augment is None else augment(x[rows], generator)
-            if half and inputs.ndim == 4:
+            if last and inputs.ndim == 4:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 logits = net(inputs)
@@ -86,6 +87,11 @@ def fit(
         log(f"epoch {epoch + 1}/{epochs}: loss {total / steps:.4f}, {time.monotonic() - start:.0f} s")
     net.eval()
     net.to(memory_format=torch.contiguous_format)
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16; where it does not, it takes several times as long as float32."""
+    return bool(torch.cpu._is_avx512_bf16_supported()) or bool(torch.cpu._is_amx_tile_supported())
 
 
 def predictions(net: nn.Module, x: np.ndarray, batch: int = 256) -> np.ndarray:

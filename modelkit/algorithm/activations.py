@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from modelkit.data.dataset import Batch
+from modelkit.data.dataset import Batch, Dataset
 from modelkit.errors import DataError
 from modelkit.graph.run import session_of
 from modelkit.graph.stripped import strip
@@ -19,6 +19,8 @@ from modelkit.progress import Progress, silent
 # Activations of one run that may stand in memory at once; a model with more of them is run in several parts.
 CHUNK_BYTES = 192 * 1024 * 1024
 _UNKNOWN_BYTES = 8 << 20
+# What a batch's activations are to take where more samples would fit: caches hold no more, and it is no faster.
+_BATCH_BYTES = 48 << 20
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def stream(
     parts = _parts(model, inner, first.inputs)
     done = 0
     for number, part in enumerate(parts):
-        session = session_of(model, extra_outputs=part, threads=threads)
+        session = session_of(model, extra_outputs=part, threads=threads, arena=False)
         seen = 0
         for batch in batches():
             progress(step, done + seen, count * len(parts))
@@ -83,6 +85,21 @@ def stream(
             seen += batch.valid
         done += seen
     progress(step, count * len(parts), count * len(parts))
+
+
+def fitting_rows(model: ir.Model, tensors: Sequence[str], data: Dataset, *, most: int) -> int:
+    """Samples in a batch so that the tensors asked for take little memory at a time.
+
+    Args:
+        model: The model.
+        tensors: Names of the values that will be returned.
+        data: What the model will be run on.
+        most: Largest answer.
+    """
+    feeds = next(iter(data.batches(1))).inputs
+    sizes = _sizes(model, feeds)
+    each = sum(sizes.get(name, _UNKNOWN_BYTES) for name in tensors)
+    return max(1, min(most, _BATCH_BYTES // max(each, 1)))
 
 
 def check_finite(name: str, values: np.ndarray, where: str) -> None:

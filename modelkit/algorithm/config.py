@@ -25,6 +25,11 @@ class TransformConfig(Block):
     preprocess: Preprocess | None = Field(None, description="how images become inputs, for folders of images")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of everything random")
 
+    @property
+    def trying_time(self) -> float | None:
+        """Seconds after which no other candidate is begun; None for as long as it takes."""
+        return None
+
 
 Effort = Literal["auto", "size", "load"]
 

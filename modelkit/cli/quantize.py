@@ -57,6 +57,9 @@ def command(
         typer.Option("--exclude", metavar="PATTERN", help="Leave matching layers alone; repeatable."),
     ] = None,
     pack: f.PackOption = None,
+    time: Annotated[
+        str | None, typer.Option("--time", metavar="TIME", help="Begin no other way after this long: 30s, 5min.")
+    ] = None,
     max_drop: f.MaxDropOption = None,
     min_ratio: f.MinRatioOption = None,
     min_speedup: f.MinSpeedupOption = None,
@@ -129,6 +132,7 @@ def command(
             "codebook.values": ("--codebook", codebook),
             "mode": ("--mode", mode),
             "pack": ("--pack", pack),
+            "time": ("--time", time),
             "qat.enabled": ("--qat", "true" if qat else None),
             **f.shared(objective, include, exclude, max_drop, min_ratio, min_speedup, max_latency, threads, seed),
         },

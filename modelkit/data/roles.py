@@ -10,6 +10,8 @@ from modelkit.data.split import SPLIT_FROM, split
 
 # Shares of calibration (or training), selection and test: with a test set of its own, without labels, else.
 _SHARES = {"test given": (0.5, 0.5, 0.0), "unlabelled": (0.75, 0.25, 0.0), "labelled": (0.25, 0.25, 0.5)}
+# Without labels nothing but agreement is compared: of so few samples calibration needs them all.
+_SHARED_BELOW = 64
 # Training wants as many samples as it can get.
 _TRAINING_SHARES = {"test given": (0.9, 0.1, 0.0), "unlabelled": (0.9, 0.1, 0.0), "labelled": (0.7, 0.1, 0.2)}
 
@@ -81,7 +83,7 @@ def assign_roles(
 
     With a test set of its own, data is halved into calibration and selection. Without one, labelled data gives a
     quarter, a quarter and a half for testing; unlabelled data three quarters and a quarter, as nothing can be
-    tested. Splits are deterministic and keep the classes' shares.
+    tested (all for both below 64 samples). Splits are deterministic and keep the classes' shares.
 
     Args:
         data: What the user gave to work with.
@@ -93,7 +95,8 @@ def assign_roles(
     if data is None:
         notes = ["without data, candidates were compared on made-up inputs; --data gives real ones"]
         return Roles(None, synthetic, test, notes)
-    if data.count < SPLIT_FROM:
+    alone = test is None and not data.has_labels and not training
+    if data.count < (_SHARED_BELOW if alone else SPLIT_FROM):
         return Roles(
             data,
             data,

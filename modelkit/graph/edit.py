@@ -50,6 +50,31 @@ def add_initializer(graph: ir.Graph, name: str, array: np.ndarray, dtype: ir.Dat
     return value
 
 
+def renew_initializer(node: ir.Node, position: int, array: np.ndarray, namer: Namer) -> None:
+    """Give a node a changed constant, which takes the old one's name where nothing else reads that.
+
+    Names of weights are what patterns and decisions speak of: they go on meaning the same.
+
+    Args:
+        node: A node that reads an initializer.
+        position: Index of that input.
+        array: The new numbers.
+        namer: Names of the model.
+    """
+    value = node.inputs[position]
+    assert value is not None
+    graph, name = owner_of(value), str(value.name)
+    fresh = add_initializer(graph, namer(f"{name}.changed"), np.ascontiguousarray(array, dtype=np.float32))
+    node.replace_input_with(position, fresh)
+    if any(True for _ in value.uses()):
+        return
+    del graph.initializers[name]
+    del graph.initializers[str(fresh.name)]
+    value.name, fresh.name = None, name
+    fresh.const_value.name = name  # type: ignore[union-attr]
+    graph.register_initializer(fresh)
+
+
 def prepend(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
     """Put nodes at the very start of a graph, in the given order."""
     first = next(iter(graph), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,14 +176,17 @@ def _check_overlaps(file: Path, used: list[_Region]) -> None:
 
 
 def check_functions(proto: onnx.ModelProto, path: Path) -> None:
-    """Refuse model-local functions whose inlining would not end or would flood the memory.
+    """Refuse model-local functions that are broken, or whose inlining would not end or would flood the memory.
 
     Raises:
+        ModelError: A function reads or gives what nothing in it makes.
         UnsafeError: Inlined, the model has more than ``MAX_INLINED_NODES`` nodes, or never ends.
     """
     bodies = {(f.domain, f.name, f.overload): f for f in proto.functions}
     if not bodies:
         return
+    for function in proto.functions:
+        _check_body(function, path)
     sizes: dict[tuple[str, str, str], int] = {}
     active: set[tuple[str, str, str]] = set()
 
@@ -206,3 +209,20 @@ def check_functions(proto: onnx.ModelProto, path: Path) -> None:
     total = size_of(proto.graph)
     if total > MAX_INLINED_NODES:
         raise UnsafeError(f"the functions of '{path.name}' expand to {total:.3g} nodes")
+
+
+def _check_body(function: onnx.FunctionProto, path: Path) -> None:
+    made = {"", *function.input}
+    for node in function.node:
+        _check_made(node.input, made, function, path)
+        made.update(node.output)
+    _check_made(function.output, made, function, path)
+
+
+def _check_made(names: Iterable[str], made: Container[str], function: onnx.FunctionProto, path: Path) -> None:
+    for name in names:
+        if name not in made:
+            raise ModelError(
+                f"the function '{function.name}' in '{path.name}' needs '{name}', which nothing in it makes",
+                "the file was changed after it was written: make it again",
+            )

@@ -28,6 +28,7 @@ def session_of(
     threads: int = 1,
     providers: Sequence[str] = DEFAULT_PROVIDERS,
     optimize: bool = True,
+    arena: bool = True,
 ) -> ort.InferenceSession:
     """Load a model in memory into onnxruntime; the model stays as it is.
 
@@ -37,6 +38,7 @@ def session_of(
         threads: Intra-op threads.
         providers: Execution providers.
         optimize: False switches onnxruntime's graph optimisations off.
+        arena: False gives memory back after each run.
     """
     if extra_outputs:
         model = model.clone()
@@ -46,11 +48,11 @@ def session_of(
     external = any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
     if not external and sum(nbytes(tensor) for tensor in tensors) < _IN_MEMORY_LIMIT:
         serialized = ir.to_proto(model).SerializeToString()
-        return make_session(serialized, threads=threads, providers=providers, optimize=optimize)
+        return make_session(serialized, threads=threads, providers=providers, optimize=optimize, arena=arena)
     with tempfile.TemporaryDirectory(prefix="modelkit-") as folder:
         path = Path(folder) / "model.onnx"
         save(model, path, external=True)
-        return make_session(path, threads=threads, providers=providers, optimize=optimize)
+        return make_session(path, threads=threads, providers=providers, optimize=optimize, arena=arena)
 
 
 def expose(model: ir.Model, names: Sequence[str]) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from modelkit.decision import Decision
 from modelkit.errors import ModelError
 from modelkit.runtime import TensorSpec, input_specs, make_session
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 _RUNS = 3
 # Tried in turn for symbolic dimensions after the first: text lengths, then image sizes.
@@ -18,7 +22,7 @@ _FIRST = 2
 
 
 def verify_same(
-    before: Path | bytes,
+    before: Path | bytes | ort.InferenceSession,
     after: Path | bytes,
     *,
     seed: int = 0,
@@ -30,7 +34,7 @@ def verify_same(
     Floats are drawn from the standard normal distribution, integers from 0 up to the vocabulary.
 
     Args:
-        before: File or bytes of the original.
+        before: The original: a file, bytes, or a session that is there already.
         after: File or bytes of what must compute the same.
         seed: Of the random inputs.
         tolerance: Largest difference allowed, relative to the largest magnitude in that output.
@@ -43,7 +47,8 @@ def verify_same(
     Raises:
         ModelError: A file cannot be loaded, inputs or outputs have other names, or results differ.
     """
-    first, second = make_session(before), make_session(after)
+    first = make_session(before, arena=False) if isinstance(before, Path | bytes) else before
+    second = make_session(after, arena=False)
     for kind, names in (
         ("inputs", [[a.name for a in s.get_inputs()] for s in (first, second)]),
         ("outputs", [[a.name for a in s.get_outputs()] for s in (first, second)]),

@@ -38,6 +38,7 @@ from modelkit.progress import Progress, silent
 Runner = Callable[[], object]
 
 MIN_BLOCKS = 6  # with fewer, no outcome of the signed-rank test reaches 95 %
+MIN_ROUNDS = 2 * MIN_BLOCKS
 MAX_BLOCKS = 10
 _DRAWS = 600
 _TIMING_NS = 100_000  # a timing this long is read to better than 0.1 % by any clock
@@ -245,9 +246,9 @@ def _check(
         raise UsageError(f"the baseline '{baseline}' is not among the runners: {', '.join(sorted(names))}")
     if not (math.isfinite(seconds) and seconds > 0):
         raise UsageError(f"seconds is {seconds}; expected a number above 0")
-    if min_runs < 2 * MIN_BLOCKS or max_runs < min_runs:
+    if min_runs < MIN_ROUNDS or max_runs < min_runs:
         raise UsageError(
-            f"runs are {min_runs} to {max_runs}; expected {2 * MIN_BLOCKS} <= min_runs <= max_runs",
+            f"runs are {min_runs} to {max_runs}; expected {MIN_ROUNDS} <= min_runs <= max_runs",
             "an interval needs that many rounds",
         )
     if warmup < 1:

@@ -16,7 +16,7 @@ def unbeaten(points: np.ndarray) -> np.ndarray:
     Returns:
         Booleans [N].
     """
-    return ~_beats(points).any(axis=0)
+    return np.logical_not(_beats(points).any(axis=0))
 
 
 def fronts(points: np.ndarray, most: int | None = None) -> np.ndarray:

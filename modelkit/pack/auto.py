@@ -40,7 +40,7 @@ class Packer:
         """
         config = self.config
         check_packable(self.model, config.include, config.exclude)
-        if not anything_smaller(self.model, config.include, config.exclude):
+        if not anything_smaller(self.model, config.include, config.exclude, fours=config.effort == "size"):
             self._pack(self.model.clone(), silent)  # which says why, for each weight
         return [Candidate("packed", self._pack)]
 

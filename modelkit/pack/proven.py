@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -59,6 +59,7 @@ def pack_model(
             exclude=[*(exclude or []), *stay],
             prefix=effort != "load",
             seconds=SECONDS[effort],
+            fours=effort == "size",
             progress=progress,
         )
         packed = [decision.target for decision in decisions if decision.action == "packed"]
@@ -113,7 +114,16 @@ def unfolded(path: Path, packed: Iterable[str]) -> list[str]:
         make_session(path, optimized_path=seen)
         left = {tensor.name for tensor in onnx.load(seen, load_external_data=False).graph.initializer}
     calls = {node.output[0]: node for node in onnx.load(path).graph.node if node.domain == DOMAIN}
-    return [name for name in packed if left & set(calls[name].input)]
+    return [name for name in packed if left & set(_streams(calls, name))]
+
+
+def _streams(calls: Mapping[str, onnx.NodeProto], name: str) -> Iterator[str]:
+    """Names of the initializers that a packed weight is made of."""
+    for each in calls[name].input:
+        if each in calls:
+            yield from _streams(calls, each)
+        else:
+            yield each
 
 
 def _same_bits(before: ir.Model, after: ir.Model, names: Iterable[str]) -> None:

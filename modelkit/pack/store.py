@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import onnx
 import onnx_ir as ir
 
 from modelkit.decision import Decision
@@ -11,10 +13,12 @@ from modelkit.graph.edit import Namer, add_initializer, prepend
 from modelkit.graph.opset import ensure_opset
 from modelkit.graph.patterns import check_patterns, chosen
 from modelkit.graph.tensors import nbytes, opset_of
-from modelkit.pack.choose import Offer, choose, entropy_bytes, function_bytes
+from modelkit.pack.choose import Offer, choose, entropy_bytes, function_bytes, functions_of
 from modelkit.packing.body import DOMAIN, LEAST_OPSET
 from modelkit.packing.catalog import offers
-from modelkit.packing.encoding import Words, functions
+from modelkit.packing.encoding import TABLE, Words, functions
+from modelkit.packing.fours import fours_function, fours_name, widened
+from modelkit.packing.steps import STEPS, steps_function, steps_of
 from modelkit.progress import Progress, silent
 
 SMALL_BYTES = 256
@@ -23,6 +27,7 @@ SMALL_BYTES = 256
 _TYPES = {
     *(ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16),
     *(ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16),
+    *(ir.DataType.INT4, ir.DataType.UINT4),
     *(ir.DataType.INT32, ir.DataType.UINT32, ir.DataType.INT64, ir.DataType.UINT64),
 }
 
@@ -34,6 +39,7 @@ def pack_weights(
     exclude: list[str] | None = None,
     prefix: bool = True,
     seconds: float = math.inf,
+    fours: bool = True,
     progress: Progress = silent,
 ) -> list[Decision]:
     """Store weights in fewer bytes, in place and without changing a bit of any.
@@ -48,6 +54,8 @@ def pack_weights(
         exclude: Name patterns of what stays as it is.
         prefix: Whether codes of several lengths are open, which take the fewest bytes and the longest to load.
         seconds: What may be added to the time that loading takes, roughly.
+        fours: Whether weights of 4-bit types are open, which onnxruntime makes out of bytes from 1.23 on; where it
+            has to do so in any case they always are.
         progress: Called once for each weight.
 
     Returns:
@@ -64,12 +72,15 @@ def pack_weights(
     floor: dict[str, float] = {}
     for index, (name, value) in enumerate(weights.items()):
         progress("looking at weights", index, len(weights))
-        reason = chosen(names[name], include or [], exclude or []) or _must_stay(value)
+        reason = chosen(names[name], include or [], exclude or []) or _must_stay(value, fours)
         if reason is not None:
             kept[name] = reason
             continue
         words = _words(value)
-        found[name] = [Offer.of(name, encoding, size, words) for encoding, size in offers(words, prefix=prefix)]
+        behind = fours_name(_kind(value))
+        found[name] = [
+            Offer.of(name, encoding, size, words, behind) for encoding, size in offers(words, prefix=prefix)
+        ]
         floor[name] = entropy_bytes(words)
     progress("looking at weights", len(weights), len(weights))
     best = choose(found, {name: _size(weights[name]) for name in found}, seconds=seconds)
@@ -98,11 +109,13 @@ def names_of_large(
     return names
 
 
-def anything_smaller(model: ir.Model, include: list[str] | None, exclude: list[str] | None) -> bool:
+def anything_smaller(
+    model: ir.Model, include: list[str] | None, exclude: list[str] | None, *, fours: bool = True
+) -> bool:
     """Whether any weight takes fewer bytes in some encoding, which is soon known where there are such weights."""
     for name, known in names_of_large(model, include, exclude).items():
         value = model.graph.initializers[name]
-        if chosen(known, include or [], exclude or []) is not None or _must_stay(value) is not None:
+        if chosen(known, include or [], exclude or []) is not None or _must_stay(value, fours) is not None:
             continue
         if any(size < _size(value) for _, size in offers(_words(value), prefix=False)):
             return True
@@ -113,7 +126,7 @@ def _size(value: ir.Value) -> int:
     return 0 if value.const_value is None else nbytes(value.const_value)
 
 
-def _must_stay(value: ir.Value) -> str | None:
+def _must_stay(value: ir.Value, fours: bool) -> str | None:
     """Why an initializer must stay one, or None."""
     if value.is_graph_input():
         return "it is an input that has a default"
@@ -126,12 +139,25 @@ def _must_stay(value: ir.Value) -> str | None:
         return f"{foreign[0]} may need it while the model is being loaded"
     if not value.uses():
         return "nothing reads it"
+    if fours_name(_kind(value)) and not fours and not any(use.node.op_type == "Cast" for use in value.uses()):
+        return "onnxruntime before 1.23 makes no numbers of 4 bits; effort size packs it for newer ones"
     return None
 
 
 def _words(value: ir.Value) -> Words:
+    return Words.of(_array(value))
+
+
+def _array(value: ir.Value) -> np.ndarray:
+    """The numbers of a weight; of a 4-bit type as bytes."""
     assert value.const_value is not None
-    return Words.of(value.const_value.numpy())
+    array = value.const_value.numpy()
+    return widened(array, _kind(value)) if fours_name(_kind(value)) else array
+
+
+def _kind(value: ir.Value) -> int:
+    assert value.const_value is not None
+    return int(value.const_value.dtype)
 
 
 def _store(model: ir.Model, best: dict[str, Offer], floor: dict[str, float], progress: Progress) -> list[Decision]:
@@ -142,7 +168,7 @@ def _store(model: ir.Model, best: dict[str, Offer], floor: dict[str, float], pro
         progress("packing weights", index, len(best))
         value = model.graph.initializers[name]
         before = _size(value)
-        calls.append(_call(model.graph, value, offer, namer))
+        calls += _calls(model.graph, value, offer, namer)
         decisions.append(
             Decision(
                 name,
@@ -161,17 +187,25 @@ def _store(model: ir.Model, best: dict[str, Offer], floor: dict[str, float], pro
     prepend(model.graph, calls)
     for encoding in {offer.encoding.name: offer.encoding for offer in best.values()}.values():
         for proto in functions(encoding, opset):
-            made = ir.serde.deserialize_function(proto)
-            model.functions[made.identifier()] = made
+            _add_function(model, proto)
+    if any(offer.steps for offer in best.values()):
+        _add_function(model, steps_function(opset))
+    for behind in sorted({offer.fours for offer in best.values() if offer.fours}):
+        _add_function(model, fours_function(behind, opset))
     model.opset_imports[DOMAIN] = 1
     decisions.append(_fixed_costs(best))
     progress("packing weights", len(best), len(best))
     return decisions
 
 
+def _add_function(model: ir.Model, proto: onnx.FunctionProto) -> None:
+    made = ir.serde.deserialize_function(proto)
+    model.functions[made.identifier()] = made
+
+
 def _fixed_costs(best: dict[str, Offer]) -> Decision:
     """What there is once however large the weights are, and for each weight whatever its size."""
-    names = frozenset(offer.encoding.name for offer in best.values())
+    names = functions_of(best.values())
     calls = sum(offer.total - offer.streams for offer in best.values())
     return Decision(
         "functions",
@@ -186,25 +220,41 @@ def _count(value: ir.Value) -> int:
     return value.const_value.size
 
 
-def _call(graph: ir.Graph, value: ir.Value, offer: Offer, namer: Namer) -> ir.Node:
-    """Replace an initializer by a call that gives the same value under the same name."""
+def _calls(graph: ir.Graph, value: ir.Value, offer: Offer, namer: Namer) -> list[ir.Node]:
+    """Replace an initializer by calls, the last of which gives the same value under the same name."""
     tensor = value.const_value
     assert tensor is not None and value.name is not None
-    encoding, dtype = offer.encoding, tensor.dtype
-    streams = encoding.encode(_words(value))
-    inputs = []
+    encoding, numbers = offer.encoding, _array(value)
+    dtype = tensor.dtype if offer.fours is None else ir.DataType.from_numpy(numbers.dtype)
+    streams = encoding.encode(Words.of(numbers))
+    inputs, before = [], list[ir.Node]()
     for each in encoding.inputs:
         array = streams.arrays[each]
-        own = each == "table"
-        array = array.view(tensor.numpy().dtype) if own else array
-        inputs.append(add_initializer(graph, namer(f"{value.name}.{each}"), array, dtype if own else None))
+        own = each == TABLE
+        array = array.view(numbers.dtype) if own else array
+        if own and offer.steps:
+            before = [_table_call(graph, value, array, namer)]
+            inputs.append(before[0].outputs[0])
+        else:
+            inputs.append(add_initializer(graph, namer(f"{value.name}.{each}"), array, dtype if own else None))
     attributes: dict[str, list[int]] = {"shape": list(tensor.shape.numpy())}
     attributes |= {name: [count] for name, count in streams.attributes.items()}
     name = value.name
     del graph.initializers[name]
-    output = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(tensor.shape.numpy()))
+    output = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()))
     output.metadata_props.update(value.metadata_props)
     output.doc_string = value.doc_string
-    call = ir.node(encoding.name, inputs, attributes, domain=DOMAIN, outputs=[output], name=namer(f"{name}.unpack"))
+    made = output if offer.fours is None else ir.Value(name=namer(f"{name}.x"))
+    call = ir.node(encoding.name, inputs, attributes, domain=DOMAIN, outputs=[made], name=namer(f"{name}.unpack"))
     value.replace_all_uses_with(output)
-    return call
+    if offer.fours is None:
+        return [*before, call]
+    return [*before, call, ir.node(offer.fours, [made], domain=DOMAIN, outputs=[output])]
+
+
+def _table_call(graph: ir.Graph, value: ir.Value, table: np.ndarray, namer: Namer) -> ir.Node:
+    """A call that gives a table of multiples of a number."""
+    found = steps_of(table)
+    assert found is not None
+    inputs = [add_initializer(graph, namer(f"{value.name}.{n}"), x) for n, x in zip("ks", found, strict=True)]
+    return ir.node(STEPS.name, inputs, domain=DOMAIN, outputs=[ir.Value(name=namer(f"{value.name}.{TABLE}"))])

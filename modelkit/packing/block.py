@@ -11,7 +11,7 @@ import numpy as np
 from modelkit.packing import codes
 from modelkit.packing.body import Body
 from modelkit.packing.codes import Code
-from modelkit.packing.encoding import Streams, Words, look_up, with_zero
+from modelkit.packing.encoding import TABLE, Streams, Words, look_up, with_zero
 from modelkit.packing.fixed import Fixed
 
 _MASK = Fixed(1)
@@ -37,14 +37,23 @@ class Block:
         return f"Block_{self.code.name if self.code else 'raw'}"
 
     @property
+    def doc(self) -> str:
+        """See `Encoding`."""
+        return "m: which blocks are not zero; c: places in t of their numbers"
+
+    @property
     def inputs(self) -> list[str]:
         """See `Encoding`."""
-        return [*_MASK.inputs("mask"), *(self.code.inputs("codes") if self.code else []), "table"]
+        return [*_MASK.inputs("m"), *(self.code.inputs("c") if self.code else []), TABLE]
 
     @property
     def attributes(self) -> list[str]:
         """See `Encoding`."""
         return ["length", "inner", *(["entries"] if self.code else [])]
+
+    def table(self, words: Words) -> np.ndarray | None:
+        """See `Encoding`."""
+        return words.table if self.code else None
 
     def reads(self, words: Words) -> int:
         """See `Encoding`."""
@@ -54,14 +63,14 @@ class Block:
         """See `Encoding`."""
         run, inner = _layout_of(words)
         mask, stored = _stored(words, run, inner)
-        arrays, attributes = _MASK.encode(mask.astype(np.uint8), "mask"), {"length": run, "inner": inner}
+        arrays, attributes = _MASK.encode(mask.astype(np.uint8), "m"), {"length": run, "inner": inner}
         if self.code is None:
-            return Streams({**arrays, "table": with_zero(stored)}, attributes)
+            return Streams({**arrays, TABLE: with_zero(stored)}, attributes)
         table = words.table
         assert table is not None
         places = np.searchsorted(table, stored).astype(np.uint8)
         return Streams(
-            {**arrays, **self.code.encode(places, "codes"), "table": table}, {**attributes, "entries": len(places)}
+            {**arrays, **self.code.encode(places, "c"), TABLE: table}, {**attributes, "entries": len(places)}
         )
 
     def decode(self, streams: Streams, count: int) -> np.ndarray:
@@ -69,13 +78,13 @@ class Block:
         run, inner = streams.attributes["length"], streams.attributes["inner"]
         if run < 1 or inner < 1 or count % (run * inner):
             raise ValueError(f"{count} numbers are no blocks of {run} with {inner} between them")
-        mask = _MASK.decode(streams.arrays, "mask", count // run).astype(bool)
-        table = streams.arrays["table"]
+        mask = _MASK.decode(streams.arrays, "m", count // run).astype(bool)
+        table = streams.arrays[TABLE]
         if self.code is None:
             stored = table[1:]
         else:
             entries = streams.attributes["entries"]
-            stored = look_up(table, self.code.decode(streams.arrays, "codes", entries))
+            stored = look_up(table, self.code.decode(streams.arrays, "c", entries))
         if len(stored) != run * int(mask.sum()):
             raise ValueError(f"{int(mask.sum())} blocks of {run} are there, and {len(stored)} numbers")
         blocks = np.zeros((count // run, run), table.dtype)
@@ -87,7 +96,7 @@ class Block:
         zero, one = body.constant(np.int32(0)), body.constant(np.int32(1))
         run, inner = body.attribute("length"), body.attribute("inner")
         blocks = body.op("Div", body.op("ReduceProd", shape, keepdims=1), run)
-        mask = _MASK.emit(body, "mask", blocks)
+        mask = _MASK.emit(body, "m", blocks)
         number = body.op("Mul", body.op("CumSum", mask, zero), mask)
         layout = body.op("Concat", body.constant(np.array([-1, 1])), inner, axis=0)
         number = body.op("Reshape", number, layout)
@@ -98,12 +107,12 @@ class Block:
         first = body.op("Sub", body.op("Mul", number, length), length)
         places = body.op("Where", body.op("Greater", number, zero), body.op("Add", first, ramp), zero)
         places = body.op("Reshape", places, body.constant(np.full(1, -1, np.int64)))
-        values = "table"
+        values = TABLE
         if self.code is not None:
-            stored = self.code.emit(body, "codes", body.attribute("entries"))
+            stored = self.code.emit(body, "c", body.attribute("entries"))
             stored = body.op("Concat", body.constant(np.zeros(1, np.int32)), stored, axis=0)
-            values = body.op("Gather", "table", stored, axis=0)
-        return body.op("Gather", values, places, axis=0)
+            values = body.op("Gather", TABLE, stored)
+        return body.op("Gather", values, places)
 
 
 def _stored(words: Words, run: int, inner: int) -> tuple[np.ndarray, np.ndarray]:

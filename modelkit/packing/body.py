@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from string import ascii_letters
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper as helper_
+from onnx import numpy_helper
 
 DOMAIN = "modelkit.packing"
 """Domain of the functions; they are part of the file, and need nothing that is not in it."""
@@ -16,8 +19,28 @@ LEAST_OPSET = 18
 """The first version of the standard operator set with ``BitwiseAnd`` and ``BitwiseOr``."""
 
 
+@dataclass(frozen=True)
+class Helper:
+    """A function that other functions call, so that what they share is in the file once.
+
+    Attributes:
+        name: Of the function.
+        write: Writes its body; returns that with the names of the outputs and of the attributes.
+        doc: What it does.
+    """
+
+    name: str
+    write: Callable[[], tuple[Body, Sequence[str], Sequence[str]]]
+    doc: str
+
+    def functions(self, opset: int) -> list[onnx.FunctionProto]:
+        """The functions that it calls, and the function."""
+        body, outputs, attributes = self.write()
+        return body.functions(self.name, opset, outputs, attributes, self.doc)
+
+
 class Body:
-    """Nodes of a function, one call for each.
+    """Nodes of a function, one call for each. Names of values are short: they are part of every packed file.
 
     Args:
         inputs: Names of the function's inputs, in order.
@@ -27,23 +50,35 @@ class Body:
         self._inputs = list(inputs)
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[bytes, str] = {}
+        self._helpers: dict[str, Helper] = {}
         self._count = 0
 
     def op(self, kind: str, *inputs: str, **attributes: object) -> str:
         """Add a node with one output and return its name."""
         return self._node(kind, inputs, 1, "", attributes)[0]
 
-    def call(self, name: str, *inputs: str, outputs: int, **attributes: object) -> list[str]:
+    def call(self, helper: Helper, *inputs: str, outputs: int = 1, **attributes: object) -> list[str]:
         """Call another function of this domain and return the names of its outputs."""
-        return self._node(name, inputs, outputs, DOMAIN, attributes)
+        self._helpers[helper.name] = helper
+        return self._node(helper.name, inputs, outputs, DOMAIN, attributes)
 
     def _node(
         self, kind: str, inputs: Sequence[str], outputs: int, domain: str, attributes: dict[str, Any]
     ) -> list[str]:
-        names = [f"v{self._count + i + 1}" for i in range(outputs)]
-        self._count += outputs
-        self._nodes.append(helper.make_node(kind, list(inputs), names, domain=domain or None, **attributes))
+        names = [self._name() for _ in range(outputs)]
+        self._nodes.append(helper_.make_node(kind, list(inputs), names, domain=domain or None, **attributes))
         return names
+
+    def _name(self) -> str:
+        """The next name that is free: a to Z, then aa and so on."""
+        while True:
+            self._count += 1
+            name, left = "", self._count
+            while left:
+                left, letter = divmod(left - 1, len(ascii_letters))
+                name = ascii_letters[letter] + name
+            if name not in self._inputs:
+                return name
 
     def constant(self, value: np.ndarray | np.generic) -> str:
         """A constant, the same one where it was asked for before."""
@@ -65,9 +100,9 @@ class Body:
         """Turn codes into ``int32``, in which onnxruntime adds, counts and looks up."""
         return self.op("Cast", value, to=onnx.TensorProto.INT32)
 
-    def function(
-        self, name: str, opset: int, outputs: Sequence[str], attributes: Sequence[str]
-    ) -> onnx.FunctionProto:
+    def functions(
+        self, name: str, opset: int, outputs: Sequence[str], attributes: Sequence[str], doc: str
+    ) -> list[onnx.FunctionProto]:
         """Close the body.
 
         Args:
@@ -75,8 +110,16 @@ class Body:
             opset: Version of the standard operator set, which must be the model's.
             outputs: The values that are the results.
             attributes: What each call gives.
+            doc: What it does.
+
+        Returns:
+            The functions that it calls, each behind those that that one calls, and the function.
         """
-        imports = [helper.make_opsetid("", opset)]
-        if any(node.domain for node in self._nodes):
-            imports.append(helper.make_opsetid(DOMAIN, 1))
-        return helper.make_function(DOMAIN, name, self._inputs, list(outputs), self._nodes, imports, list(attributes))
+        called: dict[str, onnx.FunctionProto] = {}
+        for helper in self._helpers.values():
+            called |= {each.name: each for each in helper.functions(opset)}
+        imports = [helper_.make_opsetid("", opset), *([helper_.make_opsetid(DOMAIN, 1)] if called else [])]
+        made = helper_.make_function(
+            DOMAIN, name, self._inputs, list(outputs), self._nodes, imports, list(attributes), doc_string=doc
+        )
+        return [*called.values(), made]

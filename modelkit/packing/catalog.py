@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from modelkit.packing import block, codes, dense, gap, mask
+from modelkit.packing import block, codes, dense, gap, mask, pair
 from modelkit.packing.block import Block
 from modelkit.packing.dense import Dense
 from modelkit.packing.encoding import Encoding, Words
 from modelkit.packing.gap import Gap
 from modelkit.packing.mask import Mask
+from modelkit.packing.pair import Pair
 
 
 def offers(words: Words, *, prefix: bool = True) -> list[tuple[Encoding, int]]:
@@ -22,6 +23,7 @@ def offers(words: Words, *, prefix: bool = True) -> list[tuple[Encoding, int]]:
         *mask.offers(words, prefix=prefix),
         *block.offers(words, prefix=prefix),
         *gap.offers(words, prefix=prefix),
+        *pair.offers(words, prefix=prefix),
     ]
 
 
@@ -39,4 +41,6 @@ def by_name(name: str) -> Encoding | None:
             return Block(code)
         case "Gap", [gaps, code] if gaps is not None and (code is not None or values):
             return Gap(gaps, code)
+        case "Pair", [code] if code is not None:
+            return Pair(code)
     return None

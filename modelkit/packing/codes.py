@@ -61,8 +61,8 @@ def offers(histogram: np.ndarray, *, prefix: bool) -> Iterator[tuple[Code, int]]
     fixed = Fixed(bits_for(len(histogram)))
     yield fixed, fixed.nbytes(histogram)
     if prefix and np.count_nonzero(histogram) > 2:
-        for least, most in ((1, 8), (1, 12), (2, 8), (2, 12), (4, 12)):
-            if np.count_nonzero(histogram) <= 1 << most:
+        for least, most in ((1, 8), (1, 12), (4, 12)):
+            if np.count_nonzero(histogram) <= min(255, 1 << most):
                 code = Prefix(least, most)
                 yield code, code.nbytes(histogram)
 
@@ -71,7 +71,7 @@ def by_name(name: str) -> Code | None:
     """Return the code that a part of a function's name means."""
     if re.fullmatch(r"[1-8]", name):
         return Fixed(int(name))
-    if found := re.fullmatch(r"p([1-8])to(1?\d)", name):
+    if found := re.fullmatch(r"p([124])to(1?\d)", name):
         least, most = int(found[1]), int(found[2])
         return Prefix(least, most) if least < most <= 16 else None
     return None

@@ -10,7 +10,7 @@ import numpy as np
 from modelkit.packing import codes
 from modelkit.packing.body import Body
 from modelkit.packing.codes import Code
-from modelkit.packing.encoding import Streams, Words, look_up
+from modelkit.packing.encoding import TABLE, Streams, Words, look_up
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,23 @@ class Dense:
         return f"Dense_{self.code.name}"
 
     @property
+    def doc(self) -> str:
+        """See `Encoding`."""
+        return "c: a code for each number, its place in t"
+
+    @property
     def inputs(self) -> list[str]:
         """See `Encoding`."""
-        return [*self.code.inputs("codes"), "table"]
+        return [*self.code.inputs("c"), TABLE]
 
     @property
     def attributes(self) -> list[str]:
         """See `Encoding`."""
         return []
+
+    def table(self, words: Words) -> np.ndarray | None:
+        """See `Encoding`."""
+        return _table(words)
 
     def reads(self, words: Words) -> int:
         """See `Encoding`."""
@@ -45,16 +54,16 @@ class Dense:
         """See `Encoding`."""
         table = _table(words)
         places = np.searchsorted(table, words.flat).astype(np.uint8)
-        return Streams({**self.code.encode(places, "codes"), "table": table}, {})
+        return Streams({**self.code.encode(places, "c"), TABLE: table}, {})
 
     def decode(self, streams: Streams, count: int) -> np.ndarray:
         """See `Encoding`."""
-        return look_up(streams.arrays["table"], self.code.decode(streams.arrays, "codes", count))
+        return look_up(streams.arrays[TABLE], self.code.decode(streams.arrays, "c", count))
 
     def emit(self, body: Body, shape: str) -> str:
         """See `Encoding`."""
         count = body.op("ReduceProd", shape, keepdims=1)
-        return body.op("Gather", "table", self.code.emit(body, "codes", count), axis=0)
+        return body.op("Gather", TABLE, self.code.emit(body, "c", count))
 
 
 def _table(words: Words) -> np.ndarray:

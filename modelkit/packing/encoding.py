@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
 
 from modelkit.packing.body import Body
-from modelkit.packing.prefix import LEVEL, level
 
 MOST_VALUES = 256
 """A table has up to so many values; their codes are bytes."""
+
+TABLE = "t"
+"""The input that has the tensor's own type: values that codes stand for, or the numbers as they are."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,17 @@ class Words:
     Attributes:
         flat: ``uint8``, ``uint16``, ``uint32`` or ``uint64``, ``[count]``.
         shape: The tensor's.
+        kind: Its type, where it is known.
     """
 
     flat: np.ndarray
     shape: tuple[int, ...] = ()
+    kind: np.dtype[Any] | None = None
 
     @classmethod
     def of(cls, array: np.ndarray) -> Words:
         """Look at the bits of an array of any numeric type of 1, 2, 4 or 8 bytes."""
-        return cls(words_of(array).reshape(-1), tuple(array.shape))
+        return cls(words_of(array).reshape(-1), tuple(array.shape), array.dtype)
 
     @cached_property
     def nonzero(self) -> np.ndarray:
@@ -102,12 +106,19 @@ class Encoding(Protocol):
         """Name of the function: ``Mask4``."""
 
     @property
+    def doc(self) -> str:
+        """What the function's inputs are, in a few words."""
+
+    @property
     def inputs(self) -> Sequence[str]:
-        """Names of the function's inputs, in order; the last one has the tensor's own type."""
+        """Names of the function's inputs, in order; the last one is `TABLE`."""
 
     @property
     def attributes(self) -> Sequence[str]:
         """Names of the function's attributes besides `shape`."""
+
+    def table(self, words: Words) -> np.ndarray | None:
+        """The values that codes stand for, as bit patterns; None where numbers are stored as they are."""
 
     def reads(self, words: Words) -> int:
         """Bits that are read one after another while the tensor is rebuilt, which is what takes time."""
@@ -127,10 +138,9 @@ class Encoding(Protocol):
 
 
 def functions(encoding: Encoding, opset: int) -> list[onnx.FunctionProto]:
-    """The ONNX function of an encoding, behind the one that it may call: the same for a name and an opset."""
+    """The ONNX function of an encoding, behind those that it calls: the same for a name and an opset."""
     body = Body(encoding.inputs)
     shape = body.attribute("shape")
     flat = encoding.emit(body, shape)
     weight = body.op("Reshape", flat, shape)
-    made = body.function(encoding.name, opset, [weight], ["shape", *encoding.attributes])
-    return [level(opset), made] if any(node.op_type == LEVEL for node in made.node) else [made]
+    return body.functions(encoding.name, opset, [weight], ["shape", *encoding.attributes], encoding.doc)

@@ -7,12 +7,13 @@ bytes: taken apart, each part is a run of the result, so that nothing needs to b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 
-from modelkit.packing.body import Body
+from modelkit.packing.body import Body, Helper
 
 _WIDTHS = (8, 4, 2, 1)
 
@@ -76,9 +77,7 @@ class Fixed:
         whole, left = "", self.bits
         for width, name in zip(self.widths, self.inputs(prefix), strict=True):
             left -= width
-            part = name if width == 8 else _runs(body, name, width)
-            if width < 8:
-                part = body.op("Slice", part, body.constant(np.zeros(1, np.int64)), count)
+            part = name if width == 8 else bits_of(body, name, width, count)
             if left:
                 part = body.op("BitShift", part, body.constant(np.uint8(left)), direction="LEFT")
             whole = body.op("BitwiseOr", whole, part) if whole else part
@@ -94,12 +93,19 @@ def _shifts(width: int) -> np.ndarray:
     return np.arange(0, 8, width, dtype=np.uint8)[:, None]
 
 
-def _runs(body: Body, plane: str, width: int) -> str:
-    moved = body.op("BitShift", plane, body.constant(_shifts(width)), direction="RIGHT")
-    parts = body.op("BitwiseAnd", moved, body.constant(np.uint8((1 << width) - 1)))
-    return body.op("Reshape", parts, body.constant(np.full(1, -1, np.int64)))
+def bits_of(body: Body, plane: str, width: int, count: str) -> str:
+    """The parts of `width` bits that a plane holds, the first `count` of them, ``uint8[count]``."""
+    return body.call(_BITS, plane, count, s=_shifts(width).reshape(-1).tolist(), m=[(1 << width) - 1])[0]
 
 
-def unpacked_bits(body: Body, plane: str) -> str:
-    """All bits of a plane of single bits, fill-ups included, ``uint8[8 * bytes]``."""
-    return _runs(body, plane, 1)
+def _write_bits() -> tuple[Body, Sequence[str], Sequence[str]]:
+    body = Body(["p", "n"])
+    byte, column = onnx.TensorProto.UINT8, body.constant(np.array([-1, 1]))
+    shifts = body.op("Reshape", body.op("Cast", body.attribute("s"), to=byte), column)
+    moved = body.op("BitShift", "p", shifts, direction="RIGHT")
+    parts = body.op("BitwiseAnd", moved, body.op("Cast", body.attribute("m"), to=byte))
+    flat = body.op("Reshape", parts, body.constant(np.full(1, -1, np.int64)))
+    return body, [body.op("Slice", flat, body.constant(np.zeros(1, np.int64)), "n")], ["s", "m"]
+
+
+_BITS = Helper("Bits", _write_bits, "the first n parts of the bytes p")

@@ -10,11 +10,12 @@ import numpy as np
 from modelkit.packing import codes
 from modelkit.packing.body import Body
 from modelkit.packing.codes import Code
-from modelkit.packing.encoding import Streams, Words, look_up, with_zero
+from modelkit.packing.encoding import TABLE, Streams, Words, look_up, with_zero
 from modelkit.packing.fixed import Fixed
 from modelkit.packing.prefix import Prefix
 
-_REACHES = (32, 64, 128, 256)
+_REACHES = (32, 64, 128, 255)
+_SMALL = 10_000
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,23 @@ class Gap:
         return f"Gap_{self.gaps.name}_{self.code.name if self.code else 'raw'}"
 
     @property
+    def doc(self) -> str:
+        """See `Encoding`."""
+        return "g: zeros before each number; c: its place in t"
+
+    @property
     def inputs(self) -> list[str]:
         """See `Encoding`."""
-        return [*self.gaps.inputs("gaps"), *(self.code.inputs("codes") if self.code else []), "table"]
+        return [*self.gaps.inputs("g"), *(self.code.inputs("c") if self.code else []), TABLE]
 
     @property
     def attributes(self) -> list[str]:
         """See `Encoding`."""
         return ["entries"]
+
+    def table(self, words: Words) -> np.ndarray | None:
+        """See `Encoding`."""
+        return words.table if self.code else None
 
     def reads(self, words: Words) -> int:
         """See `Encoding`."""
@@ -52,25 +62,25 @@ class Gap:
         steps, where = _steps(words, _reach(self.gaps, words))
         values = np.zeros(len(steps), words.flat.dtype)
         values[where] = words.values
-        stored = self.gaps.encode(steps, "gaps")
+        stored = self.gaps.encode(steps, "g")
         if self.code is None:
-            stored["table"] = with_zero(values)
+            stored[TABLE] = with_zero(values)
         else:
             assert words.table is not None
             places = np.searchsorted(words.table, values).astype(np.uint8)
-            stored = {**stored, **self.code.encode(places, "codes"), "table": words.table}
+            stored = {**stored, **self.code.encode(places, "c"), TABLE: words.table}
         return Streams(stored, {"entries": len(steps)})
 
     def decode(self, streams: Streams, count: int) -> np.ndarray:
         """See `Encoding`."""
         entries = streams.attributes["entries"]
-        steps = self.gaps.decode(streams.arrays, "gaps", entries)
+        steps = self.gaps.decode(streams.arrays, "g", entries)
         places = np.cumsum(steps.astype(np.int64) + 1) - 1
         if entries and int(places[-1]) >= count:
             raise ValueError(f"an entry stands at {int(places[-1])} of {count}")
-        table = streams.arrays["table"]
+        table = streams.arrays[TABLE]
         if self.code is not None:
-            values = look_up(table, self.code.decode(streams.arrays, "codes", entries))
+            values = look_up(table, self.code.decode(streams.arrays, "c", entries))
         elif len(table) == entries + 1:
             values = table[1:]
         else:
@@ -81,17 +91,23 @@ class Gap:
 
     def emit(self, body: Body, shape: str) -> str:
         """See `Encoding`."""
-        count = body.op("ReduceProd", shape, keepdims=1)
         entries = body.attribute("entries")
-        one, first = body.constant(np.int32(1)), body.constant(np.int32(0))
-        ends = body.op("CumSum", body.op("Add", self.gaps.emit(body, "gaps", entries), one), first)
-        places = body.op("Sub", ends, one)
+        gaps = self.gaps.emit(body, "g", entries)
         if self.code is not None:
-            entry = self.code.emit(body, "codes", entries)
+            entry = self.code.emit(body, "c", entries)
         else:
-            entry = body.op("CumSum", body.op("Expand", one, entries), first)
-        which = body.op("ScatterElements", body.op("Expand", first, count), places, entry, axis=0)
-        return body.op("Gather", "table", which, axis=0)
+            one = body.op("Expand", body.constant(np.int32(1)), entries)
+            entry = body.op("CumSum", one, body.constant(np.int32(0)))
+        return placed(body, shape, gaps, entry)
+
+
+def placed(body: Body, shape: str, gaps: str, entry: str) -> str:
+    """Numbers of a table, each behind so many zeros; the flat result."""
+    one, first = body.constant(np.int32(1)), body.constant(np.int32(0))
+    count = body.op("ReduceProd", shape, keepdims=1)
+    places = body.op("Sub", body.op("CumSum", body.op("Add", gaps, one), first), one)
+    which = body.op("ScatterElements", body.op("Expand", first, count), places, entry)
+    return body.op("Gather", TABLE, which)
 
 
 def _reach(gaps: Code, words: Words) -> int:
@@ -135,7 +151,10 @@ def offers(words: Words, *, prefix: bool) -> Iterator[tuple[Gap, int]]:
         8 * words.flat.dtype.itemsize,
         *([codes.bits_for(len(words.table))] if words.table is not None else []),
     }
-    for bits in sorted({min(entries, key=lambda b: entries[b] * (b + value)) for value in value_bits}):
+    best = {min(entries, key=lambda b: entries[b] * (b + value)) for value in value_bits}
+    # Small weights may be better off with the function of another one than with the fewest bits.
+    shared = {4, 5, 6, 7, 8} if stored < _SMALL else set()
+    for bits in sorted(best | shared):
         gaps = Fixed(bits)
         yield from _with_values(words, gaps, gaps.nbytes(np.array([entries[bits]])), entries[bits], prefix)
     if prefix:

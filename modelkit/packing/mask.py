@@ -10,7 +10,7 @@ import numpy as np
 from modelkit.packing import codes
 from modelkit.packing.body import Body
 from modelkit.packing.codes import Code
-from modelkit.packing.encoding import Streams, Words, look_up, with_zero
+from modelkit.packing.encoding import TABLE, Streams, Words, look_up, with_zero
 from modelkit.packing.fixed import Fixed
 
 _MASK = Fixed(1)
@@ -31,14 +31,23 @@ class Mask:
         return f"Mask_{self.code.name if self.code else 'raw'}"
 
     @property
+    def doc(self) -> str:
+        """See `Encoding`."""
+        return "m: which numbers are not zero; c: their places in t"
+
+    @property
     def inputs(self) -> list[str]:
         """See `Encoding`."""
-        return [*_MASK.inputs("mask"), *(self.code.inputs("codes") if self.code else []), "table"]
+        return [*_MASK.inputs("m"), *(self.code.inputs("c") if self.code else []), TABLE]
 
     @property
     def attributes(self) -> list[str]:
         """See `Encoding`."""
         return ["entries"] if self.code else []
+
+    def table(self, words: Words) -> np.ndarray | None:
+        """See `Encoding`."""
+        return words.table if self.code else None
 
     def reads(self, words: Words) -> int:
         """See `Encoding`."""
@@ -46,20 +55,20 @@ class Mask:
 
     def encode(self, words: Words) -> Streams:
         """See `Encoding`."""
-        mask = _MASK.encode((words.flat != 0).astype(np.uint8), "mask")
+        mask = _MASK.encode((words.flat != 0).astype(np.uint8), "m")
         if self.code is None:
-            return Streams({**mask, "table": with_zero(words.values)}, {})
+            return Streams({**mask, TABLE: with_zero(words.values)}, {})
         table = words.table
         assert table is not None
         places = (np.searchsorted(table, words.values) - 1).astype(np.uint8)
-        return Streams({**mask, **self.code.encode(places, "codes"), "table": table}, {"entries": len(places)})
+        return Streams({**mask, **self.code.encode(places, "c"), TABLE: table}, {"entries": len(places)})
 
     def decode(self, streams: Streams, count: int) -> np.ndarray:
         """See `Encoding`."""
-        mask = _MASK.decode(streams.arrays, "mask", count)
-        values = streams.arrays["table"]
+        mask = _MASK.decode(streams.arrays, "m", count)
+        values = streams.arrays[TABLE]
         if self.code is not None:
-            places = self.code.decode(streams.arrays, "codes", streams.attributes["entries"])
+            places = self.code.decode(streams.arrays, "c", streams.attributes["entries"])
             values = look_up(values, np.concatenate([[0], places.astype(np.int64) + 1]))
         if len(values) - 1 != int(mask.sum()):
             raise ValueError(f"the mask has {int(mask.sum())} numbers, and {len(values) - 1} are stored")
@@ -68,16 +77,16 @@ class Mask:
     def emit(self, body: Body, shape: str) -> str:
         """See `Encoding`."""
         count = body.op("ReduceProd", shape, keepdims=1)
-        mask = _MASK.emit(body, "mask", count)
+        mask = _MASK.emit(body, "m", count)
         places = body.op("Mul", body.op("CumSum", mask, body.constant(np.int32(0))), mask)
-        values = "table"
+        values = TABLE
         if self.code is not None:
             # The table is looked up once for each number that is stored, not once for each zero.
-            stored = self.code.emit(body, "codes", body.attribute("entries"))
+            stored = self.code.emit(body, "c", body.attribute("entries"))
             stored = body.op("Add", stored, body.constant(np.int32(1)))
             stored = body.op("Concat", body.constant(np.zeros(1, np.int32)), stored, axis=0)
-            values = body.op("Gather", "table", stored, axis=0)
-        return body.op("Gather", values, places, axis=0)
+            values = body.op("Gather", TABLE, stored)
+        return body.op("Gather", values, places)
 
 
 def offers(words: Words, *, prefix: bool) -> Iterator[tuple[Mask, int]]:

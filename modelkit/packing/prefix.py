@@ -12,24 +12,23 @@ their lengths come from package-merge (Larmore and Hirschberg, 1990), which is H
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from heapq import merge
 
 import numpy as np
-import onnx
 
-from modelkit.packing.body import Body
-from modelkit.packing.fixed import Fixed, unpacked_bits
+from modelkit.packing.body import Body, Helper
+from modelkit.packing.fixed import Fixed, bits_of
 
-LEVEL = "Level"
-"""Name of the function that reads the next bit of every code that has one."""
+# More bits than a stream has.
+_ALL = 1 << 40
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """Codes of `least` to `most` bits."""
+    """Codes of `least` to `most` bits; `least` is 1, 2 or 4."""
 
     least: int
     most: int
@@ -50,17 +49,13 @@ class Prefix:
 
     def inputs(self, prefix: str) -> list[str]:
         """See `Code`."""
-        return [*self._first.inputs(prefix), f"{prefix}_bits", f"{prefix}_steps", f"{prefix}_order"]
+        return [*self._first.inputs(prefix), f"{prefix}b", f"{prefix}o"]
 
     def nbytes(self, histogram: np.ndarray) -> int:
         """See `Code`."""
         lengths, order = self._lengths(histogram)
         rest = int(((lengths - self.least) * histogram[order]).sum())
-        return self._first.nbytes(histogram) + max(1, -(-rest // 8)) + self._steps_bytes + len(order)
-
-    @property
-    def _steps_bytes(self) -> int:
-        return 12 * (self.most - self.least + 1)
+        return self._first.nbytes(histogram) + max(1, -(-rest // 8)) + self.depth + len(order)
 
     def _lengths(self, histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Code lengths, ascending, and which code has each."""
@@ -73,92 +68,86 @@ class Prefix:
     def encode(self, codes: np.ndarray, prefix: str) -> dict[str, np.ndarray]:
         """See `Code`."""
         lengths, order = self._lengths(np.bincount(codes, minlength=1))
-        numbers, steps = self._canonical(lengths)
+        numbers = _canonical(lengths, self.least)
         place = np.zeros(256, np.int64)
         place[order] = np.arange(len(order))
-        places = place[codes]
-        number, length = numbers[places], lengths[places]
-        bits, base = [], 0
-        for row, depth in enumerate(range(self.least + 1, self.most + 1), 1):
+        number, length = numbers[place[codes]], lengths[place[codes]]
+        bits = []
+        for depth in range(self.least + 1, self.most + 1):
             longer = length >= depth
             bits.append((number[longer] >> (length[longer] - depth)) & 1)
-            steps[row, 0] = base - 1
-            base += len(bits[-1])
         stream = np.concatenate([*bits, np.zeros(0, np.int64)]).astype(np.uint8)
         arrays = self._first.encode((number >> (length - self.least)).astype(np.uint8), prefix)
         # An empty stream has nothing to look up in.
         packed = Fixed(1).encode(stream if len(stream) else np.zeros(1, np.uint8), "b")["b1"]
-        arrays |= {f"{prefix}_bits": packed, f"{prefix}_steps": steps, f"{prefix}_order": order.astype(np.uint8)}
-        return arrays
-
-    def _canonical(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Code numbers for lengths in ascending order, and for each depth where its codes end and their shift."""
-        numbers = np.zeros(len(lengths), np.int64)
-        steps = np.zeros((self.most - self.least + 1, 3), np.int32)
-        number = place = 0
-        for row, depth in enumerate(range(self.least, self.most + 1)):
-            number = number << 1 if row else 0
-            many = int((lengths == depth).sum())
-            numbers[place : place + many] = number + np.arange(many)
-            steps[row, 1:] = number + many, place - number
-            number, place = number + many, place + many
-        return numbers, steps
+        ends = np.searchsorted(lengths, np.arange(self.least, self.most), side="right")
+        return {**arrays, f"{prefix}b": packed, f"{prefix}o": np.concatenate([ends, order]).astype(np.uint8)}
 
     def decode(self, arrays: Mapping[str, np.ndarray], prefix: str, count: int) -> np.ndarray:
         """See `Code`."""
-        steps, order = arrays[f"{prefix}_steps"].view(np.int32), arrays[f"{prefix}_order"]
-        packed = arrays[f"{prefix}_bits"]
-        if steps.shape != (self.most - self.least + 1, 3) or packed.dtype != np.uint8 or packed.ndim != 1:
+        packed, order = arrays[f"{prefix}b"], arrays[f"{prefix}o"]
+        if any(each.dtype != np.uint8 or each.ndim != 1 for each in (packed, order)) or len(order) < self.depth:
             raise ValueError("the lengths of the codes or their bits have another form")
         bits = Fixed(1).decode({"b1": packed}, "b", 8 * len(packed))
-        code = self._first.decode(arrays, prefix, count).astype(np.int64)
-        alive = np.ones(count, bool)
-        for row, (base, limit, shift) in enumerate(steps.astype(np.int64)):
-            if row:
-                where = base + np.cumsum(alive)[alive]
-                if where.size and (where.min() < 0 or where.max() >= len(bits)):
-                    raise ValueError("the codes are longer than their bits")
-                code[alive] = 2 * code[alive] + bits[where]
-            done = alive & (code < limit)
-            code[done] += shift
-            alive &= ~done
-        if alive.any() or (count and (code.min() < 0 or code.max() >= len(order))):
+        code, base = self._first.decode(arrays, prefix, count).astype(np.int64), 0
+        for end in order[: self.depth].astype(np.int64):
+            alive = code >= end
+            longer = int(alive.sum())
+            if base + longer > len(bits):
+                raise ValueError("the codes are longer than their bits")
+            code[alive] = 2 * code[alive] - end + bits[base : base + longer]
+            base += longer
+        if count and (code.min() < 0 or code.max() >= len(order) - self.depth):
             raise ValueError("a code has no meaning")
-        return np.asarray(order[code])
+        return np.asarray(order[self.depth :][code])
 
     def emit(self, body: Body, prefix: str, count: str) -> str:
         """See `Code`."""
-        bits = unpacked_bits(body, f"{prefix}_bits")
-        steps = f"{prefix}_steps"
-        code = self._first.emit(body, prefix, count)
-        first = body.op("Gather", steps, body.constant(np.zeros(1, np.int64)), axis=0)
-        _, limit, shift = _columns(body, first)
-        alive = body.op("GreaterOrEqual", code, limit)
-        code = body.op("Where", alive, code, body.op("Add", code, shift))
-        for row in range(1, self.most - self.least + 1):
-            code, alive = body.call(LEVEL, code, alive, bits, steps, outputs=2, row=[row])
-        return body.integers(body.op("Gather", f"{prefix}_order", code, axis=0))
+        helper = Helper(
+            f"Prefix_{self.least}_{self.most}", self._write, "codes by frequency; b: bits, o: lengths, order"
+        )
+        return body.call(helper, *self.inputs(prefix), count)[0]
+
+    def _write(self) -> tuple[Body, Sequence[str], Sequence[str]]:
+        body = Body([*self.inputs(""), "n"])
+        bits = body.integers(bits_of(body, "b", 1, body.constant(np.full(1, _ALL))))
+        code, base = self._first.emit(body, "", "n"), body.constant(np.full(1, -1, np.int32))
+        row = body.constant(np.zeros(1, np.int64))
+        for _ in range(self.depth):
+            code, base, row = body.call(_LEVEL, code, base, row, bits, "o", outputs=3)
+        # Behind the ends of all lengths stands the order.
+        return body, [body.integers(body.op("Gather", "o", body.op("Add", code, body.integers(row))))], []
 
 
-def level(opset: int) -> onnx.FunctionProto:
-    """The function that reads one more bit of each code that is not complete."""
-    body = Body(["code", "alive", "bits", "steps"])
-    step = body.op("Gather", "steps", body.attribute("row"), axis=0)
-    base, limit, shift = _columns(body, step)
-    left = body.integers("alive")
-    where = body.op("Add", body.op("CumSum", left, body.constant(np.int32(0))), base)
-    bit = body.integers(body.op("Gather", "bits", where, axis=0))
-    longer = body.op("Add", body.op("Add", "code", "code"), bit)
-    more = body.op("GreaterOrEqual", longer, limit)
-    ended = body.op("Where", more, longer, body.op("Add", longer, shift))
-    return body.function(
-        LEVEL, opset, [body.op("Where", "alive", ended, "code"), body.op("And", "alive", more)], ["row"]
-    )
+def _canonical(lengths: np.ndarray, least: int) -> np.ndarray:
+    """Code numbers for lengths in ascending order, none below `least`."""
+    numbers = np.zeros(len(lengths), np.int64)
+    number, before = 0, least
+    for place, length in enumerate(lengths.tolist()):
+        number <<= length - before
+        numbers[place], number, before = number, number + 1, length
+    return numbers
 
 
-def _columns(body: Body, step: str) -> list[str]:
-    """Base, limit and shift of a step ``[1, 3]``, each ``[1]``."""
-    return [body.op("Gather", step, body.constant(np.int64(column)), axis=1) for column in range(3)]
+def _write_level() -> tuple[Body, Sequence[str], Sequence[str]]:
+    """Read one more bit of each code that is not complete.
+
+    A code ``c`` of a depth is told as its place in the order: those that are complete lie below the `end` of that
+    depth. The first code of the next depth is twice the first that is longer, and its place is that `end`, so that
+    ``c`` becomes ``2 (c - end) + bit + end``.
+    """
+    body = Body(["c", "p", "r", "b", "o"])
+    end = body.integers(body.op("Gather", "o", "r"))
+    longer = body.op("GreaterOrEqual", "c", end)
+    places = body.op("Add", body.op("CumSum", body.integers(longer), body.constant(np.int32(0))), "p")
+    bit = body.op("Gather", "b", places)
+    code = body.op("Sub", body.op("Add", body.op("Add", "c", "c"), bit), end)
+    last = body.op("Gather", places, body.constant(np.full(1, -1, np.int64)))
+    row = body.op("Add", "r", body.constant(np.ones(1, np.int64)))
+    return body, [body.op("Where", longer, code, "c"), last, row], []
+
+
+_LEVEL = Helper("Level", _write_level, "the next bit of each code c that has one")
 
 
 @lru_cache(maxsize=256)

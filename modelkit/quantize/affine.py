@@ -10,8 +10,10 @@ from typing import Literal
 
 import numpy as np
 
+from modelkit.quantize.squant import cancel_errors
+
 Center = Literal["zero", "range", "mean"]
-Rounding = Literal["nearest", "floor"]
+Rounding = Literal["nearest", "floor", "squant"]
 ScaleSearch = Literal["minmax", "mse", "hqq"]
 
 # Shrink factors tried by the MSE search: below 0.3 of the range clipping never pays, even at 2 bits.
@@ -62,7 +64,8 @@ def quantize_array(
             ``mean`` centres the integers on the mean.
         search: ``minmax`` covers every value; ``mse`` shrinks the range to the least squared error; ``hqq`` goes on
             from there by half-quadratic steps.
-        rounding: ``nearest``, or ``floor`` which is biased by half a step.
+        rounding: ``nearest``, ``squant`` whose errors cancel within each kernel of a convolution, or ``floor`` which
+            is biased by half a step.
 
     Raises:
         ValueError: The bits are out of range or the block does not divide its axis.
@@ -88,7 +91,10 @@ def quantize_array(
     grid = _grid(low, high, bits, center)
     if search == "hqq":
         grid = _half_quadratic(x, grid, axes, rounding)
-    values = _integers(x, grid, rounding).astype(np.int8 if grid.zero is None else np.uint8)
+    integers = _integers(x, grid, rounding)
+    if rounding == "squant" and block is None:
+        integers = _cancelled(x, grid, integers, axes)
+    values = integers.astype(np.int8 if grid.zero is None else np.uint8)
     scale, zero_point = grid.scale, None if grid.zero is None else grid.zero.astype(np.uint8)
     if block is not None:
         scale = scale.squeeze(axes[0])
@@ -169,6 +175,18 @@ def _integers(x: np.ndarray, grid: _Grid, rounding: Rounding, out: np.ndarray | 
         out += grid.zero
     (np.floor if rounding == "floor" else np.rint)(out, out=out)
     return np.clip(out, grid.lowest, grid.highest, out=out)
+
+
+def _cancelled(x: np.ndarray, grid: _Grid, integers: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Let rounding errors cancel in each kernel: the axes behind outputs and inputs; matrices have none."""
+    positions = int(np.prod(x.shape[2:], dtype=np.int64))
+    if x.ndim < 3 or positions == 1 or not set(range(2, x.ndim)) <= set(axes):
+        return integers
+    wanted = x / grid.scale
+    if grid.zero is not None:
+        wanted += grid.zero
+    flat = cancel_errors(wanted.reshape(-1, positions), integers.reshape(-1, positions), grid.lowest, grid.highest)
+    return flat.reshape(x.shape)
 
 
 def _best_shrink(

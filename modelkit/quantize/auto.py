@@ -23,13 +23,15 @@ from modelkit.graph.quantized import QuantizedState, Scheme, quantized_state
 from modelkit.progress import Progress, silent
 from modelkit.quantize import dynamic, float16, weights
 from modelkit.quantize.audit import audit
-from modelkit.quantize.calibrated import StaticMode, Variant
-from modelkit.quantize.config import QuantizeConfig, WeightOptions
+from modelkit.quantize.calibrated import StaticMode
+from modelkit.quantize.config import QuantizeConfig, WeightOptions, data_rounding
 from modelkit.quantize.palettes import palette_candidates
 from modelkit.quantize.qat import nothing_to_train, some, trainer_for
 from modelkit.quantize.ranges import RangeMethod
 from modelkit.quantize.select import check_finite, float_weights
+from modelkit.quantize.smooth import can_smooth, smooth
 from modelkit.quantize.static import ActivationType
+from modelkit.quantize.variant import variant_of
 from modelkit.train.qat import Trainer
 
 Int8Kind = Literal["vnni", "avx2", "arm_dot", "other"]
@@ -81,9 +83,9 @@ class Quantizer:
                 "static quantization needs calibration data",
                 "give some with --data, or use --mode dynamic or --mode weights",
             )
-        if config.weights.rounding == "gptq" and self.calibration is None:
+        if data_rounding(config.weights) and self.calibration is None:
             raise UsageError(
-                "rounding by gptq needs calibration data",
+                f"rounding by {config.weights.rounding} needs calibration data",
                 "give some with --data, or use weights.rounding nearest with weights.scale mse or hqq",
             )
         if config.bits == 16 or config.mode in ("float16", "bfloat16"):
@@ -92,7 +94,7 @@ class Quantizer:
         if config.mode in ("auto", "weights"):
             found += self._weight_only()
         if config.mode in ("auto", "dynamic") and config.bits == 8 and self._reads_weights("MatMul", "Gemm", "LSTM"):
-            found.append(Candidate("dynamic", self._dynamic))
+            found += self._dynamic_ways()
         found += static
         if not found:
             raise ModelError(
@@ -115,7 +117,7 @@ class Quantizer:
         if self._static is None:
             raise UsageError("static quantization needs calibration data", "give some with --data")
         method: RangeMethod = "mse" if self.config.activations.range == "auto" else self.config.activations.range
-        variant = Variant(method, equalized=self.config.equalize, trained=True)
+        variant = variant_of(self.config, method, trained=True)
         made = replace(self._static, trainer=trainer).apply(model, variant, progress)
         return made + self._leftover(model, progress)
 
@@ -181,6 +183,18 @@ class Quantizer:
             node.op_type in ops and node.inputs[1] is not None and node.inputs[1].is_initializer()
             for node in self.model.graph.all_nodes()
         )
+
+    def _dynamic_ways(self) -> list[Candidate]:
+        """As it is, and with data also with the outliers of activations moved into weights."""
+        plain = Candidate("dynamic", self._dynamic)
+        if self.calibration is None or not can_smooth(self.model):
+            return [plain]
+        smoothed = Candidate("dynamic, smoothed", self._dynamic_smoothed)
+        return [smoothed] if self.config.smooth else [plain, smoothed]
+
+    def _dynamic_smoothed(self, model: ir.Model, progress: Progress) -> list[Decision]:
+        assert self.calibration is not None
+        return smooth(model, self.calibration, self._weight_bits, progress) + self._dynamic(model, progress)
 
     def _dynamic(self, model: ir.Model, progress: Progress) -> list[Decision]:
         changes = _raise_opset(model, 13)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
+from modelkit.algorithm.activations import fitting_rows
 from modelkit.algorithm.candidate import Candidate, Trial
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
+from modelkit.errors import DataError
 from modelkit.graph.edit import Namer
+from modelkit.graph.layers import weight_uses
 from modelkit.graph.opset import ensure_opset
 from modelkit.progress import Progress, silent
-from modelkit.quantize.affine import dequantize
+from modelkit.quantize.affine import Quantized, dequantize
 from modelkit.quantize.align import align_channels
 from modelkit.quantize.bias import ChannelMeans, shift_of, subtract_from_bias
+from modelkit.quantize.bias_full import correct_biases
+from modelkit.quantize.by_data import observe_layers, round_layer
 from modelkit.quantize.calibrate import Histogram, observe
 from modelkit.quantize.canonical import canonicalise
-from modelkit.quantize.config import QuantizeConfig, WeightOptions
+from modelkit.quantize.config import DataRounding, QuantizeConfig, WeightOptions
 from modelkit.quantize.equalize import equalize
 from modelkit.quantize.four_bits import OPSET as FOUR_BITS
 from modelkit.quantize.four_bits import pack_four_bits
@@ -28,51 +33,17 @@ from modelkit.quantize.mixed import Bisection
 from modelkit.quantize.plan import WEIGHTED, Plan, make_plan
 from modelkit.quantize.ranges import RangeMethod, choose_range
 from modelkit.quantize.sensitivity import rank_layers
+from modelkit.quantize.smooth import can_smooth, smooth
 from modelkit.quantize.static import ActivationType, apply_static, quantize_weight
+from modelkit.quantize.suspect import Clipped, constant_warning, find_outliers, looks_far
 from modelkit.quantize.through import move_integers
+from modelkit.quantize.variant import Form, Variant, variant_of
 from modelkit.train.qat import Trainer
 
 # Scales per channel came with 13, HardSwish with 14.
 _OPSET = 14
+_LAYERS = ("Conv", "Gemm", "MatMul")
 Finish = Callable[[ir.Model, Progress], list[Decision]]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way of static quantization.
-
-    Attributes:
-        method: How ranges are cut.
-        arithmetic: Whether sums, products and pools compute with integers too.
-        equalized: Whether channel ranges are evened out first.
-        keep_float: Names of layers that stay float because they are sensitive.
-        slow: Names of layers that stay float because they are faster so.
-        trained: Whether it is trained with the rounding in it.
-    """
-
-    method: RangeMethod
-    arithmetic: bool = True
-    equalized: bool = False
-    keep_float: frozenset[str] = frozenset()
-    slow: frozenset[str] = frozenset()
-    trained: bool = False
-
-    @property
-    def name(self) -> str:
-        """The variant in a table."""
-        parts = [f"static {self.method}"]
-        if not self.arithmetic:
-            parts.append("layers")
-        if self.equalized:
-            parts.append("equalised")
-        if self.keep_float:
-            count = len(self.keep_float)
-            parts.append(f"{count} layer{'s' if count > 1 else ''} float")
-        if self.slow:
-            parts.append(f"without {len(self.slow)} that cost")
-        if self.trained:
-            parts.append("trained")
-        return ", ".join(parts)
 
 
 @dataclass
@@ -94,7 +65,7 @@ class StaticMode:
     kind: ActivationType
     finish: Finish
     trainer: Trainer | None = None
-    _seen: dict[bool, _Seen] = field(default_factory=dict)
+    _seen: dict[Form, _Seen] = field(default_factory=dict)
     _variants: dict[str, Variant] = field(default_factory=dict)
     _others: list[Variant] = field(default_factory=list)
     _refined: bool = False
@@ -102,6 +73,7 @@ class StaticMode:
     _bisection: Bisection | None = None
     _sensitivity: dict[str, float] = field(default_factory=dict)
     _thinned: bool = False
+    _warnings: list[Decision] = field(default_factory=list)
     _trained: bool = False
 
     def candidates(self) -> list[Candidate]:
@@ -115,9 +87,9 @@ class StaticMode:
         all_nodes, layer_nodes = self.plan(model, whole).nodes, self.plan(model, layers).nodes
         if not layer_nodes:
             return []
-        variants = [Variant(method, equalized=self.config.equalize) for method in methods]
+        variants = [variant_of(self.config, method) for method in methods]
         if len(all_nodes) > len(layer_nodes):
-            variants.append(Variant(methods[-1], arithmetic=False, equalized=self.config.equalize))
+            variants.append(variant_of(self.config, methods[-1], arithmetic=False))
         if self.config.mode == "static" and self.trainer is None:
             # Who names the mode wants it done: least squares is the best guess, the others follow if it fails.
             first = next(variant for variant in variants if variant.method == methods[-1])
@@ -164,6 +136,10 @@ class StaticMode:
         found = list(self._others)
         if not best.equalized:
             found.append(replace(best, equalized=True))
+        if not best.smoothed and can_smooth(self.model):
+            found.append(replace(best, smoothed=True))
+        if best.rounding is None:
+            found.append(replace(best, rounding="adaround"))
         return [self.candidate(replace(variant, trained=False)) for variant in found]
 
     def _start(self, best: Variant, progress: Progress) -> None:
@@ -247,18 +223,23 @@ class StaticMode:
             str(value.name): self._range(value, seen.histograms[str(value.name)], variant.method)
             for value in plan.activations
         }
+        full = self.config.correct_bias == "full"
+        original, names = (model.clone() if full else None), {each: str(each.outputs[0].name) for each in plan.nodes}
+        rounded = self._rounded(model, plan, variant.rounding, progress)
         if self.config.correct_bias:
-            self._correct_biases(model, plan, seen.means)
-        applied = apply_static(model, plan, ranges, self.kind, self.weights)
+            self._correct_biases(model, plan, seen.means, rounded)
+        applied = apply_static(model, plan, ranges, self.kind, self.weights, rounded)
         trained = []
+        if original is not None:
+            trained += correct_biases(model, original, names, self.data, progress)
         if variant.trained and self.trainer is not None:
-            trained = self.trainer(model, applied.weights, self.kind.weight_bits, progress)
+            trained += self.trainer(model, applied.weights, self.kind.weight_bits, progress)
         # Measured for unsigned activations on x64; ARM has other kernels, and x64 takes signed ones apart again.
         tuned = [] if self.kind.signed else [*move_integers(plan), *align_channels(model, plan)]
         # What packs the weights anyhow finds their few values by itself.
         four = self.kind.weight_bits <= 4 and self.config.packing == "off"
         packed = pack_four_bits(model) if four else []
-        return changes + plan.decisions + trained + tuned + packed
+        return self._warnings + changes + plan.decisions + trained + tuned + packed
 
     def _range(self, value: ir.Value, histogram: Histogram, method: RangeMethod) -> tuple[float, float]:
         """The range of an activation: known where an operator gives it, else cut from what was seen."""
@@ -281,9 +262,36 @@ class StaticMode:
         raised = ensure_opset(model, FOUR_BITS if four else _OPSET)
         changes = [] if raised is None else [raised]
         changes += canonicalise(model)
-        return changes + (equalize(model) if variant.equalized else [])
+        if variant.equalized:
+            changes += equalize(model)
+        if variant.smoothed:
+            changes += smooth(model, self.data, self.kind.weight_bits)
+        return changes
 
-    def _correct_biases(self, model: ir.Model, plan: Plan, means: ChannelMeans) -> None:
+    def _rounded(
+        self, model: ir.Model, plan: Plan, rounding: DataRounding | None, progress: Progress
+    ) -> dict[str, Quantized]:
+        """The layers' weights as integers, by name; by data where that is wanted and the layer can be observed."""
+        layers = {str(node.inputs[1].name): node for node in plan.nodes if node.op_type in _LAYERS}  # type: ignore[union-attr]
+        found = {
+            name: quantize_weight(node, node.inputs[1].const_value.numpy(), self.kind, self.weights)  # type: ignore[union-attr]
+            for name, node in layers.items()
+        }
+        if rounding is None:
+            return found
+        uses = [use for use in weight_uses(model) if str(use.value.name) in layers]
+        nearest = self.weights.model_copy(update={"rounding": "nearest"})
+        for layer, gram in observe_layers(model, uses, self.data, progress):
+            node, array = layers[layer.name], layer.array()
+            plain = quantize_weight(node, array, self.kind, nearest)
+            # Where a bias makes up for the mean of the error, only what varies counts.
+            centered = self.config.correct_bias and node.op_type != "MatMul"
+            found[layer.name] = round_layer(rounding, plain, layer, gram, centered=centered)
+        return found
+
+    def _correct_biases(
+        self, model: ir.Model, plan: Plan, means: ChannelMeans, rounded: Mapping[str, Quantized]
+    ) -> None:
         namer = Namer(model)
         for node in plan.nodes:
             if node.op_type not in ("Conv", "Gemm"):
@@ -292,7 +300,7 @@ class StaticMode:
             weight = node.inputs[1].const_value.numpy()  # type: ignore[union-attr]
             if mean is None:
                 continue
-            error = dequantize(quantize_weight(node, weight, self.kind, self.weights)) - weight
+            error = dequantize(rounded[str(node.inputs[1].name)]) - weight  # type: ignore[union-attr]
             shift = shift_of(node, error, mean)
             if shift is not None:
                 subtract_from_bias(node, shift, namer)
@@ -300,21 +308,50 @@ class StaticMode:
     def _observed(self, variant: Variant, plan: Plan, progress: Progress) -> _Seen:
         """Calibrate, unless an earlier variant saw the same tensors."""
         names = [str(value.name) for value in plan.activations]
-        seen = self._seen.get(variant.equalized)
+        seen = self._seen.get(variant.form)
         if seen is None or any(name not in seen.histograms for name in names):
-            model = self.model.clone()
-            self._ready(model, variant)
-            means = ChannelMeans(plan)
-            histograms = observe(
-                model,
-                names,
-                lambda: self.data.batches(8),
-                count=self.data.count,
-                also=means.add,
-                progress=progress,
-            )
-            seen = self._seen[variant.equalized] = _Seen(histograms, means)
+            histograms, means = self._trusted(variant, plan, names, progress)
+            seen = self._seen[variant.form] = _Seen(histograms, means)
         return seen
+
+    def _trusted(
+        self, variant: Variant, plan: Plan, names: list[str], progress: Progress
+    ) -> tuple[dict[str, Histogram], ChannelMeans]:
+        """Calibrate; where single numbers of an input lie far beyond all others, without them."""
+        model = self.model.clone()
+        self._ready(model, variant)
+        inputs = [str(value.name) for value in model.graph.inputs]
+        try:
+            found = self._observe(model, plan, names, progress)
+            far = any(looks_far(found[0][name]) for name in inputs if name in found[0])
+        except DataError:
+            reach, warnings = find_outliers(self.data)
+            if not reach:
+                raise
+            far = True
+        else:
+            reach, warnings = find_outliers(self.data) if far else ({}, [])
+        if reach:
+            self.data, self._warnings = Clipped(self.data, reach), warnings
+            found = self._observe(model, plan, names, progress)
+        if not self._warnings:
+            constant = [constant_warning(name, found[0][name]) for name in inputs if name in found[0]]
+            self._warnings = [warning for warning in constant if warning is not None]
+        return found
+
+    def _observe(
+        self, model: ir.Model, plan: Plan, names: list[str], progress: Progress
+    ) -> tuple[dict[str, Histogram], ChannelMeans]:
+        means, rows = ChannelMeans(plan), fitting_rows(model, names, self.data, most=8)
+        histograms = observe(
+            model,
+            names,
+            lambda: self.data.batches(rows),
+            count=self.data.count,
+            also=means.add,
+            progress=progress,
+        )
+        return histograms, means
 
     def _ranked(self, progress: Progress) -> dict[str, float]:
         """Layers, the most sensitive first, with the signal to noise of the outputs where they alone are integers."""

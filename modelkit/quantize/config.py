@@ -8,9 +8,10 @@ from pydantic import Field, field_validator, model_validator
 
 from modelkit.algorithm.config import Effort, PackableConfig
 from modelkit.config.options import Block
-from modelkit.config.resolve import Percent
+from modelkit.config.resolve import Percent, Seconds
 from modelkit.train.config import QuantizationAware
 
+DataRounding = Literal["gptq", "adaround"]
 Mode = Literal["auto", "weights", "dynamic", "static", "float16", "bfloat16"]
 
 
@@ -28,10 +29,11 @@ class WeightOptions(Block):
         "minmax",
         description="scale from the largest value, searched for the least squared error, or by half-quadratic steps",
     )
-    rounding: Literal["nearest", "floor", "gptq"] = Field(
-        "nearest",
-        description="nearest; floor(x*S + B) as in the classic description; or gptq: each weight makes up for the "
-        "rounding of those before it, by calibration data (mode weights)",
+    rounding: Literal["squant", "nearest", "floor"] | DataRounding = Field(
+        "squant",
+        description="squant: to nearest, and in the kernels of convolutions so that errors cancel; nearest; "
+        "floor(x*S + B) as in the classic description; by calibration data (modes weights and static) gptq, where "
+        "each weight makes up for the rounding of those before it, or adaround: up or down by the outputs' error",
     )
 
     @field_validator("block_size")
@@ -42,9 +44,16 @@ class WeightOptions(Block):
         return value
 
 
-def plain_rounding(options: WeightOptions) -> Literal["nearest", "floor"]:
-    """How weights are rounded where no data is looked at."""
-    return "floor" if options.rounding == "floor" else "nearest"
+def plain_rounding(options: WeightOptions) -> Literal["squant", "nearest", "floor"]:
+    """How weights are rounded before, or where, no data is looked at."""
+    rounding = options.rounding
+    return "nearest" if rounding == "gptq" or rounding == "adaround" else rounding
+
+
+def data_rounding(options: WeightOptions) -> DataRounding | None:
+    """How weights are rounded by data; None for without."""
+    rounding = options.rounding
+    return rounding if rounding == "gptq" or rounding == "adaround" else None
 
 
 class ActivationOptions(Block):
@@ -115,12 +124,28 @@ class QuantizeConfig(PackableConfig):
         "the one that is loaded soonest, auto adds half a second at most to the time that loading takes; null is "
         "off, or auto with a codebook and where bits is 1, 2, 3, 5, 6 or 7, which no type of ONNX has",
     )
+    time: Seconds | None = Field(
+        None, gt=0, description="begin no other way after this long, such as 2min: the best so far is written"
+    )
     weights: WeightOptions = Field(default_factory=WeightOptions)
     activations: ActivationOptions = Field(default_factory=ActivationOptions)
     float16: Float16Options = Field(default_factory=Float16Options)
-    correct_bias: bool = Field(True, description="static: shift biases so that the mean of each channel survives")
+    correct_bias: bool | Literal["full"] = Field(
+        True,
+        description="static: shift biases so that the mean of each channel survives the rounding of weights; full: "
+        "layer by layer on the quantized model, so that it survives all rounding",
+    )
     equalize: bool = Field(False, description="static: even out channel ranges across consecutive layers first")
+    smooth: bool = Field(
+        False,
+        description="static, dynamic with data: move outliers of activations into the weights that read them first",
+    )
     qat: Qat = Field(default_factory=Qat)
+
+    @property
+    def trying_time(self) -> float | None:
+        """Seconds after which no other candidate is begun."""
+        return self.time
 
     @property
     def packing(self) -> Literal["off"] | Effort:
@@ -151,8 +176,9 @@ class QuantizeConfig(PackableConfig):
         if self.qat.enabled and (self.mode not in ("auto", "static") or self.bits in (1, 16)):
             chosen = f"mode {self.mode}" if self.mode not in ("auto", "static") else f"bits {self.bits}"
             raise ValueError(f"quantization-aware training needs mode static or auto and 2 to 8 bits, not {chosen}")
-        if self.weights.rounding == "gptq" and self.mode not in ("auto", "weights"):
-            raise ValueError(f"weights.rounding gptq needs mode weights or auto, not {self.mode}")
+        by_data = data_rounding(self.weights)
+        if by_data and self.mode not in ("auto", "weights", "static"):
+            raise ValueError(f"weights.rounding {by_data} needs mode weights, static or auto, not {self.mode}")
         if self.mode in ("float16", "bfloat16") and "bits" in self.model_fields_set and self.bits != 16:
             raise ValueError(f"mode {self.mode} means bits 16, not {self.bits}")
         if self.mode == "weights" and self.bits == 16:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from modelkit.decision import Decision
-from modelkit.graph.edit import Namer, add_initializer, drop_unused_initializers, owner_of
+from modelkit.graph.edit import Namer, drop_unused_initializers, renew_initializer
 
 # Repeated until scales settle; chains of layers pass scales along one layer at a time.
 _ROUNDS = 20
@@ -171,14 +171,4 @@ class _Weights:
                     continue
                 if position == 1 and not _transposed(node):
                     array = array.T
-                graph, name = owner_of(value), str(value.name)
-                fresh = add_initializer(
-                    graph, self._namer(f"{name}.equalised"), np.ascontiguousarray(array, dtype=np.float32)
-                )
-                node.replace_input_with(position, fresh)
-                # The new numbers take the old name, so that patterns and decisions go on meaning the same.
-                del graph.initializers[name]
-                del graph.initializers[str(fresh.name)]
-                value.name, fresh.name = None, name
-                fresh.const_value.name = name  # type: ignore[union-attr]
-                graph.register_initializer(fresh)
+                renew_initializer(node, position, array, self._namer)

@@ -14,9 +14,9 @@ from dataclasses import replace
 import numpy as np
 
 from modelkit.linear.factor import inverse_factor
-from modelkit.linear.grams import LayerGram
 from modelkit.linear.matrix import Layer
 from modelkit.quantize.affine import Quantized
+from modelkit.quantize.spread import limits_of, spread
 
 # Part of the mean of H's diagonal that is added to it, as in the paper.
 _DAMPING = 0.01
@@ -27,36 +27,33 @@ _ROUNDS = 3
 _MOST_FITTING = 2e10
 
 
-def round_with_data(array: np.ndarray, quantized: Quantized, layer: Layer, gram: LayerGram) -> Quantized:
+def round_with_data(array: np.ndarray, quantized: Quantized, layer: Layer, moments: np.ndarray) -> Quantized:
     """Choose a weight's integers, and its scales, for the least error at the layer's outputs.
 
     Args:
         array: The float weight.
         quantized: The weight rounded to nearest; its bits, blocks and zero points stay.
         layer: The weight as matrices.
-        gram: Second moments of the layer's inputs.
+        moments: Second moments of the layer's inputs, ``[groups, inputs, inputs]``.
 
     Returns:
         The better of ``quantized`` and what was found, judged by the error at the outputs.
     """
-    assert gram.xtx is not None
     weights = layer.matrices(array).astype(np.float64)
-    scales = layer.matrices(_spread(quantized.scale, quantized)).astype(np.float64)
+    scales = layer.matrices(spread(quantized.scale, quantized)).astype(np.float64)
     zeros = np.zeros_like(scales)
-    lowest, highest = -(2 ** (quantized.bits - 1) - 1), 2 ** (quantized.bits - 1) - 1
+    lowest, highest = limits_of(quantized)
     if quantized.zero_point is not None:
-        zeros = layer.matrices(_spread(quantized.zero_point, quantized)).astype(np.float64)
-        lowest, highest = 0, 2**quantized.bits - 1
+        zeros = layer.matrices(spread(quantized.zero_point, quantized)).astype(np.float64)
     integers = layer.matrices(quantized.values).astype(np.float64)
-    blocks = layer.matrices(_spread(np.arange(quantized.scale.size).reshape(quantized.scale.shape), quantized))
+    blocks = layer.matrices(spread(np.arange(quantized.scale.size).reshape(quantized.scale.shape), quantized))
     best = (float("inf"), integers, scales)
-    moments = gram.xtx / max(gram.count, 1)
-    uppers = [_upper(each) for each in moments]
+    uppers = [upper_factor(each) for each in moments]
     for number in range(_ROUNDS + 1):
         if number:
             # The first round judges what was there.
             integers = np.stack(
-                [_sweep(*each, lowest, highest) for each in zip(weights, scales, zeros, uppers, strict=True)]
+                [sweep(*each, lowest, highest) for each in zip(weights, scales, zeros, uppers, strict=True)]
             )
         fitted = _fitted(weights, integers - zeros, blocks, moments, scales)
         for candidate in (scales, fitted):
@@ -71,22 +68,14 @@ def round_with_data(array: np.ndarray, quantized: Quantized, layer: Layer, gram:
     return replace(quantized, values=found, scale=flat.reshape(quantized.scale.shape))
 
 
-def _spread(numbers: np.ndarray, quantized: Quantized) -> np.ndarray:
-    """Give each weight the number of its block or channel."""
-    if quantized.block is not None:
-        axis, size = quantized.block
-        numbers = np.repeat(numbers, size, axis=axis)
-    return np.broadcast_to(numbers, quantized.values.shape)
-
-
-def _upper(moments: np.ndarray) -> np.ndarray:
+def upper_factor(moments: np.ndarray) -> np.ndarray:
     """Upper Cholesky factor of the inverse of the damped H, ``[inputs, inputs]``."""
     return inverse_factor(
         moments + np.eye(len(moments)) * (_DAMPING * float(np.trace(moments)) / len(moments) + 1e-12)
     )
 
 
-def _sweep(
+def sweep(
     weights: np.ndarray, scales: np.ndarray, zeros: np.ndarray, upper: np.ndarray, lowest: int, highest: int
 ) -> np.ndarray:
     """Round the columns of ``[outputs, inputs]`` one by one; returns the integers."""

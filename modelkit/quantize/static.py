@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,6 +51,7 @@ def apply_static(
     ranges: dict[str, tuple[float, float]],
     kind: ActivationType,
     weights: WeightOptions,
+    rounded: Mapping[str, Quantized] | None = None,
 ) -> Applied:
     """Insert the nodes, in place. The opset must be 13 or more.
 
@@ -59,6 +61,7 @@ def apply_static(
         ranges: (low, high) with low <= 0 <= high for each activation of the plan.
         kind: Integer types.
         weights: Granularity, scale search and rounding of weights (always symmetric here, as kernels want).
+        rounded: Weights that are integers already, by name.
     """
     namer = Namer(model)
     sources = {str(value.name): _source(str(value.name), plan) for value in plan.activations}
@@ -70,7 +73,7 @@ def apply_static(
     layers = [node for node in plan.nodes if node.op_type in ("Conv", "Gemm", "MatMul")]
     shared: dict[tuple[str, int], _Shared] = {}
     for node in layers:
-        _quantize_layer(node, parameters, kind, weights, namer, shared)
+        _quantize_layer(node, parameters, kind, weights, namer, shared, rounded or {})
     constants: dict[ir.Value, ir.Value] = {}
     for node in plan.nodes:
         if node.op_type in ("Add", "Mul"):
@@ -208,6 +211,7 @@ def _quantize_layer(
     options: WeightOptions,
     namer: Namer,
     shared: dict[tuple[str, int], _Shared],
+    rounded: Mapping[str, Quantized],
 ) -> None:
     weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
     assert weight is not None
@@ -216,7 +220,8 @@ def _quantize_layer(
     array = weight.const_value.numpy()  # type: ignore[union-attr]
     key = (str(weight.name), axis)
     if key not in shared:
-        shared[key] = _Shared(array, quantize_weight(node, array, kind, options))
+        ready = rounded.get(str(weight.name))
+        shared[key] = _Shared(array, quantize_weight(node, array, kind, options) if ready is None else ready)
     floor = (
         np.zeros(array.shape[axis]) if bias is None else _smallest_scale(bias, activation_scale, array.shape[axis])
     )
@@ -271,7 +276,9 @@ def _fit_bias(array: np.ndarray, quantized: Quantized, floor: np.ndarray, bits: 
     if (scale == quantized.scale).all():
         return quantized
     top = 2 ** (bits - 1) - 1
-    return Quantized(np.clip(np.rint(array / scale), -top, top).astype(np.int8), scale, None, bits)
+    again = np.clip(np.rint(array / scale), -top, top)
+    values = np.where(scale == quantized.scale, quantized.values, again)
+    return Quantized(values.astype(np.int8), scale, None, bits)
 
 
 def _dequantized(

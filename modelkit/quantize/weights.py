@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from modelkit.data.dataset import Dataset
 from modelkit.decision import Decision
 from modelkit.graph.edit import Namer
 from modelkit.graph.layers import Role, WeightUse
-from modelkit.linear.grams import LayerGram, collect
-from modelkit.linear.matrix import MATRIX_ROLES, Layer, layer_of
 from modelkit.progress import Progress, silent
 from modelkit.quantize import affine, encode
-from modelkit.quantize.config import WeightOptions, plain_rounding
+from modelkit.quantize.by_data import observe_layers, round_layer
+from modelkit.quantize.config import WeightOptions, data_rounding, plain_rounding
 from modelkit.quantize.gemm import biasless_to_matmul, gemms_to_matmul, keep_apart
-from modelkit.quantize.gptq import round_with_data
 from modelkit.quantize.select import float_weights, role_name
 
-# Samples that show a layer's inputs, and inputs beyond which their moments are not kept (float64: 2 GB).
-_SAMPLES, _MOST_INPUTS = 256, 16384
 # What a Cast, a Mul, two initializers and their names add to a file, in bytes.
 _NODE_OVERHEAD = 220
+# Numbers of a row that are worth a scale of their own, and the error of a table that calls for 16 bits.
+_ROW, _TABLE_ERROR = 32, 0.01
 
 
 def quantize_weights(
@@ -48,7 +47,7 @@ def quantize_weights(
         fuse_matmul: True lets MatMul and Gemm read small weights at run time (``DequantizeLinear``, fused to
             MatMulNBits by onnxruntime); False folds every weight back to float at load.
         packed: Whether the integers are packed afterwards, and so are to be stored in whole bytes.
-        data: What rounding by gptq looks at; the first 256 samples are used.
+        data: What rounding by data looks at; the first 256 samples are used.
         progress: Called once for each weight.
 
     Returns:
@@ -61,10 +60,10 @@ def quantize_weights(
         gemms_to_matmul(model)
     uses, decisions = float_weights(model, include, exclude)
     namer, form = Namer(model), _Form(fuse_matmul, packed)
-    observed = _observed(model, uses, data, progress) if options.rounding == "gptq" and data is not None else {}
+    rounded = {} if data is None else _rounded(model, uses, bits, options, data, progress)
     for index, use in enumerate(uses):
         progress("quantizing weights", index, len(uses))
-        decisions.append(_quantize_one(use, bits, options, form, namer, observed))
+        decisions.append(_quantize_one(use, bits, options, form, namer, rounded.get(str(use.value.name))))
     progress("quantizing weights", len(uses), len(uses))
     if fuse_matmul:
         keep_apart(model)
@@ -81,43 +80,56 @@ class _Form:
     whole: bool
 
 
-_Observed = dict[str, tuple[Layer, LayerGram]]
+def _rounded(
+    model: ir.Model, uses: list[WeightUse], bits: int, options: WeightOptions, data: Dataset, progress: Progress
+) -> dict[str, affine.Quantized]:
+    """Weights rounded by what they are multiplied with, where that can be seen, by name."""
+    rounding = data_rounding(options)
+    if rounding is None:
+        return {}
+    return {
+        layer.name: round_layer(rounding, _plain(layer.use, bits, options), layer, gram)
+        for layer, gram in observe_layers(model, uses, data, progress)
+    }
 
 
-def _observed(model: ir.Model, uses: list[WeightUse], data: Dataset, progress: Progress) -> _Observed:
-    """Second moments of what each layer multiplies its weight with, where they can be seen and kept."""
-    layers = [layer_of(use) for use in uses if use.role in MATRIX_ROLES]
-    layers = [layer for layer in layers if layer.inputs <= _MOST_INPUTS]
-    grams = collect(model, layers, data, limit=_SAMPLES, progress=progress)
-    return {layer.name: (layer, grams[layer.name]) for layer in layers if layer.name in grams}
-
-
-def _quantize_one(
-    use: WeightUse, bits: int, options: WeightOptions, form: _Form, namer: Namer, observed: _Observed
-) -> Decision:
-    name = str(use.value.name)
-    array = use.value.const_value.numpy()  # type: ignore[union-attr]
-    as_dequantize = form.fuse and _fusable(use)
-    # Tables and constants outside layers stay at 8 bits: they enter sums directly, with nothing to average out.
-    used_bits = 8 if use.role is Role.OTHER else bits
-    block, granularity = _blocks(use, options), options.granularity
-    quantized = affine.quantize_array(
-        array,
-        bits=used_bits,
+def _plain(use: WeightUse, bits: int, options: WeightOptions) -> affine.Quantized:
+    """A weight as integers, without data."""
+    return affine.quantize_array(
+        use.value.const_value.numpy(),  # type: ignore[union-attr]
+        bits=bits,
         reduce_axes=None if options.granularity == "tensor" else use.reduce_axes,
-        block=block,
+        block=_blocks(use, options),
         center=options.center,
         search=options.scale,
         rounding=plain_rounding(options),
     )
-    if name in observed and granularity != "tensor":
-        quantized = round_with_data(array, quantized, *observed[name])
+
+
+def _quantize_one(
+    use: WeightUse,
+    bits: int,
+    options: WeightOptions,
+    form: _Form,
+    namer: Namer,
+    rounded: affine.Quantized | None,
+) -> Decision:
+    name = str(use.value.name)
+    array = use.value.const_value.numpy()  # type: ignore[union-attr]
+    as_dequantize = form.fuse and _fusable(use)
+    if use.role is Role.OTHER:
+        quantized = _table(array)
+        if quantized is None:
+            return _half(use, namer)
+    else:
+        quantized = _plain(use, bits, options) if rounded is None else rounded
+    block = quantized.block
     before, after = array.nbytes, encode.stored_bytes(quantized)
     if after + _NODE_OVERHEAD >= before:
         return Decision(name, "kept", f"{array.size} numbers: scales and nodes would cost more than they save")
     restored = affine.dequantize(quantized)
     numbers: dict[str, float | int | str] = {
-        "bits": used_bits,
+        "bits": quantized.bits,
         "bytes_before": before,
         "bytes_after": after,
         "sqnr_db": round(affine.sqnr_db(array, restored), 2),
@@ -129,6 +141,28 @@ def _quantize_one(
         encode.write_folded(use.value, quantized, namer, whole_bytes=form.whole)
         how = "unpacked when the model loads"
     return Decision(name, "quantized", f"{role_name(use)}, {how}", numbers)
+
+
+def _table(array: np.ndarray) -> affine.Quantized | None:
+    """A table or constant outside layers in 8 bits, or None where 16-bit floats keep it better.
+
+    It enters sums directly, with nothing to average out: a row has its own range, and where a sum would change by
+    more than a hundredth (what a softmax makes of its scores shows that) it takes 16 bits.
+    """
+    rows = array.ndim > 1 and array.shape[-1] >= _ROW
+    found = affine.quantize_array(array, reduce_axes=(array.ndim - 1,) if rows else None, center="range")
+    worst = float(np.abs(affine.dequantize(found) - array).max(initial=0.0))
+    if worst <= _TABLE_ERROR or not np.abs(array).max(initial=0.0) <= np.finfo(np.float16).max:
+        return found
+    return None if float(np.abs(array.astype(np.float16) - array).max()) < worst else found
+
+
+def _half(use: WeightUse, namer: Namer) -> Decision:
+    """Store a table as 16-bit floats."""
+    name, before = str(use.value.name), use.value.const_value.nbytes  # type: ignore[union-attr]
+    error = encode.write_half(use.value, ir.DataType.FLOAT16, namer)
+    numbers = {"bits": 16, "bytes_before": before, "bytes_after": before // 2, "max_error": error}
+    return Decision(name, "float16", f"{role_name(use)}: 8 bits are too coarse for what it is added to", numbers)
 
 
 def _fusable(use: WeightUse) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +19,7 @@ from modelkit.graph.facts import describe, layer_sizes
 from modelkit.graph.save import save
 from modelkit.graph.structure import structure_key
 from modelkit.measure.evaluate import Remembered, evaluate_sessions
-from modelkit.measure.latency import Latency, compare_fresh
+from modelkit.measure.latency import MIN_ROUNDS, Latency, compare, compare_fresh
 from modelkit.measure.machine import machine_facts
 from modelkit.measure.size import measure_size
 from modelkit.pack.proven import pack_model
@@ -39,8 +40,25 @@ if TYPE_CHECKING:
 
 
 _LARGE_BYTES = 1 << 29
+# An original beyond this is loaded again when it is needed rather than held while others are made.
+_HELD_BYTES = 1 << 24
+# Samples that are compared at a time, and bytes of inputs that they may take: activations take many times as much.
+_ROWS, _FED_BYTES = 32, 1 << 22
 # Share of the time for timing that is enough where nothing is chosen by it.
 _INFORMING = 0.25
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """Where the time for trying was over: after how many ways, and how long they took."""
+
+    ways: int
+    seconds: float
+
+    def note(self, limit: float) -> str:
+        """What a reader should know."""
+        ways = "one way was" if self.ways == 1 else f"{self.ways} ways were"
+        return f"the time of {limit:g} s was over when {ways} tried, which took {self.seconds:.1f} s"
 
 
 class Bench:
@@ -58,6 +76,8 @@ class Bench:
         self._options: TransformConfig = job.options.value
         self._roles = prepared.roles
         self._held: ort.InferenceSession | None = None
+        self._began = time.monotonic()
+        self._ended: _Ended | None = None
         facts = describe(prepared.model)
         self._size = {**asdict(measure_size(job.model)), "macs": facts.macs}
         self._layers = layer_sizes(facts)
@@ -71,6 +91,7 @@ class Bench:
             remembered=self._remembered,
         )
         self._quality = found["original"].quality
+        self._let_go()
         self._limits = verdict.Limits(
             budget=self._options.budget,
             safe=job.safe,
@@ -85,10 +106,17 @@ class Bench:
         trials: list[Trial] = []
         todo: Sequence[Candidate] = self._prepared.candidates
         while todo:
-            fresh = [self._try(candidate, len(trials) + i) for i, candidate in enumerate(todo)]
+            fresh: list[Trial] = []
+            for candidate in todo:
+                if self._is_over([*trials, *fresh]):
+                    break
+                fresh.append(self._try(candidate, len(trials) + len(fresh)))
             trials += fresh
             self._time([trial for trial in fresh if self._worth_timing(trial)])
             self.pick(trials)
+            if self._is_over(trials):
+                self._ended = _Ended(len(trials), time.monotonic() - self._began)
+                break
             todo = self._prepared.algorithm.refine(trials, self._progress)
         if all(trial.status in ("failed", "compared") for trial in trials):
             failed = "the only way did not work"
@@ -99,6 +127,12 @@ class Bench:
                 trials[0].hint or "modelkit inspect tells what stands in the way",
             )
         return trials
+
+    def _is_over(self, trials: Sequence[Trial]) -> bool:
+        """Whether the time for trying is over; one way that works is always tried to the end."""
+        limit = self._options.trying_time
+        worked = any(trial.status not in ("failed", "compared") for trial in trials)
+        return limit is not None and worked and time.monotonic() - self._began > limit
 
     def pick(self, trials: list[Trial]) -> Trial | None:
         """Mark every trial and return the best that is inside the budget, or None."""
@@ -160,6 +194,8 @@ class Bench:
         unknown = finite_note(fidelity)
         source = self._job.source.notes if self._job.source else []
         notes = [*source, *self._roles.notes, *([unknown] if unknown else [])]
+        notes += [] if self._ended is None else [self._ended.note(self._options.trying_time or 0.0)]
+        notes += [each.reason for each in trial.decisions if each.action == "warned"]
         if speedup and speedup["high"] < 1:
             notes.append("the artifact is slower than the original on this machine")
         latency = {k: v for k, v in (trial.latency or {}).items() if k != "speedup"} or None
@@ -198,12 +234,18 @@ class Bench:
             self._held = self._session(self._job.model)
         return self._held
 
+    def _let_go(self) -> None:
+        """Give back the memory of a large original."""
+        if int(self._size["file_bytes"]) > _HELD_BYTES:
+            self._held = None
+
     def _session(self, path: Path) -> ort.InferenceSession:
         measure = self._options.measure
         return make_session(path, threads=measure.threads, providers=[measure.provider])
 
     def _batches(self, dataset: Dataset) -> Any:
-        return dataset.batches(32)
+        one = sum(array.nbytes for array in next(iter(dataset.batches(1))).inputs.values())
+        return dataset.batches(max(1, min(_ROWS, _FED_BYTES // max(one, 1))))
 
     def _try(self, candidate: Candidate, number: int) -> Trial:
         trial = Trial(candidate.name, "compared" if candidate.only_compared else "tried")
@@ -229,6 +271,7 @@ class Bench:
             # One way that does not fit this model must not hide the others that do.
             trial.status, trial.reason, trial.hint = "failed", error.message, error.hint or ""
             return trial
+        self._let_go()
         trial.path, trial.size = path, {**asdict(measure_size(path)), "macs": facts.macs}
         trial.layers = with_packed(layer_sizes(facts), trial.decisions)
         trial.history, trial.structure = history, structure
@@ -260,7 +303,7 @@ class Bench:
         if large:
             self._held = None
         for together in [[trial] for trial in trials] if large else [trials]:
-            self._apply(together, self._compare(together, seconds))
+            self._apply(together, self._compare(together, seconds, informs))
         doubtful = [
             trial
             for trial in trials
@@ -271,20 +314,24 @@ class Bench:
         if doubtful and not large and not informs:
             self._apply(doubtful, self._compare(doubtful, 3 * self._options.measure.seconds))
 
-    def _compare(self, trials: list[Trial], seconds: float) -> Latency:
+    def _compare(self, trials: list[Trial], seconds: float, informs: bool = False) -> Latency:
+        """Time trials against the original; one pair of sessions is enough of large models that are named a way."""
         inputs = next(iter(self._roles.selection.batches(self._options.measure.batch))).inputs
         paths = {"original": self._job.model, **{t.name: t.path for t in trials if t.path is not None}}
 
-        return compare_fresh(
-            {
-                name: partial(lambda each: ready_run(self._session(each), inputs, each.name), path)
-                for name, path in paths.items()
-            },
-            baseline="original",
-            seconds=seconds,
-            seed=self._options.seed,
-            progress=self._progress,
-        )
+        makers = {
+            name: partial(lambda each: ready_run(self._session(each), inputs, each.name), path)
+            for name, path in paths.items()
+        }
+        how: dict[str, Any] = {
+            "baseline": "original",
+            "seconds": seconds,
+            "seed": self._options.seed,
+            "progress": self._progress,
+        }
+        if informs and int(self._size["file_bytes"]) > _HELD_BYTES:
+            return compare({name: make() for name, make in makers.items()}, min_runs=MIN_ROUNDS, **how)
+        return compare_fresh(makers, **how)
 
     def _apply(self, trials: list[Trial], latency: Latency) -> None:
         self._latency = asdict(latency.stats["original"])

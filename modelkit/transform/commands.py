@@ -104,6 +104,7 @@ def _compressor(job: Job) -> Maker:
 
 def _compressing(config: CompressConfig, model: ir.Model, data: Dataset | None) -> tuple[Sparsify, Share]:
     """What prunes and what shares values: commands do not know one another, so both are handed in from here."""
+    from modelkit.channels.unused import cut_unused
     from modelkit.graph.load import load
     from modelkit.graph.normalise import normalise
     from modelkit.prune.weights.sparse import prune_by_magnitude
@@ -124,10 +125,11 @@ def _compressing(config: CompressConfig, model: ir.Model, data: Dataset | None) 
         return prune_in_training(model, pruning, data, options, followed, progress)
 
     def share(model: ir.Model, values: int, progress: Progress) -> list[Decision]:
+        cut = cut_unused(model, exclude=config.exclude)
         given = {"codebook": {"values": values, "biases": config.biases}, "pack": config.pack, **common}
         quantization = QuantizeConfig.model_validate(given)
         options = followed_where_unlabelled(config.sharing, data)
-        return share_and_train(model, quantization, data, options, followed, progress)
+        return [*cut, *share_and_train(model, quantization, data, options, followed, progress)]
 
     return sparsify, share
 

@@ -33,7 +33,7 @@ from modelkit.graph.save import save
 from modelkit.graph.verify import verify_same
 from modelkit.progress import Progress, silent
 from modelkit.report.report import SCHEMA
-from modelkit.runtime import TensorSpec, class_count, input_specs, make_session, output_specs
+from modelkit.runtime import DEFAULT_PROVIDERS, TensorSpec, class_count, input_specs, make_session, output_specs
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -178,11 +178,10 @@ def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:
     check_outputs(job.outputs.files, inputs, force=job.force or only_failed(job.output))
     if job.apart is None:
         check_separate(job.data, job.test)
-    session = make_session(job.model, providers=[options.measure.provider])
+    session = make_session(job.model, providers=[options.measure.provider], arena=False)
     specs = input_specs(session)
     classes = class_count(output_specs(session))
     data, test = _open_data(job, specs, classes)
-    del session
     progress("cleaning up the graph", 0, 1)
     model = loaded.model
     vocabulary = input_vocabulary(model)
@@ -190,7 +189,9 @@ def prepare(job: Job, make: Maker, progress: Progress = silent) -> Prepared:
     with tempfile.TemporaryDirectory(prefix="modelkit-") as folder:
         cleaned = Path(folder) / "normalised.onnx"
         save(model, cleaned)
-        changes.append(verify_same(job.model, cleaned, seed=options.seed, vocabulary=vocabulary))
+        original = session if (options.measure.provider,) == DEFAULT_PROVIDERS else job.model
+        changes.append(verify_same(original, cleaned, seed=options.seed, vocabulary=vocabulary))
+    del session, original
     made_up = synthetic_dataset(
         specs,
         count=options.synthetic.samples,

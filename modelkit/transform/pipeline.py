@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def _transform(job: Job, make: Maker, progress: Progress) -> Report:
     if report.status != "done":
         raise BudgetError(
             _missed(report, chosen),
-            f"{reports[0]} tells what was tried; loosen the budget or give data" + (f"; {older}" if older else ""),
+            "; ".join(filter(None, [f"{reports[0]} tells what was tried", _in_the_way(trials), _LOOSEN, older])),
             report=report,
         )
     return report
@@ -177,6 +177,15 @@ def _least_bad(trials: list[Trial], rate: Callable[[Trial], float]) -> Trial:
     alive = [trial for trial in trials if trial.status not in ("failed", "compared")]
     loss = {id(t): -float((t.fidelity or {}).get("sqnr_db") or 0.0) for t in alive}
     return min(alive, key=lambda trial: (trial.latency is None, loss[id(trial)], rate(trial)))
+
+
+_LOOSEN = "loosen the budget or give data"
+
+
+def _in_the_way(trials: Sequence[Trial]) -> str:
+    """The layer that was found to cost the most, where layers were ranked."""
+    ranked = [each for trial in trials for each in trial.decisions if each.action == "ranked"]
+    return f"what costs most is '{ranked[0].target}'" if ranked else ""
 
 
 def _missed(report: Report, chosen: Trial | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -283,3 +284,16 @@ def test_a_trained_model_keeps_its_accuracy(capsys: Capsys, folder: Path) -> Non
     assert found["size_ratio"] < 0.35
     assert found["after"]["quality"]["accuracy"] >= found["before"]["quality"]["accuracy"] - 0.005
     assert found["fidelity"]["top1_agreement"] >= 0.99
+
+
+def test_time_that_is_over_leaves_ways_out_and_says_what_one_costs(tmp_path, capsys):
+    shutil.copy(SAMPLES / "digits_mlp.onnx", tmp_path / "m.onnx")
+    argv = ["--time", "1ms", "--set", "measure.seconds=0.05", "-o", str(tmp_path / "q.onnx"), "--json"]
+    ran = quantize(capsys, str(tmp_path / "m.onnx"), *argv)
+    report = json.loads(ran.out)
+    assert ran.code == 0 and len(report["candidates"]) == 1
+    start = "the time of 0.001 s was over when one way was tried"
+    [note] = [each for each in report["notes"] if each.startswith(start)]
+    assert note.endswith(" s") and float(note.split()[-2]) > 0.001
+    for wrong in ("0s", "-1s", "soon"):
+        assert quantize(capsys, str(tmp_path / "m.onnx"), "--time", wrong).code == 2

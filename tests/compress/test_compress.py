@@ -59,8 +59,9 @@ def test_so_many_zeros_and_values_in_an_ordinary_file(tmp_path: Path) -> None:
         for value in load(target).model.graph.initializers.values()
         if len(value.shape or ()) == 2
     ]
-    zeros = sum(int((each == 0).sum()) for each in weights) / sum(each.size for each in weights)
-    assert zeros >= 0.9 and all(len(np.unique(each)) <= 8 for each in weights)
+    # What is left of all that there was: channels that nothing reads are gone.
+    left = sum(np.count_nonzero(each) for each in weights)
+    assert left <= 0.1 * (256 * 64 + 128 * 256 + 10 * 128) and all(len(np.unique(each)) <= 8 for each in weights)
     said = {(each.target, each.action) for each in report.decisions}
     assert {("functions", "added"), ("0.weight", "pruned"), ("0.weight", "packed")} <= said
     packed = next(each for each in report.decisions if each.target == "0.weight" and each.action == "packed")

@@ -23,6 +23,7 @@ from modelkit.packing.encoding import Words
 from modelkit.packing.fixed import Fixed
 from modelkit.packing.prefix import Prefix
 from modelkit.prune.config import PruneConfig
+from modelkit.runtime import make_session
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"
 NAMES = ["digits_mlp", "fashion_cnn", "language_transformer", "language_gru"]
@@ -164,7 +165,7 @@ def test_a_model_without_packed_weights_cannot_be_unpacked(tmp_path: Path) -> No
 def test_a_function_that_one_small_weight_needs_is_given_up() -> None:
     words = Words.of(np.zeros(300, np.float32))
     slow = Offer("w", Dense(Prefix(1, 12)), 100, 200, 1.0, quick=False)
-    fast = Offer("w", Dense(Fixed(1)), 120, 220, 0.01, quick=True)
+    fast = Offer("w", Dense(Fixed(1)), 110, 210, 0.01, quick=True)
     assert Offer.of("w", Dense(Fixed(1)), 38, words).quick
     assert choose({"w": [slow, fast]}, {"w": 300}) == {}
     many = {name: [replace(slow, name=name), replace(fast, name=name)] for name in (f"w{i}" for i in range(100))}
@@ -191,3 +192,72 @@ def test_what_buys_the_fewest_bytes_with_its_time_goes_first() -> None:
 
 def test_pack_is_off_by_default() -> None:
     assert PruneConfig().pack == "off"
+
+
+def four_bit_model(path: Path, kind: int, *, skewed: bool = True) -> None:
+    """A product with a weight of a 4-bit type, most of its numbers among the middle ones."""
+    rng = np.random.default_rng(0)
+    low = 0 if kind == onnx.TensorProto.UINT4 else -8
+    drawn = rng.standard_normal((512, 96)) * 1.5 + 8 if skewed else rng.uniform(0, 16, (512, 96))
+    numbers = np.clip(np.floor(drawn), 0, 15).astype(int) + low
+    weight = onnx.helper.make_tensor("w", kind, [512, 96], numbers.reshape(-1).tolist())
+    scale = onnx.numpy_helper.from_array(rng.random((16, 96)).astype(np.float32) + 0.1, "s")
+    zero = onnx.helper.make_tensor("z", kind, [16, 96], [8 + low] * 1536)
+    nodes = [
+        onnx.helper.make_node("DequantizeLinear", ["w", "s", "z"], ["d"], axis=0, block_size=32),
+        onnx.helper.make_node("MatMul", ["x", "d"], ["y"], name="product"),
+    ]
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        "g",
+        [value("x", onnx.TensorProto.FLOAT, ["n", 512])],
+        [value("y", onnx.TensorProto.FLOAT, ["n", 96])],
+        [weight, scale, zero],
+    )
+    opset = [onnx.helper.make_opsetid("", 21)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), path)
+
+
+@pytest.mark.parametrize("kind", [onnx.TensorProto.INT4, onnx.TensorProto.UINT4])
+def test_weights_of_four_bits_take_fewer(tmp_path: Path, kind: int) -> None:
+    source, target = tmp_path / "m.onnx", tmp_path / "p.onnx"
+    four_bit_model(source, kind)
+    report = api.pack(source, output=target, config={"effort": "size", "measure.seconds": 0.01})
+    assert report.fidelity is not None and report.fidelity["exact"]
+    assert "w" in packed_names(target)
+    assert target.stat().st_size < source.stat().st_size
+    onnx.checker.check_model(target, full_check=True)
+    seen = tmp_path / "seen.onnx"
+    make_session(target, optimized_path=seen)
+    assert [node.op_type for node in onnx.load(seen).graph.node] == ["MatMulNBits"]
+    for before, after in zip(outputs(source), outputs(target), strict=True):
+        assert before.tobytes() == after.tobytes()
+    api.unpack(target, output=tmp_path / "plain.onnx")
+    first, second = (
+        load(each).model.graph.initializers["w"].const_value for each in (source, tmp_path / "plain.onnx")
+    )
+    assert first is not None and second is not None
+    assert first.dtype == second.dtype and first.tobytes() == second.tobytes()
+
+
+def test_weights_of_four_bits_that_would_not_shrink_stay(tmp_path: Path) -> None:
+    four_bit_model(tmp_path / "m.onnx", onnx.TensorProto.INT4, skewed=False)
+    model = load(tmp_path / "m.onnx").model
+    decision = next(each for each in pack_model(model, "size") if each.target == "w")
+    assert decision.action == "kept" and decision.reason.startswith("no encoding takes less room")
+
+
+def test_weights_of_four_bits_stay_where_an_older_onnxruntime_could_not_make_them(tmp_path: Path) -> None:
+    four_bit_model(tmp_path / "m.onnx", onnx.TensorProto.INT4)
+    model = load(tmp_path / "m.onnx").model
+    kept = {each.target: each for each in pack_model(model, "auto")}
+    assert kept["w"].action == "kept" and "before 1.23" in kept["w"].reason
+    with pytest.raises(ModelError, match=r"nothing to pack: .*before 1\.23"):
+        api.pack(tmp_path / "m.onnx", output=tmp_path / "p.onnx")
+    cast = onnx.load(tmp_path / "m.onnx")
+    del cast.graph.node[0]
+    cast.graph.node.insert(0, onnx.helper.make_node("Cast", ["w"], ["d"], to=onnx.TensorProto.FLOAT))
+    onnx.save(cast, tmp_path / "cast.onnx")
+    packed = {each.target: each.action for each in pack_model(load(tmp_path / "cast.onnx").model, "auto")}
+    assert packed["w"] == "packed"

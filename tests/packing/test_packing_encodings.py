@@ -16,7 +16,7 @@ from modelkit.packing import catalog
 from modelkit.packing.body import DOMAIN
 from modelkit.packing.catalog import by_name
 from modelkit.packing.codes import bits_for
-from modelkit.packing.encoding import Encoding, Words, functions, words_of
+from modelkit.packing.encoding import TABLE, Encoding, Words, functions, words_of
 from modelkit.packing.fixed import Fixed
 from modelkit.packing.prefix import Prefix, code_lengths
 
@@ -49,7 +49,7 @@ def model(array: np.ndarray, encoding: Encoding, opset: int = 18) -> onnx.ModelP
     """A model that gives the weight."""
     streams = encoding.encode(Words.of(array))
     stored = [
-        numpy_helper.from_array(part.view(array.dtype) if name == "table" else part, f"w.{name}")
+        numpy_helper.from_array(part.view(array.dtype) if name == TABLE else part, f"w.{name}")
         for name, part in streams.arrays.items()
     ]
     call = helper.make_node(
@@ -189,7 +189,19 @@ def test_a_skewed_stream_is_close_to_its_entropy() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Dense_9", "Dense_0", "Dense_p4to2", "Mask_", "Gap_3", "Gap_3_4_5", "Level", "Dense_raw"]
+    "name",
+    [
+        "Dense_9",
+        "Dense_0",
+        "Dense_p4to2",
+        "Dense_p3to8",
+        "Pair_raw",
+        "Mask_",
+        "Gap_3",
+        "Gap_3_4_5",
+        "Level",
+        "Dense_raw",
+    ],
 )
 def test_other_names_are_no_encodings(name: str) -> None:
     assert by_name(name) is None

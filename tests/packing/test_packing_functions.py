@@ -14,14 +14,15 @@ from modelkit.pack.proven import unfolded
 from modelkit.packing import catalog
 from modelkit.packing.body import DOMAIN
 from modelkit.packing.catalog import by_name
-from modelkit.packing.encoding import Encoding, Words, functions
+from modelkit.packing.encoding import TABLE, Encoding, Words, functions
 from modelkit.runtime import make_session
 
-CODES = [*map(str, range(1, 9)), "p1to8", "p1to12", "p2to8", "p2to12", "p4to12"]
+CODES = [*map(str, range(1, 9)), "p1to8", "p1to12", "p4to12"]
 NAMES = [
     *(f"Dense_{code}" for code in CODES),
     *(f"Block_{code}" for code in [*CODES, "raw"]),
     *(f"Mask_{code}" for code in [*CODES, "raw"]),
+    *(f"Pair_{code}" for code in CODES),
     *(f"Gap_{gaps}_{code}" for gaps in CODES for code in [*CODES, "raw"]),
 ]
 
@@ -31,8 +32,7 @@ def test_functions_are_small(name: str) -> None:
     encoding = by_name(name)
     assert encoding is not None
     size = sum(each.ByteSize() for each in functions(encoding, 18))
-    # Two prefix codes pay for themselves in large weights only, where they are chosen for it.
-    assert size < (4096 if name.count("to") < 2 else 4600)
+    assert size < 3600
 
 
 def offered() -> dict[str, tuple[Encoding, np.ndarray]]:
@@ -46,7 +46,7 @@ def offered() -> dict[str, tuple[Encoding, np.ndarray]]:
                 array = np.repeat(array[:, :15], 2, axis=1)
             for encoding, _ in catalog.offers(Words.of(array)):
                 # All pairs of codes would take long; each is there on either side.
-                if {"Block", "Dense", "Mask", "4", "raw"} & set(encoding.name.split("_")):
+                if {"Block", "Dense", "Mask", "Pair", "4", "raw"} & set(encoding.name.split("_")):
                     found.setdefault(encoding.name, (encoding, array))
     return found
 
@@ -55,13 +55,13 @@ def test_no_encoding_is_left_to_run(tmp_path: Path) -> None:
     """One model with a product for each encoding."""
     nodes, constants, protos = [], [], {}
     every = offered()
-    assert {name.split("_")[0] for name in every} == {"Block", "Dense", "Mask", "Gap"} and len(every) > 50
+    assert {name.split("_")[0] for name in every} == {"Block", "Dense", "Mask", "Gap", "Pair"} and len(every) > 50
     total = np.zeros((2, 30))
     x = np.random.default_rng(0).integers(-3, 4, (2, 40)).astype(np.float32)
     for number, (name, (encoding, array)) in enumerate(every.items()):
         streams = encoding.encode(Words.of(array))
         for each, part in streams.arrays.items():
-            own = part.view(np.float32) if each == "table" else part
+            own = part.view(np.float32) if each == TABLE else part
             constants.append(numpy_helper.from_array(own, f"w{number}.{each}"))
         inputs = [f"w{number}.{each}" for each in encoding.inputs]
         counts = {each: [count] for each, count in streams.attributes.items()}

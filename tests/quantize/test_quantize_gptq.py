@@ -126,10 +126,12 @@ def test_gptq_without_data_is_refused():
     assert "--data" in caught.value.hint and "hqq" in caught.value.hint
 
 
-@pytest.mark.parametrize("mode", ["static", "dynamic"])
-def test_gptq_belongs_to_stored_weights(mode):
-    with pytest.raises(ValueError, match=f"weights.rounding gptq needs mode weights or auto, not {mode}"):
-        QuantizeConfig.model_validate({"mode": mode, "weights": {"rounding": "gptq"}})
+@pytest.mark.parametrize("rounding", ["gptq", "adaround"])
+def test_rounding_by_data_is_nothing_for_integers_made_at_run_time(rounding):
+    with pytest.raises(
+        ValueError, match=f"weights.rounding {rounding} needs mode weights, static or auto, not dynamic"
+    ):
+        QuantizeConfig.model_validate({"mode": "dynamic", "weights": {"rounding": rounding}})
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])

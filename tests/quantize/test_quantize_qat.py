@@ -24,8 +24,8 @@ from modelkit.graph.normalise import normalise
 from modelkit.graph.run import session_of
 from modelkit.progress import Progress, silent
 from modelkit.quantize.auto import Quantizer
-from modelkit.quantize.calibrated import Variant
 from modelkit.quantize.config import QuantizeConfig
+from modelkit.quantize.variant import Variant
 from modelkit.runtime import input_specs, make_session
 from modelkit.train.fakequant import fake_quantized
 from modelkit.train.history import noted

@@ -9,16 +9,19 @@ from hypothesis import strategies as st
 from quantize_nets import Net, closeness, run
 
 from modelkit.algorithm.candidate import Trial
+from modelkit.api import quantize
 from modelkit.config.resolve import resolve
 from modelkit.data.arrays import from_arrays
 from modelkit.decision import Decision
-from modelkit.errors import ModelError, UsageError
+from modelkit.errors import BudgetError, ModelError, UsageError
+from modelkit.graph.save import save
 from modelkit.progress import silent
 from modelkit.quantize.auto import Quantizer
-from modelkit.quantize.calibrated import StaticMode, Variant
+from modelkit.quantize.calibrated import StaticMode
 from modelkit.quantize.config import QuantizeConfig
 from modelkit.quantize.mixed import Bisection
 from modelkit.quantize.static import ActivationType
+from modelkit.quantize.variant import Variant
 from modelkit.runtime import TensorSpec
 
 
@@ -59,9 +62,9 @@ def test_ranking_finds_the_fragile_layer_and_the_variants_without_it_are_better(
     assert first[:2] == ["static minmax", "static mse"]
     stages: list[str] = []
     trials = [rejected(name, 5.0) for name in first]
-    (evened,) = static.refine(trials)
-    assert evened.name.endswith("equalised")
-    trials.append(rejected(evened.name, 5.0))
+    careful = static.refine(trials)
+    assert [each.name.split(", ")[-1] for each in careful] == ["equalised", "adaround"]
+    trials += [rejected(each.name, 5.0) for each in careful]
     (made,) = static.refine(trials, lambda stage, done, total: stages.append(stage))
     assert "ranking layers by sensitivity" in stages
     assert made.name.endswith("1 layer float")
@@ -100,7 +103,7 @@ def test_a_named_mode_tries_one_way_and_the_others_when_that_fails(data) -> None
     (first,) = static.candidates()
     assert first.name == "static mse"
     names = [candidate.name for candidate in static.refine([rejected(first.name, 3.0)])]
-    assert names == ["static minmax", "static mse, equalised"]
+    assert names == ["static minmax", "static mse, equalised", "static mse, adaround"]
 
 
 @given(st.integers(1, 200), st.data())
@@ -199,3 +202,14 @@ def test_one_sample_or_constant_samples_are_enough_to_calibrate(method, count, n
     model = static.model.clone()
     candidate.apply(model, silent)
     assert np.isfinite(run(model, {"x": x})[0]).all()
+
+
+def test_a_budget_that_nothing_meets_names_the_layer_in_the_way(tmp_path) -> None:
+    save(fragile_net().build(), tmp_path / "m.onnx")
+    x = np.random.default_rng(5).standard_normal((24, 4, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=x)
+    config = {"mode": "static", "budget.max_drop": 0.0, "measure.seconds": 0.05, "bits": 2}
+    with pytest.raises(BudgetError, match="nothing that was tried is inside the budget") as caught:
+        quantize(tmp_path / "m.onnx", output=tmp_path / "q.onnx", data=tmp_path / "x.npz", config=config)
+    assert "what costs most is 'fragile'" in caught.value.hint
+    assert not (tmp_path / "q.onnx").exists() and (tmp_path / "q.report.json").exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from modelkit.report.text import safe
@@ -16,6 +16,10 @@ INK, DIM, GRID = "var(--text)", "var(--muted)", "var(--grid)"
 ACCENT, ACCENT_2, PALE, BAD = "var(--accent)", "var(--accent-2)", "var(--pale)", "var(--bad)"
 # Rows that still fit as bars with names beside them.
 NAMED = 24
+# Of page.css: a variable would be drawn in this font, but measured in another, so that long names would be cut off.
+_MONO = "ui-monospace, 'SF Mono', SFMono-Regular, Menlo, Consolas, 'Liberation Mono', monospace"
+# From this ratio on, small figures could not be told apart on an even scale.
+_WIDE = 8
 
 _CONFIG: Spec = {
     "background": "transparent",
@@ -57,6 +61,12 @@ def _axis(kind: str, **more: Any) -> Spec:
     return {"labelExpr": _LABELS[kind], "tickCount": 5, **more}
 
 
+def _sparse(kind: str) -> Spec:
+    """Labels of a logarithmic axis at 1, 2, 5, 10 and so on, where there is room for them."""
+    first = "slice(format(datum.value, '.0e'), 0, 1)"
+    return {"labelExpr": f"indexof('125', {first}) < 0 ? '' : {_LABELS[kind]}", "labelOverlap": "greedy"}
+
+
 def _spec(tips: Sequence[tuple[str, str]], **parts: Any) -> Spec:
     """A specification; of its tips page.js makes the field ``tip`` of each row, which is quicker than expressions."""
     meta = {"tips": [[field, safe(title)] for field, title in tips], **parts.pop("usermeta", {})}
@@ -64,7 +74,20 @@ def _spec(tips: Sequence[tuple[str, str]], **parts: Any) -> Spec:
     return {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}, **parts, "config": _CONFIG}
 
 
-def pareto(x: tuple[str, str, str], y: tuple[str, str, str], *, lower: bool, tips: Sequence[tuple[str, str]]) -> Spec:
+def wide(figures: Iterable[float | None]) -> bool:
+    """Whether figures lie so far apart that they need a logarithmic scale; they must all be above 0."""
+    known = [each for each in figures if each is not None]
+    return bool(known) and min(known) > 0 and max(known) > _WIDE * min(known)
+
+
+def pareto(
+    x: tuple[str, str, str],
+    y: tuple[str, str, str],
+    *,
+    lower: bool,
+    tips: Sequence[tuple[str, str]],
+    log: bool = False,
+) -> Spec:
     """What was tried, as points; the best are joined by a line, the chosen one is filled and named.
 
     Args:
@@ -72,13 +95,16 @@ def pareto(x: tuple[str, str, str], y: tuple[str, str, str], *, lower: bool, tip
         y: The same of what is had for it.
         lower: Whether less of y is better; up is better in any case.
         tips: Field and title of what is said of a point under the pointer.
+        log: Whether x is logarithmic.
     """
     across = {
         "field": x[0],
         "type": "quantitative",
-        "title": f"{safe(x[1])} →",
-        "scale": {"zero": False, "padding": 44, "nice": True},
-        "axis": _axis(x[2], grid=False, domain=True, domainColor=GRID),
+        "title": f"{safe(x[1])}{', logarithmic' if log else ''} →",
+        "scale": {"type": "log", "padding": 44, "nice": False}
+        if log
+        else {"zero": False, "padding": 44, "nice": True},
+        "axis": _axis(x[2], grid=False, domain=True, domainColor=GRID, **(_sparse(x[2]) if log else {})),
     }
     up = {
         "field": y[0],
@@ -174,7 +200,7 @@ def bars(
     layers.append(_bar(part[0], figure, {**only, "color": ACCENT, "cornerRadiusEnd": 2}, named))
     order = {"field": "index", "type": "ordinal", "sort": {"field": "index", "order": "ascending"}}
     if named:
-        labels = {"labelExpr": "datum.label", "labelFont": "var(--mono)", "grid": False, "title": None}
+        labels = {"labelExpr": "datum.label", "labelFont": _MONO, "grid": False, "title": None}
         names = {"field": "name", "type": "nominal", "sort": {"field": "index"}, "axis": labels}
         return _spec(
             tips,

@@ -131,7 +131,9 @@ def _chart(models: Sequence[Mapping[str, Any]], metric: str) -> Chart:
     for up, along in product(known, [("bytes", "size", "bytes"), ("latency", "latency", "ms")]):
         lower = up[0] == "metric" and metric in LOWER
         mark_front(points, along[0], up[0], lower=lower)
-        views[f"{up[1]} · {along[1]}"] = charts.pareto(along, up, lower=lower, tips=tips)
+        views[f"{up[1]} · {along[1]}"] = charts.pareto(
+            along, up, lower=lower, tips=tips, log=charts.wide(p.get(along[0]) for p in points)
+        )
     return Chart(
         "models",
         views,

@@ -111,7 +111,9 @@ def _tried(report: Report) -> Section:
     for up, along in product(known, across):
         lower = up[0] == "metric" and metric in LOWER
         mark_front(points, along[0], up[0], lower=lower)
-        views[f"{up[1]} · {along[1]}"] = charts.pareto(along, up, lower=lower, tips=tips)
+        views[f"{up[1]} · {along[1]}"] = charts.pareto(
+            along, up, lower=lower, tips=tips, log=charts.wide(p.get(along[0]) for p in points)
+        )
         best.append(any(p["status"] == "chosen" and p.get(f"front:{along[0]}:{up[0]}") for p in points))
     blocks: list[Block] = []
     if views and len(candidates) > 1:
