@@ -224,7 +224,7 @@ def test_flags_over_set_over_file_over_defaults(capsys: Capsys, folder: Path) ->
         "weights.center": ("range", "--set weights.center=range"),
         "weights.scale": ("mse", "q.yaml:4"),
         "objective": ("size", "q.yaml:6"),
-        "weights.rounding": ("nearest", "default"),
+        "weights.rounding": ("squant", "default"),
     }
     for key, (value, origin) in expected.items():
         at: Any = found["config"]
