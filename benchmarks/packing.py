@@ -170,8 +170,10 @@ def samples() -> None:
     write_section("packing-samples", "Few bits without training", command("samples"), body)
 
 
-def lenet(net: str, title: str, config: dict[str, Any], ratio: float, error: float, known: str) -> None:
-    """Compress a net that was trained on MNIST, following LeNet-5."""
+def lenet(
+    net: str, title: str, config: dict[str, Any], ratio: float, error: float, known: str, seen: str = ""
+) -> None:
+    """Compress a net that was trained on MNIST, following LeNet-5; `seen` tells what test images had shown before."""
     (x, y), (test_x, test_y) = mnist("train"), mnist("test")
     with tempfile.TemporaryDirectory(prefix="packing-") as name:
         folder = Path(name)
@@ -195,7 +197,8 @@ def lenet(net: str, title: str, config: dict[str, Any], ratio: float, error: flo
     options = ", ".join(f"{key} {value}" for key, value in config.items())
     told = (
         f"`modelkit compress` with {options}; the teacher is the dense LeNet-5. Settings were chosen by "
-        "training images that took no part in compressing (the dense nets had seen them); test images chose nothing."
+        "training images that took no part in compressing (the dense nets had seen them)"
+        + (f", but for this: {seen}." if seen else "; test images chose nothing.")
     )
     body = f"{bars}\n\n{told}\n\n{table(['model', 'file', 'smaller by', 'test error'], rows)}\n\n{fixed(report)}"
     write_section(f"packing-{net.replace('_', '-')}", title, f"MNIST=folder {command(net.replace('_', '-'))}", body)
@@ -220,7 +223,10 @@ def lenet_5() -> None:
         **{"pruning.learning_rate": 0.002, "sharing.learning_rate": 0.0005},
     }
     known = "Deep Compression: 39x at 0.74 %; soft weight-sharing: 162x at 0.97 %"
-    lenet("lenet_5", "LeNet-5 on MNIST, compressed", config, 100, 0.008, known)
+    seen = (
+        "the sparsity was lowered to 0.98 after 0.985 had given 99.29x at 0.77 % test error with an earlier packing"
+    )
+    lenet("lenet_5", "LeNet-5 on MNIST, compressed", config, 100, 0.008, known, seen)
 
 
 def article() -> None:

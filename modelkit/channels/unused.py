@@ -27,8 +27,8 @@ def cut_unused(model: ir.Model, *, exclude: Sequence[str] = ()) -> list[Decision
         A decision for each group that lost channels.
     """
     channels: dict[str, tuple[int, int]] = {}
-    while keep := {group.name: mask for group in find_groups(model) if (mask := _used(group, exclude)) is not None}:
-        groups = [group for group in find_groups(model) if group.name in keep]
+    while found := [(group, mask) for group in find_groups(model) if (mask := _used(group, exclude)) is not None]:
+        groups, keep = [group for group, _ in found], {group.name: mask for group, mask in found}
         verify_cut(model, groups, keep)
         for group in groups:
             before = channels.get(group.name, (group.channels, 0))[0]

@@ -23,7 +23,7 @@ def offers(words: Words, *, prefix: bool = True) -> list[tuple[Encoding, int]]:
         *mask.offers(words, prefix=prefix),
         *block.offers(words, prefix=prefix),
         *gap.offers(words, prefix=prefix),
-        *pair.offers(words, prefix=prefix),
+        *pair.offers(words),
     ]
 
 

@@ -65,9 +65,10 @@ class Pair:
     def encode(self, words: Words) -> Streams:
         """See `Encoding`."""
         assert words.table is not None
-        book = _best_book(*_symbols(words), self._bits)
+        place, zeros, which, counts = _symbols(words)
+        book = _best_book(place, zeros, counts, self._bits)
         assert book is not None
-        found = book.parse(*_symbols(words))
+        found = book.parse(place, zeros, which)
         arrays = {**self.code.encode(found, "c"), "g": book.zeros, "v": book.places, TABLE: words.table}
         return Streams(arrays, {"entries": len(found)})
 
@@ -142,7 +143,7 @@ class _Book:
         whole, alone, _ = self._split(place, zeros)
         return int((counts * (whole + _fewest(self.lengths)[0][alone] + 1)).sum())
 
-    def parse(self, place: np.ndarray, zeros: np.ndarray, which: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    def parse(self, place: np.ndarray, zeros: np.ndarray, which: np.ndarray) -> np.ndarray:
         """The codes, ``uint8[entries]``: for each of `which` those of its place and zeros."""
         starts = np.concatenate([[0], np.cumsum(self.reach)]).tolist()
         fillers = {length: starts[-1] + number for number, length in enumerate(self.lengths)}
@@ -185,9 +186,7 @@ def _symbols(words: Words) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
     return found % 256, found // 256, which.reshape(-1), counts
 
 
-def _best_book(
-    place: np.ndarray, zeros: np.ndarray, which: np.ndarray, counts: np.ndarray, bits: int
-) -> _Book | None:
+def _best_book(place: np.ndarray, zeros: np.ndarray, counts: np.ndarray, bits: int) -> _Book | None:
     """The codes of so many bits that take the fewest entries; None where there are too many numbers for them."""
     books = [book for many in range(1, _FILLERS + 1) if (book := _book(place, zeros, counts, bits, many)) is not None]
     return min(books, key=lambda book: book.entries(place, zeros, counts), default=None)
@@ -216,13 +215,13 @@ def _book(place: np.ndarray, zeros: np.ndarray, counts: np.ndarray, bits: int, f
     return _Book(tuple(reaches.tolist()), tuple(int(length) for length in lengths))
 
 
-def offers(words: Words, *, prefix: bool) -> Iterator[tuple[Pair, int]]:
+def offers(words: Words) -> Iterator[tuple[Pair, int]]:
     """What can store a tensor, and the bytes of its arrays."""
     if words.table is None or not len(words.nonzero) or len(words.nonzero) == len(words.flat):
         return
-    place, zeros, which, counts = _symbols(words)
+    place, zeros, _, counts = _symbols(words)
     for bits in _BITS:
-        book = _best_book(place, zeros, which, counts, bits)
+        book = _best_book(place, zeros, counts, bits)
         if book is None:
             continue
         entries = book.entries(place, zeros, counts)

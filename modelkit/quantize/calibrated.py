@@ -34,7 +34,7 @@ from modelkit.quantize.plan import WEIGHTED, Plan, make_plan
 from modelkit.quantize.ranges import RangeMethod, choose_range
 from modelkit.quantize.sensitivity import rank_layers
 from modelkit.quantize.smooth import can_smooth, smooth
-from modelkit.quantize.static import ActivationType, apply_static, quantize_weight
+from modelkit.quantize.static import LAYERS, ActivationType, WeightKey, apply_static, quantize_weight, weight_key
 from modelkit.quantize.suspect import Clipped, constant_warning, find_outliers, looks_far
 from modelkit.quantize.through import move_integers
 from modelkit.quantize.variant import Form, Variant, variant_of
@@ -42,7 +42,6 @@ from modelkit.train.qat import Trainer
 
 # Scales per channel came with 13, HardSwish with 14.
 _OPSET = 14
-_LAYERS = ("Conv", "Gemm", "MatMul")
 Finish = Callable[[ir.Model, Progress], list[Decision]]
 
 
@@ -218,7 +217,7 @@ class StaticMode:
         """Quantize a model in place."""
         changes = self._ready(model, variant)
         plan = self.plan(model, variant)
-        seen = self._observed(variant, plan, progress)
+        seen = self._observed(model, variant, plan, progress)
         ranges = {
             str(value.name): self._range(value, seen.histograms[str(value.name)], variant.method)
             for value in plan.activations
@@ -265,32 +264,38 @@ class StaticMode:
         if variant.equalized:
             changes += equalize(model)
         if variant.smoothed:
+            # What is smoothed must not change once ranges were seen.
+            self._clip()
             changes += smooth(model, self.data, self.kind.weight_bits)
         return changes
 
     def _rounded(
         self, model: ir.Model, plan: Plan, rounding: DataRounding | None, progress: Progress
-    ) -> dict[str, Quantized]:
-        """The layers' weights as integers, by name; by data where that is wanted and the layer can be observed."""
-        layers = {str(node.inputs[1].name): node for node in plan.nodes if node.op_type in _LAYERS}  # type: ignore[union-attr]
+    ) -> dict[WeightKey, Quantized]:
+        """The layers' weights as integers; by data where that is wanted and the layer can be observed."""
+        layers = {weight_key(node): node for node in plan.nodes if node.op_type in LAYERS}
         found = {
-            name: quantize_weight(node, node.inputs[1].const_value.numpy(), self.kind, self.weights)  # type: ignore[union-attr]
-            for name, node in layers.items()
+            key: quantize_weight(node, node.inputs[1].const_value.numpy(), self.kind, self.weights)  # type: ignore[union-attr]
+            for key, node in layers.items()
         }
         if rounding is None:
             return found
-        uses = [use for use in weight_uses(model) if str(use.value.name) in layers]
+        names = {name for name, _ in layers}
+        uses = [use for use in weight_uses(model) if str(use.value.name) in names]
         nearest = self.weights.model_copy(update={"rounding": "nearest"})
         for layer, gram in observe_layers(model, uses, self.data, progress):
-            node, array = layers[layer.name], layer.array()
-            plain = quantize_weight(node, array, self.kind, nearest)
+            axis = layer.use.channel_axis
+            if axis is None or (layer.name, axis) not in layers:
+                continue
+            node = layers[layer.name, axis]
+            plain = quantize_weight(node, layer.array(), self.kind, nearest)
             # Where a bias makes up for the mean of the error, only what varies counts.
             centered = self.config.correct_bias and node.op_type != "MatMul"
-            found[layer.name] = round_layer(rounding, plain, layer, gram, centered=centered)
+            found[layer.name, axis] = round_layer(rounding, plain, layer, gram, centered=centered)
         return found
 
     def _correct_biases(
-        self, model: ir.Model, plan: Plan, means: ChannelMeans, rounded: Mapping[str, Quantized]
+        self, model: ir.Model, plan: Plan, means: ChannelMeans, rounded: Mapping[WeightKey, Quantized]
     ) -> None:
         namer = Namer(model)
         for node in plan.nodes:
@@ -300,44 +305,46 @@ class StaticMode:
             weight = node.inputs[1].const_value.numpy()  # type: ignore[union-attr]
             if mean is None:
                 continue
-            error = dequantize(rounded[str(node.inputs[1].name)]) - weight  # type: ignore[union-attr]
+            error = dequantize(rounded[weight_key(node)]) - weight
             shift = shift_of(node, error, mean)
             if shift is not None:
                 subtract_from_bias(node, shift, namer)
 
-    def _observed(self, variant: Variant, plan: Plan, progress: Progress) -> _Seen:
+    def _observed(self, model: ir.Model, variant: Variant, plan: Plan, progress: Progress) -> _Seen:
         """Calibrate, unless an earlier variant saw the same tensors."""
         names = [str(value.name) for value in plan.activations]
         seen = self._seen.get(variant.form)
         if seen is None or any(name not in seen.histograms for name in names):
-            histograms, means = self._trusted(variant, plan, names, progress)
+            histograms, means = self._trusted(model, plan, names, progress)
             seen = self._seen[variant.form] = _Seen(histograms, means)
         return seen
 
     def _trusted(
-        self, variant: Variant, plan: Plan, names: list[str], progress: Progress
+        self, model: ir.Model, plan: Plan, names: list[str], progress: Progress
     ) -> tuple[dict[str, Histogram], ChannelMeans]:
         """Calibrate; where single numbers of an input lie far beyond all others, without them."""
-        model = self.model.clone()
-        self._ready(model, variant)
         inputs = [str(value.name) for value in model.graph.inputs]
         try:
             found = self._observe(model, plan, names, progress)
             far = any(looks_far(found[0][name]) for name in inputs if name in found[0])
         except DataError:
-            reach, warnings = find_outliers(self.data)
-            if not reach:
+            if not self._clip():
                 raise
-            far = True
-        else:
-            reach, warnings = find_outliers(self.data) if far else ({}, [])
-        if reach:
-            self.data, self._warnings = Clipped(self.data, reach), warnings
             found = self._observe(model, plan, names, progress)
+        else:
+            if far and self._clip():
+                found = self._observe(model, plan, names, progress)
         if not self._warnings:
             constant = [constant_warning(name, found[0][name]) for name in inputs if name in found[0]]
             self._warnings = [warning for warning in constant if warning is not None]
         return found
+
+    def _clip(self) -> bool:
+        """Cut outliers off the calibration data; whether there were any."""
+        reach, warnings = find_outliers(self.data)
+        if reach:
+            self.data, self._warnings = Clipped(self.data, reach), warnings
+        return bool(reach)
 
     def _observe(
         self, model: ir.Model, plan: Plan, names: list[str], progress: Progress

@@ -14,6 +14,12 @@ from modelkit.quantize.config import WeightOptions, plain_rounding
 from modelkit.quantize.hard import HARD, expand_hard
 from modelkit.quantize.plan import Plan, absorbed_into, channel_axis
 
+WeightKey = tuple[str, int]
+"""Name of a weight, and the axis of its output channels."""
+
+LAYERS = ("Conv", "Gemm", "MatMul")
+"""Operators whose weights become integers here."""
+
 _ZERO_SCALE = 1e-6
 # Its product with an activation's scale must not vanish in float32.
 _SMALLEST_SCALE = 1e-20
@@ -51,7 +57,7 @@ def apply_static(
     ranges: dict[str, tuple[float, float]],
     kind: ActivationType,
     weights: WeightOptions,
-    rounded: Mapping[str, Quantized] | None = None,
+    rounded: Mapping[WeightKey, Quantized] | None = None,
 ) -> Applied:
     """Insert the nodes, in place. The opset must be 13 or more.
 
@@ -61,7 +67,7 @@ def apply_static(
         ranges: (low, high) with low <= 0 <= high for each activation of the plan.
         kind: Integer types.
         weights: Granularity, scale search and rounding of weights (always symmetric here, as kernels want).
-        rounded: Weights that are integers already, by name.
+        rounded: Weights that are integers already.
     """
     namer = Namer(model)
     sources = {str(value.name): _source(str(value.name), plan) for value in plan.activations}
@@ -70,8 +76,8 @@ def apply_static(
     ranges = {**ranges, **gates}
     parameters = {name: _scale_and_zero(*ranges[source], kind) for name, source in sources.items()}
     # Weights first: a bias needs the scale of the activation that its layer reads.
-    layers = [node for node in plan.nodes if node.op_type in ("Conv", "Gemm", "MatMul")]
-    shared: dict[tuple[str, int], _Shared] = {}
+    layers = [node for node in plan.nodes if node.op_type in LAYERS]
+    shared: dict[WeightKey, _Shared] = {}
     for node in layers:
         _quantize_layer(node, parameters, kind, weights, namer, shared, rounded or {})
     constants: dict[ir.Value, ir.Value] = {}
@@ -210,17 +216,17 @@ def _quantize_layer(
     kind: ActivationType,
     options: WeightOptions,
     namer: Namer,
-    shared: dict[tuple[str, int], _Shared],
-    rounded: Mapping[str, Quantized],
+    shared: dict[WeightKey, _Shared],
+    rounded: Mapping[WeightKey, Quantized],
 ) -> None:
     weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
     assert weight is not None
-    axis = channel_axis(node)
+    key = weight_key(node)
+    axis = key[1]
     activation_scale = parameters[str(node.inputs[0].name)][0]  # type: ignore[union-attr]
     array = weight.const_value.numpy()  # type: ignore[union-attr]
-    key = (str(weight.name), axis)
     if key not in shared:
-        ready = rounded.get(str(weight.name))
+        ready = rounded.get(key)
         shared[key] = _Shared(array, quantize_weight(node, array, kind, options) if ready is None else ready)
     floor = (
         np.zeros(array.shape[axis]) if bias is None else _smallest_scale(bias, activation_scale, array.shape[axis])
@@ -236,6 +242,15 @@ def _quantize_layer(
     node.replace_input_with(1, form.restored)
     if bias is not None:
         _quantize_bias(node, bias, activation_scale, quantized.scale.reshape(-1), namer)
+
+
+def weight_key(node: ir.Node) -> WeightKey:
+    """What tells a layer's weight, as the layer reads it, from others: two layers may read one in two ways.
+
+    Args:
+        node: A Conv, Gemm or MatMul.
+    """
+    return str(node.inputs[1].name), channel_axis(node)  # type: ignore[union-attr]
 
 
 def quantize_weight(node: ir.Node, array: np.ndarray, kind: ActivationType, options: WeightOptions) -> Quantized:

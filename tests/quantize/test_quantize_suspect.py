@@ -99,3 +99,17 @@ def test_means_come_back_where_earlier_layers_shift_them(tmp_path):
         corrected = [each for each in report.decisions if each.action == "corrected"]
         assert len(corrected) == (how == "full")
     assert gap["full"] < 0.02 and gap["full"] <= gap[True]
+
+
+@pytest.mark.parametrize("rounding", ["squant", "adaround"])
+def test_a_weight_that_two_layers_read_in_two_ways_has_scales_for_both(tmp_path, rounding):
+    made = Net(17, seed=6)
+    made.input("x", ["n", 12])
+    weight = made.weight(12, 12, name="shared")
+    made.add("MatMul", made.add("Gemm", "x", weight, transB=1), weight, out="y")
+    made.output("y", ["n", 12])
+    save(made.build(), tmp_path / "m.onnx")
+    np.savez(tmp_path / "x.npz", x=RNG.standard_normal((40, 12)).astype(np.float32))
+    config = {"mode": "static", "measure.seconds": 0.05, "weights.rounding": rounding}
+    report = quantize(tmp_path / "m.onnx", data=tmp_path / "x.npz", output=tmp_path / "q.onnx", config=config)
+    assert report.fidelity["sqnr_db"] > 25
